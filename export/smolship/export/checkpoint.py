@@ -1,0 +1,129 @@
+"""A model as it comes: an HF folder (safetensors, sharded or not), a Hub id, or a GGUF file. Nothing in it is run."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smolship.export.config import DecoderConfig, Fields
+from smolship.export.families import family_of, theirs
+from smolship.export.tensorfile import Slot, read_header
+from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime.files import inside, read_bytes, read_json
+
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
+SIDE_FILES = ("tokenizer_config.json", "generation_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+@dataclass
+class Checkpoint:
+    """A checked checkpoint. Tensors are read lazily, by our names, in rows (`read`).
+
+    raw     its config.json
+    config  what that says, in our terms
+    slots   our tensor name -> where it lies
+    files   the tokenizer's and other side files, by name
+    path    the folder or GGUF file
+    """
+
+    raw: dict[str, Any]
+    config: DecoderConfig
+    slots: dict[str, Slot]
+    files: dict[str, bytes]
+    path: Path
+    revision: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows start…stop of a tensor as float32."""
+        return self.slots[name].read(start, stop).astype(np.float32, copy=False)
+
+
+def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
+    """Open `model`: an existing folder, an existing .gguf file, or else a Hub id such as `HuggingFaceTB/SmolLM3-3B`.
+
+    Reads headers only. Raises InputError where anything is missing, malformed or unknown.
+    """
+    path = Path(model)
+    if path.suffix == ".gguf":
+        from smolship.export.gguf_checkpoint import open_gguf
+
+        return open_gguf(path)
+    if path.exists() or path.is_symlink() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
+        return open_folder(path)
+    return open_folder(_download(model, revision), revision)
+
+
+def _download(model: str, revision: str | None) -> Path:
+    import huggingface_hub as hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(hub.snapshot_download(model, revision=revision, allow_patterns=HUB_FILES))
+    except HFValidationError as error:
+        raise InputError("no such folder, and not a Hub id", got=error, expected="owner/name") from None
+    except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
+        raise InputError("no such folder, and not found on the Hub", got=model, expected="a local folder, a .gguf "
+                         "file or a Hub id", todo=f"check the name or log in ({type(error).__name__})") from None  # fmt: skip
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise SetupError(
+            f"{model!r} is no local folder, and the Hub cannot be reached",
+            got=f"{type(error).__name__}: {error}",
+            todo="check the path, or the network",
+        ) from None
+
+
+def open_folder(path: Path, revision: str | None = None) -> Checkpoint:
+    """A local folder as transformers saves it."""
+    if not path.is_dir():
+        raise InputError("no such checkpoint", got=path, expected="a folder, a .gguf file or a Hub id")
+    raw = read_json(path / "config.json", "config.json")
+    family = family_of(raw, path / "config.json")
+    config = family.translate(Fields(raw, path / "config.json"))
+    stored = _stored(path)
+    slots = {}
+    for name, shape in config.shapes().items():
+        wanted = theirs(family, name)
+        if wanted not in stored:
+            raise InputError("a tensor is missing", got=f"no {wanted} in {path}", expected=f"shape {list(shape)}",
+                             todo="check that every shard is there and config.json belongs to it")  # fmt: skip
+        if stored[wanted].shape != shape:
+            raise InputError(
+                f"{wanted} has the wrong shape",
+                got=f"{list(stored[wanted].shape)} in {stored[wanted].path}",
+                expected=f"{list(shape)}, as config.json says",
+            )
+        slots[name] = stored[wanted]
+    files = {"tokenizer.json": read_bytes(path / "tokenizer.json", "tokenizer.json")}
+    for name in SIDE_FILES:
+        if (path / name).exists():
+            files[name] = read_bytes(path / name, name)
+    return Checkpoint(raw, config, slots, files, path, revision)
+
+
+def _stored(path: Path) -> dict[str, Slot]:
+    """Every tensor in the folder's safetensors files, by the checkpoint's own name."""
+    index = path / "model.safetensors.index.json"
+    if index.exists():
+        shards = read_json(index, "shard index").get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(v, str) for v in shards.values()):
+            raise InputError("the shard index has no weight_map", got=index, expected="tensor name -> file name")
+        stored: dict[str, Slot] = {}
+        for shard in sorted(set(shards.values())):
+            stored |= read_header(inside(path, shard))
+        return stored
+    if (path / "model.safetensors").exists() or (path / "model.safetensors").is_symlink():
+        return read_header(path / "model.safetensors")
+    pickles = [p.name for p in path.glob("*.bin")] + [p.name for p in path.glob("*.pt*")]
+    if pickles:
+        raise InputError(
+            "the checkpoint is pickled, and a pickle can run any code",
+            got=", ".join(sorted(pickles)[:3]),
+            expected="model.safetensors",
+            todo="load it with transformers where you trust it, and save_pretrained(folder)",
+        )
+    raise InputError("no weights", got=path, expected="model.safetensors or model.safetensors.index.json")

@@ -1,0 +1,189 @@
+"""What a decoder is, as data: sizes, rotary embedding, cache. Families translate their config.json into it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from smolship.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class CacheSpec:
+    """The key and value cache of one layer, each [1, length, kv_heads, head_dim]."""
+
+    kind: Literal["full", "sliding"]
+    length: int
+    kv_heads: int
+    head_dim: int
+    dtype: Literal["float32", "float16", "int8"] = "float32"
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary position embedding (Su et al. 2021, arXiv:2104.09864), in the half-split layout.
+
+    `scaling` is None or Llama 3's frequency smoothing: (factor, low_freq_factor, high_freq_factor,
+    original_positions), from the Llama 3.1 reference implementation.
+    """
+
+    theta: float
+    dim: int
+    scaling: tuple[float, float, float, float] | None = None
+
+    def frequencies(self) -> np.ndarray:
+        """Radians per position, float64 [dim / 2]."""
+        freq = self.theta ** -(np.arange(0, self.dim, 2, dtype=np.float64) / self.dim)
+        if self.scaling is None:
+            return freq
+        factor, low, high, original = self.scaling
+        turns = original * freq / (2 * math.pi)  # how often a dimension turns within the original context
+        smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        return freq * (smooth + (1 - smooth) / factor)
+
+    def tables(self, positions: int) -> tuple[np.ndarray, np.ndarray]:
+        """cos and sin, float32 [positions, dim / 2]."""
+        # Angles in float32, as the reference implementations compute them: at position 60,000 the rounding of
+        # the product is larger than that of the tables, and parity is measured against those implementations.
+        angle = np.outer(np.arange(positions, dtype=np.float32), self.frequencies().astype(np.float32))
+        return np.cos(angle), np.sin(angle)
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Everything that the decoder, the targets and the runtime need to know of a model but its weights."""
+
+    architecture: str
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    norm_eps: float
+    rotary: Rotary
+    rotary_layers: tuple[bool, ...]  # True: the layer HAS rotary embedding
+    tied_head: bool
+    positions: int  # the longest context that the model was made for
+    attention_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    bos: int | None = None
+    eos: tuple[int, ...] = ()
+    model_type: str = field(default="llama")
+
+    @property
+    def attention_scale(self) -> float:
+        """What q·k is multiplied by before the softmax."""
+        return self.head_dim**-0.5
+
+    def cache(self, context: int) -> tuple[CacheSpec, ...]:
+        """The cache of each layer for `context` tokens."""
+        return (CacheSpec("full", context, self.kv_heads, self.head_dim),) * self.layers
+
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Name -> (out, in) of every linear, the head included where it is not the embedding's own table."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        shapes: dict[str, tuple[int, int]] = {}
+        for i in range(self.layers):
+            shapes |= {
+                f"layers.{i}.q": (q, self.hidden),
+                f"layers.{i}.k": (kv, self.hidden),
+                f"layers.{i}.v": (kv, self.hidden),
+                f"layers.{i}.o": (self.hidden, q),
+                f"layers.{i}.gate": (self.intermediate, self.hidden),
+                f"layers.{i}.up": (self.intermediate, self.hidden),
+                f"layers.{i}.down": (self.hidden, self.intermediate),
+            }
+        if not self.tied_head:
+            shapes["head"] = (self.vocab, self.hidden)
+        return shapes
+
+    def vectors(self) -> dict[str, tuple[int]]:
+        """Name -> shape of every norm gain and bias."""
+        shapes: dict[str, tuple[int]] = {"norm": (self.hidden,)}
+        for i in range(self.layers):
+            shapes |= {f"layers.{i}.attn_norm": (self.hidden,), f"layers.{i}.mlp_norm": (self.hidden,)}
+        has_bias = {
+            "q": self.attention_bias, "k": self.attention_bias, "v": self.attention_bias, "o": self.output_bias,
+            "gate": self.mlp_bias, "up": self.mlp_bias, "down": self.mlp_bias,
+        }  # fmt: skip
+        for name, (out, _) in self.linears().items():
+            if has_bias.get(name.rpartition(".")[2]):
+                shapes[f"{name}.bias"] = (out,)
+        return shapes
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every tensor, in the order in which they are stored."""
+        return {"embed": (self.vocab, self.hidden), **self.linears(), **self.vectors()}
+
+    @property
+    def head(self) -> str:
+        """Name of the table that makes the logits."""
+        return "embed" if self.tied_head else "head"
+
+
+class Fields:
+    """Checked reads from an untrusted config.json: type and range first, so that nothing is sized by a lie."""
+
+    def __init__(self, raw: dict[str, Any], where: Path | str):
+        self.raw, self.where = raw, where
+
+    def _wrong(self, key: str, value: object, expected: str) -> InputError:
+        return InputError(f"config value {key!r} cannot be used", got=f"{value!r} in {self.where}", expected=expected)
+
+    def has(self, key: str) -> bool:
+        return self.raw.get(key) is not None
+
+    def int(self, key: str, low: int, high: int, default: int | None = None) -> int:
+        value = self.raw.get(key)
+        if value is None and default is not None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise self._wrong(key, value, f"a whole number from {low:,} to {high:,}")
+        return value
+
+    def number(self, key: str, low: float, high: float, default: float | None = None) -> float:
+        value = self.raw.get(key)
+        if value is None and default is not None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise self._wrong(key, value, f"a number from {low:g} to {high:g}")
+        return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.raw.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
+
+    def choice(self, key: str, known: tuple[str, ...], default: str) -> str:
+        value = self.raw.get(key)
+        if value is None:
+            return default
+        if value not in known:
+            raise self._wrong(key, value, "one of " + ", ".join(known))
+        return str(value)
+
+    def ids(self, key: str, vocab: int) -> tuple[int, ...]:
+        """A token id or a list of them; empty where the key is absent."""
+        value = self.raw.get(key)
+        values = [] if value is None else value if isinstance(value, list) else [value]
+        if len(values) > 64 or any(isinstance(v, bool) or not isinstance(v, int) or not 0 <= v < vocab for v in values):
+            raise self._wrong(key, value, f"a token id below {vocab:,}, or up to 64 of them")
+        return tuple(values)
+
+    def sub(self, key: str) -> Fields:
+        value = self.raw.get(key)
+        if value is None:
+            return Fields({}, self.where)
+        if not isinstance(value, dict):
+            raise self._wrong(key, value, "an object")
+        return Fields(value, f"{key} of {self.where}")

@@ -1,0 +1,126 @@
+"""The primitives in plain torch: the reference, and the simulation of how each engine really computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smolship.export.config import DecoderConfig
+from smolship.export.decoder import Decoder
+from smolship.export.weights import Source
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How an engine multiplies a quantized matrix.
+
+    activations  "float32"; "int8-token": asymmetric int8, one scale and zero point a token (XNNPACK's qd8);
+                 "int8-block": symmetric int8, one scale for each `block` inputs (MatMulNBits at accuracy level 4,
+                 llama.cpp)
+    """
+
+    activations: Literal["float32", "int8-token", "int8-block"] = "float32"
+    block: int = 32
+
+    def round(self, x: Tensor, group: int) -> Tensor:
+        """x as the engine sees it: quantized and dequantized along the last dimension."""
+        if self.activations == "int8-token":
+            low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
+            scale = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).tiny)
+            zero = (-128 - low / scale).round().clamp(-128, 127)
+            return ((x / scale + zero).round().clamp(-128, 127) - zero) * scale
+        if self.activations == "int8-block":
+            blocks = x.unflatten(-1, (-1, self.block))
+            scale = blocks.abs().amax(-1, keepdim=True) / 127
+            return (torch.where(scale > 0, blocks / scale, 0).round() * scale).flatten(-2)
+        return x
+
+
+class Reference:
+    """The four primitives and the embedding, in float32 torch.
+
+    weights   a checkpoint (the unquantized model) or a finished `Weights`, read at first use and kept
+    context   length of the cache
+    numerics  how activations are rounded before a quantized linear
+    ulp       a seed: every primitive's output is then moved by up to one unit in the last place, at random. Two
+              runs with different seeds show how far rounding alone can carry the logits: the noise floor.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        weights: Source,
+        context: int,
+        numerics: Numerics | Callable[[str], Numerics] = Numerics(),
+        ulp: int | None = None,
+    ):
+        self.config, self.weights = config, weights
+        self.numerics = numerics if callable(numerics) else lambda name: numerics
+        self.noise = None if ulp is None else torch.Generator().manual_seed(ulp)
+        self.tensors: dict[str, Tensor] = {}
+        self.k = [torch.zeros(1, s.length, s.kv_heads, s.head_dim) for s in config.cache(context)]
+        self.v = [torch.zeros_like(k) for k in self.k]
+        self.cos, self.sin = (torch.from_numpy(t) for t in config.rotary.tables(context))
+
+    def get(self, name: str) -> Tensor:
+        """A tensor as float32."""
+        if name not in self.tensors:
+            self.tensors[name] = torch.from_numpy(self.weights.read(name).astype(np.float32))
+        return self.tensors[name]
+
+    def _out(self, x: Tensor) -> Tensor:
+        if self.noise is None:
+            return x
+        sign = torch.randint(-1, 2, x.shape, generator=self.noise)
+        return torch.where(sign == 0, x, torch.nextafter(x, sign * torch.inf))
+
+    def embed(self, name: str, ids: Tensor) -> Tensor:
+        return self._out(self.get(name)[ids])
+
+    def linear(self, names: Sequence[str], x: Tensor) -> list[Tensor]:
+        outputs = []
+        for name in names:
+            numerics = self.numerics(name)
+            seen = numerics.round(x, 0)
+            bias = self.get(f"{name}.bias") if f"{name}.bias" in self.config.vectors() else None
+            outputs.append(self._out(torch.nn.functional.linear(seen, self.get(name), bias)))
+        return outputs
+
+    def rms_norm(self, name: str, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        s = x if residual is None else x + residual
+        scale = torch.rsqrt(s.square().mean(-1, keepdim=True) + self.config.norm_eps)
+        return self._out(s * scale * self.get(name)), s
+
+    def rotary(self, x: Tensor, position: Tensor) -> Tensor:
+        start = int(position)
+        cos = self.cos[start : start + x.shape[1], None]  # [S, 1, K / 2]
+        sin = self.sin[start : start + x.shape[1], None]
+        a, b = x.chunk(2, dim=-1)  # [1, S, heads, K / 2]
+        return self._out(torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1))
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
+        start, s = int(position), q.shape[1]
+        self.k[layer][:, start : start + s] = k
+        self.v[layer][:, start : start + s] = v
+        mask = torch.ones(s, start + s, dtype=torch.bool).tril(start)  # token i sees all up to start + i
+        mixed = torch.nn.functional.scaled_dot_product_attention(
+            q.transpose(1, 2),  # [1, H, S, K]
+            self.k[layer][:, : start + s].transpose(1, 2),
+            self.v[layer][:, : start + s].transpose(1, 2),
+            attn_mask=mask,
+            scale=self.config.attention_scale,
+            enable_gqa=True,
+        )
+        return self._out(mixed.transpose(1, 2).flatten(2))  # [1, S, H * K]
+
+
+def run(config: DecoderConfig, ops: Reference, ids: Sequence[int], position: int = 0) -> np.ndarray:
+    """Logits float32 [S, V] of `ids`, whose first is at `position`."""
+    with torch.inference_mode():
+        logits = Decoder(config, ops)(torch.tensor([list(ids)]), torch.tensor([position]))
+    return logits[0].numpy()

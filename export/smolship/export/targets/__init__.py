@@ -1,0 +1,62 @@
+"""Targets: a format with a backend and a profile. One module each; they never import each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from smolship.export.config import DecoderConfig
+from smolship.export.reference import Numerics
+from smolship.export.weights import Weights
+from smolship.runtime.errors import unknown
+
+TARGETS = {  # target name -> module; the bare format names its default
+    "executorch": "smolship.export.targets.executorch",
+    "onnx": "smolship.export.targets.onnx",
+}
+
+Progress = Callable[[str, int, int], None]  # (what, done, total)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a target lowers.
+
+    context  tokens that the cache holds
+    files    side files of the checkpoint (tokenizer.json, chat_template.jinja, …), for formats that want a copy
+    """
+
+    config: DecoderConfig
+    weights: Weights
+    context: int
+    files: dict[str, bytes] = field(default_factory=dict)
+    progress: Progress = lambda what, done, total: None
+
+
+class Target(Protocol):
+    """What a target module holds."""
+
+    NAME: str  # format-backend, such as "onnx-cpu"
+    ENGINE: str  # the runtime engine that opens it
+
+    def problems(self, config: DecoderConfig) -> list[str]:
+        """Why this target cannot hold such a model; empty where it can."""
+        ...
+
+    def numerics(self, weights: Weights) -> Callable[[str], Numerics]:
+        """How the engine computes the linear of a given name."""
+        ...
+
+    def lower(self, job: Job, folder: Path) -> dict[str, Any]:
+        """Write the artifact into `folder` and return what the manifest should say of it (at least `file`)."""
+        ...
+
+
+def load_target(name: str) -> Target:
+    """The target module of that name."""
+    if name not in TARGETS:
+        raise unknown("target", name, TARGETS)
+    return import_module(TARGETS[name])  # type: ignore[return-value]

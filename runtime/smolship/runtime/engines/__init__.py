@@ -1,0 +1,31 @@
+"""Engines: what opens an artifact. One module each, imported only when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from smolship.runtime.errors import unknown
+from smolship.runtime.session import Session
+
+ENGINES = {
+    "executorch": "smolship.runtime.engines.executorch",
+    "onnx": "smolship.runtime.engines.onnx",
+}
+
+
+class Engine(Protocol):
+    """What an engine module holds."""
+
+    def open_session(self, folder: Path, info: dict[str, Any], threads: int) -> Session:
+        """Open the artifact in `folder`; `info` is its entry in the manifest. Raises SetupError where the engine's
+        package is not installed and InputError where the artifact cannot be opened."""
+        ...
+
+
+def load_engine(name: str) -> Engine:
+    """The engine module of that name."""
+    if name not in ENGINES:
+        raise unknown("engine", name, ENGINES)
+    return import_module(ENGINES[name])  # type: ignore[return-value]

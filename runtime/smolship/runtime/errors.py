@@ -1,0 +1,55 @@
+"""Errors that a user reads: what is wrong, what was got, what was expected, what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class SmolshipError(Exception):
+    """Base of every error that smolship raises on purpose. `exit_code` is what the command returns."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, got: object = None, expected: object = None, todo: str | None = None):
+        parts = [what]
+        if got is not None:
+            parts.append(f"  got:      {clip(got)}")
+        if expected is not None:
+            parts.append(f"  expected: {clip(expected)}")
+        if todo is not None:
+            parts.append(f"  to do:    {todo}")
+        super().__init__("\n".join(parts))
+
+
+class InputError(SmolshipError):
+    """The user's input (checkpoint, bundle, prompt, option) cannot be used. Exit code 2."""
+
+
+class GateError(SmolshipError):
+    """A parity or benchmark gate failed. Exit code 1."""
+
+    exit_code = 1
+
+
+class SetupError(SmolshipError):
+    """The environment falls short: an engine is not installed, the disk is full. Exit code 3."""
+
+    exit_code = 3
+
+
+def clip(value: object, limit: int = 400) -> str:
+    """`value` as one printable line of at most `limit` characters: it may come from an untrusted file."""
+    text = "".join(c if c.isprintable() else " " for c in str(value))
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
+    """The error for a name that is not in a registry; it lists the names that are."""
+    return InputError(f"unknown {kind}", got=name, expected="one of " + ", ".join(sorted(known)))
+
+
+def missing_engine(package: str, extra: str, error: ImportError) -> SetupError:
+    """The error for an engine whose package cannot be imported."""
+    return SetupError(
+        f"{package} cannot be imported", got=error, todo=f"pip install 'smolship[{extra}]'"
+    )

@@ -1,0 +1,85 @@
+"""A session: one open model with its cache, whatever the engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+
+from smolship.runtime.errors import InputError
+
+
+class Session(ABC):
+    """Feeds token ids to a model and keeps its place in the cache.
+
+    vocab     size of the vocabulary
+    capacity  tokens that the cache holds
+    position  tokens that it holds now
+    """
+
+    # The most tokens that one call of the engine takes; longer inputs are fed in chunks of this size.
+    chunk: int | None = None
+
+    def __init__(self, vocab: int, capacity: int):
+        self.vocab, self.capacity, self.position = vocab, capacity, 0
+
+    @abstractmethod
+    def _run(self, ids: np.ndarray, position: int) -> np.ndarray:
+        """Run int64 `ids` [S], the first at `position`, S at least 1 -> logits of the last, float32 [V]. The array may
+        be the engine's own buffer: it holds until the next call."""
+
+    def close(self) -> None:
+        """Give the engine's memory back. A closed session cannot be used."""
+
+    def forward(self, ids: Sequence[int] | np.ndarray, logits: Literal["last", "all"] = "last") -> np.ndarray:
+        """Append `ids` (1-D) to the cache and return logits, float32 [1, V], or [S, V] for "all".
+
+        The artifacts compute the last token's logits only, so "all" feeds the tokens one by one: it tests decode, not
+        prefill. Raises InputError where an id is not in the vocabulary or the cache would overflow; the session is
+        then as it was.
+        """
+        array = self._checked(ids)
+        if logits == "all":
+            out = np.empty((len(array), self.vocab), np.float32)
+            for i in range(len(array)):
+                out[i] = self._run(array[i : i + 1], self.position)
+                self.position += 1
+            return out
+        step = self.chunk or len(array)
+        for start in range(0, len(array), step):
+            last = self._run(array[start : start + step], self.position)
+            self.position += len(array[start : start + step])
+        return np.array(last, np.float32, ndmin=2)
+
+    def rewind(self, to: int) -> None:
+        """Forget all tokens from position `to` on; the next `forward` continues there."""
+        if not 0 <= to <= self.position:
+            raise InputError("cannot rewind to there", got=to, expected=f"a position from 0 to {self.position}")
+        self.position = to
+
+    def _checked(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        array = np.ascontiguousarray(ids, dtype=np.int64)
+        if array.ndim != 1 or not len(array):
+            raise InputError("token ids must be a list with something in it", got=f"shape {array.shape}")
+        if self.position + len(array) > self.capacity:
+            raise InputError(
+                "the prompt is longer than the context",
+                got=f"{len(array):,} tokens after {self.position:,}",
+                expected=f"at most {self.capacity - self.position:,}",
+                todo="shorten it, or export with a larger --context",
+            )
+        if array.min() < 0 or array.max() >= self.vocab:
+            raise InputError("a token id is not in the vocabulary", got=array[(array < 0) | (array >= self.vocab)][0],
+                             expected=f"0 to {self.vocab - 1:,}")  # fmt: skip
+        return array
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,78 @@
+"""Shared fixtures: tiny random checkpoints made by the original implementation in transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TINY: dict[str, dict[str, Any]] = {
+    "llama": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "rope_theta": 10_000.0},
+    "llama_bias": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": True,
+                   "mlp_bias": True, "tie_word_embeddings": False},
+    "llama3": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "head_dim": 32,
+               "rope_parameters": {"rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0,
+                                   "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                                   "original_max_position_embeddings": 32}},
+    "smollm3": {"architectures": ["SmolLM3ForCausalLM"], "model_type": "smollm3", "rope_theta": 5_000_000.0,
+                "no_rope_layers": [1, 1, 1, 0], "num_hidden_layers": 4},
+}  # fmt: skip
+SIZES = {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "vocab_size": 300, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
+         "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2,
+         "initializer_range": 0.08, "hidden_act": "silu"}  # fmt: skip
+
+
+def make_tiny(folder: Path, kind: str, **changes: Any) -> Path:
+    """A random checkpoint of that kind, with norms and biases away from 1 and 0, saved by transformers."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    raw = SIZES | TINY[kind] | changes
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(raw))
+    torch.manual_seed(7)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * (0.1 if "norm" in name else 0.5))
+    model.save_pretrained(folder)
+    make_tokenizer(folder, raw["vocab_size"])
+    return folder
+
+
+def make_tokenizer(folder: Path, vocab: int) -> None:
+    """A byte-level tokenizer: three special tokens, then 256 bytes, then merges up to `vocab`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    text = ["the quick brown fox jumps over the lazy dog; every good boy deserves favour", "def main(): return 0"]
+    tokenizer.train_from_iterator(text * 3, trainers.BpeTrainer(
+        vocab_size=vocab, special_tokens=["<pad>", "<|im_start|>", "<|im_end|>"], show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))  # fmt: skip
+    tokenizer.save(str(folder / "tokenizer.json"))
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "bos_token": "<|im_start|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "chat_template.jinja").write_text(template)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """tiny("llama") -> folder of a tiny checkpoint, made once a session."""
+    made: dict[str, Path] = {}
+
+    def get(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = make_tiny(tmp_path_factory.mktemp(kind), kind)
+        return made[kind]
+
+    return get
