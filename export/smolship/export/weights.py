@@ -73,10 +73,17 @@ class Weights:
     def tensor(self, name: str, start: int = 0, stop: int | None = None) -> QuantTensor:
         """Rows of a quantized matrix."""
         entry = self.entries[name]
-        codes = self._slots[f"{name}.codes"].read(start, stop)
-        scales = self._slots[f"{name}.scales"].read(start, stop).astype(np.float32)
+        codes = self.codes(name, start, stop)
         codes = unpack4(codes) if entry.bits == 4 else codes
-        return QuantTensor(codes, scales, entry.bits, entry.group, entry.origin)  # type: ignore[arg-type]
+        return QuantTensor(codes, self.scales(name, start, stop), entry.bits, entry.group, entry.origin)  # type: ignore[arg-type]
+
+    def codes(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows of a quantized matrix's codes as they are stored: uint8 from `pack4`, or int8."""
+        return self._slots[f"{name}.codes"].read(start, stop)
+
+    def scales(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows of a quantized matrix's scales, float32 [rows, in / group]."""
+        return self._slots[f"{name}.scales"].read(start, stop).astype(np.float32)
 
     def values(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows of any tensor as float32, dequantized where it is quantized."""
