@@ -31,6 +31,11 @@ class Session(ABC):
         """Run int64 `ids` [S], the first at `position`, S at least 1 -> logits of the last, float32 [V]. The array may
         be the engine's own buffer: it holds until the next call."""
 
+    def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Copies of one layer's keys and values, float32 [position, kv_heads, head_dim], keys as rotated; None where
+        the engine does not show them. Parity finds the layer where a drift begins with it."""
+        return None
+
     def close(self) -> None:
         """Give the engine's memory back. A closed session cannot be used."""
 

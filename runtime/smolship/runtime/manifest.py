@@ -1,0 +1,129 @@
+"""manifest.json: what a bundle holds, and the SHA-256 of each of its files. Read as untrusted input."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from smolship.runtime.errors import InputError
+from smolship.runtime.files import inside, read_json, regular_file, sha256
+
+SCHEMA = 1
+NAME = "manifest.json"
+
+
+@dataclass
+class TargetEntry:
+    """One artifact of the bundle.
+
+    target   format-backend, such as "onnx-cpu"
+    engine   what opens it
+    folder   where it lies, relative to the bundle
+    info     what the target says of it (at least `file`, relative to `folder`)
+    seconds, peak_bytes   cost of lowering it, as measured
+    """
+
+    target: str
+    engine: str
+    folder: str
+    info: dict[str, Any]
+    seconds: float | None = None
+    peak_bytes: int | None = None
+
+
+@dataclass
+class Manifest:
+    """See the fields; `model`, `quantization` and `tools` are plain facts for people and reports."""
+
+    model: dict[str, Any]  # source, revision, architecture, layers, vocab, bos, eos, …
+    context: int  # tokens that the cache holds
+    quantization: dict[str, Any]
+    weights_digest: str
+    weights_bytes: int  # weight bytes that one decoded token reads
+    targets: dict[str, TargetEntry]
+    tools: dict[str, str]
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # relative path -> size, sha256
+    schema: int = SCHEMA
+
+    def write(self, root: Path) -> None:
+        """List every file below `root` and write the manifest there."""
+        self.files = {
+            path.relative_to(root).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
+            for path in sorted(root.rglob("*"))
+            if path.is_file() and path != root / NAME
+        }
+        (root / NAME).write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+
+def read_manifest(root: Path) -> Manifest:
+    """The manifest of the bundle `root`. Raises InputError where it is missing, malformed or leads outside."""
+    if not root.is_dir():
+        raise InputError("no such bundle", got=root, expected="a folder that `smolship export` wrote")
+    if not (root / NAME).exists():
+        raise InputError("not a smolship bundle", got=f"{root} without {NAME}",
+                         expected="a folder that `smolship export` wrote")  # fmt: skip
+    raw = read_json(root / NAME, NAME)
+    if raw.get("schema") != SCHEMA:
+        raise InputError("a bundle of another version", got=f"schema {raw.get('schema')!r}",
+                         expected=SCHEMA, todo="export it again with this smolship")  # fmt: skip
+    wanted = {
+        "model": dict, "context": int, "quantization": dict, "weights_digest": str, "weights_bytes": int,
+        "targets": dict, "tools": dict, "files": dict,
+    }  # fmt: skip
+    for key, kind in wanted.items():
+        _typed(raw.get(key), kind, key)
+    if set(raw) != {*wanted, "schema"}:
+        raise InputError(f"{NAME} has unknown keys", got=sorted(set(raw) - {*wanted, "schema"}))
+    if not 1 <= raw["context"] <= 1 << 24:
+        raise InputError(f"{NAME}: context is out of range", got=raw["context"], expected="1 to 16,777,216")
+    raw["targets"] = {name: _target(name, entry) for name, entry in raw["targets"].items()}
+    manifest = Manifest(**raw)
+    for entry in manifest.targets.values():
+        inside(root, entry.folder)
+        inside(root / entry.folder, entry.info["file"])
+    for name, entry in manifest.files.items():
+        inside(root, name)
+        _typed(entry, dict, f"files[{name}]")
+        _typed(entry.get("size"), int, f"size of {name}")
+        _typed(entry.get("sha256"), str, f"sha256 of {name}")
+    return manifest
+
+
+def _typed(value: Any, kind: type, key: str) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InputError(f"{NAME}: {key} cannot be used", got=repr(value), expected=f"a value of type {kind.__name__}")
+
+
+def _target(name: str, entry: Any) -> TargetEntry:
+    _typed(entry, dict, f"targets[{name}]")
+    for key, kind in {"target": str, "engine": str, "folder": str, "info": dict}.items():
+        _typed(entry.get(key), kind, f"targets[{name}].{key}")
+    _typed(entry["info"].get("file"), str, f"targets[{name}].info.file")
+    if unknown := set(entry) - set(TargetEntry.__dataclass_fields__):
+        raise InputError(f"{NAME}: targets[{name}] has unknown keys", got=sorted(unknown))
+    return TargetEntry(**entry)
+
+
+def check_files(root: Path, manifest: Manifest, below: str = "") -> list[str]:
+    """What is wrong with the files below a sub-folder: one line for each that is missing, altered or unlisted."""
+    problems = []
+    for name, entry in manifest.files.items():
+        if not name.startswith(below):
+            continue
+        try:
+            size = regular_file(root / name, name)
+        except InputError as error:
+            problems.append(str(error).replace("\n", ";"))
+            continue
+        if size != entry["size"]:
+            problems.append(f"{name}: {size:,} bytes, the manifest says {entry['size']:,}")
+        elif sha256(root / name) != entry["sha256"]:
+            problems.append(f"{name}: its SHA-256 is not the manifest's")
+    listed = set(manifest.files) | {NAME}
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if name.startswith(below) and not path.is_dir() and name not in listed:
+            problems.append(f"{name}: not in the manifest")
+    return problems

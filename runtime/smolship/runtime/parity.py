@@ -1,0 +1,325 @@
+"""Staged parity: each gap between the original and the engine has a name, and a bound with a reason.
+
+    original fp32 -> our decoder      translation   rounding only
+    original -> quantized weights     quantization  the price of the bits
+    quantized -> simulated numerics   arithmetic    the price of the engine's fp16 or int8 activations
+    simulated -> engine               engine        rounding only: anything more is a bug
+    engine -> engine                  prefill, chunks, rewind, edge: the same tokens by another way
+
+The first three were measured at export and travel in the probes; the rest is measured here, without torch.
+
+Where only rounding may differ, the bound is a multiple of the **noise floor**: the divergence between two runs of the
+very same computation, one of them moved by one unit in the last place at every primitive. It is not a guessed number:
+fp32 has a floor of about 1e-10, int8 activations one of about 1e-2, because a rounding that tips over one activation
+moves everything after it.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from smolship.runtime.bundle import Bundle, default_threads
+from smolship.runtime.errors import InputError
+from smolship.runtime.probes import Gap, Probes, Window, mean_and_error
+from smolship.runtime.session import Session
+
+# Engine against simulation, and our decoder against the original, differ in the order of their sums and in how exp and
+# rsqrt are computed; the floor moves each primitive's output by one ulp. A sum of K terms in another order moves its
+# result by up to about sqrt(K) * 0.3 ulp (Higham and Mary 2019, probabilistic bound), some 10 ulp for the widths in
+# use. Below chaos KL grows with the square of that amplitude, so a factor of 100 is what rounding can explain.
+ROUNDING = 100.0
+# Where the floor is chaotic (int8 activations), amplitude no longer matters: any perturbation, however small, ends at
+# the same divergence, so that engine and floor are two draws of one distribution and their means agree.
+CHAOTIC_FLOOR = 1e-5  # nats; fp32 floors lie below 1e-8 and int8 floors above 1e-3
+CHAOS = 2.0
+# Quantization and arithmetic are compared with uniform random noise of the same step width in place of rounding:
+# rounding to the nearest of a grid has that variance (step² / 12) and cannot do twice its harm unless it is biased.
+PRICE = 2.0
+TINY = 1e-11  # nats: what float32 logits themselves resolve
+SIGMAS = 4.0  # sampling error allowed on each mean
+
+
+@dataclass
+class Check:
+    """One measured gap. KL in nats, a lower bound (see probes.py); `error` is the standard error of the mean."""
+
+    stage: str
+    what: str
+    positions: int
+    kl: float
+    error: float
+    p99: float
+    max: float
+    top1: float  # share of positions
+    cosine: float  # lowest
+    max_abs: float  # largest difference of a log-probability
+    perplexity_ratio: float | None
+    floor: float | None  # mean KL of what the bound derives from
+    bound: float | None  # the mean KL must not exceed it; None where the gap is reported, not judged
+    passed: bool
+    note: str = ""
+
+
+@dataclass
+class ParityReport:
+    """All checks of one target."""
+
+    bundle: str
+    target: str
+    engine: str
+    weights_digest: str
+    host: str
+    threads: int
+    quick: bool
+    checks: list[Check]
+    greedy: list[dict[str, Any]] = field(default_factory=list)
+    drift: list[dict[str, Any]] = field(default_factory=list)
+    found: str = ""  # where the drift begins, when the engine's gate failed
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"passed": self.passed}
+
+
+def rounding_bound(floor: np.ndarray, samples: int) -> float:
+    """The mean KL over `samples` positions that rounding alone explains, given the floor's per-position KL."""
+    mean, error = mean_and_error(floor)
+    multiple = CHAOS if mean > CHAOTIC_FLOOR else ROUNDING
+    spread = float(np.std(floor)) / np.sqrt(samples)  # of a mean over few positions
+    return multiple * mean + SIGMAS * multiple * max(error if error == error else 0.0, spread) + TINY
+
+
+def judge(stage: str, what: str, gap: Gap, floor: Gap | None, bound: float | None, note: str = "") -> Check:
+    """A `Check` of a gap. A NaN anywhere fails it."""
+    kl, error = mean_and_error(gap.kl) if np.isfinite(gap.kl).all() else (float("nan"), float("nan"))
+    nll, _ = mean_and_error(gap.nll)
+    finite = bool(np.isfinite(kl))
+    return Check(
+        stage=stage, what=what, positions=len(gap.kl), kl=kl, error=error,
+        p99=float(np.quantile(gap.kl, 0.99)), max=float(gap.kl.max()), top1=float(gap.top1.mean()),
+        cosine=float(gap.cosine.min()), max_abs=float(gap.max_abs.max()),
+        perplexity_ratio=float(np.exp(nll)) if np.isfinite(nll) else None,
+        floor=None if floor is None else float(floor.kl.mean()),
+        bound=bound, passed=finite and (bound is None or kl <= bound), note=note,
+    )  # fmt: skip
+
+
+def stored_checks(probes: Probes, target: str) -> list[Check]:
+    """The stages that were measured at export."""
+    gaps = probes.gaps
+    checks = []
+    decoder, ulp = gaps["decoder"], gaps["decoder.ulp"]
+    bound = rounding_bound(ulp.kl, len(decoder.kl))
+    checks.append(judge("translation", "original fp32 -> our decoder fp32", decoder, ulp, bound))
+    for stage, what, name, noise in (
+        ("quantization", "original fp32 -> quantized weights", "quantized", "quantized.noise"),
+        ("arithmetic", "quantized weights -> simulated numerics", f"{target}.simulated", f"{target}.noise"),
+    ):
+        mean, error = mean_and_error(gaps[noise].kl)
+        # Where nothing is rounded at all (fp16 weights, fp32 activations) both are 0 but for float noise.
+        bound = PRICE * (mean + SIGMAS * (error if error == error else 0.0)) + rounding_bound(ulp.kl, len(ulp.kl))
+        checks.append(judge(stage, what, gaps[name], gaps[noise], bound))
+    return checks
+
+
+def parity(
+    bundle: Bundle,
+    target: str,
+    *,
+    quick: bool = False,
+    threads: int | None = None,
+    max_kl: float | None = None,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> ParityReport:
+    """Measure every stage of one target on this machine.
+
+    quick   the first 64 positions of each window only
+    max_kl  an upper bound of your own on the mean KL from the original to the engine, in nats
+    """
+    start = time.monotonic()
+    probes = bundle.probes()
+    entry = bundle.entry(target)
+    if f"{target}.simulated" not in probes.sketches:
+        raise InputError("the probes do not cover that target", got=target, expected=", ".join(probes.sketches))
+    threads = threads or default_threads()
+    checks = stored_checks(probes, target)
+    with bundle.session(target, threads) as session:
+        engine = _Engine(session, probes, target, 64 if quick else None, progress)
+        checks += engine.checks(max_kl)
+        greedy = engine.greedy()
+        drift = engine.drift()
+    report = ParityReport(
+        bundle=bundle.path.name, target=entry.target, engine=entry.engine, host=platform.platform(), threads=threads,
+        weights_digest=bundle.manifest.weights_digest, quick=quick, checks=checks, greedy=greedy, drift=drift,
+        seconds=time.monotonic() - start,
+    )  # fmt: skip
+    if any(not check.passed for check in checks if check.stage == "engine"):
+        report.found = _found(drift)
+    return report
+
+
+class _Engine:
+    """The live stages of one session."""
+
+    def __init__(self, session: Session, probes: Probes, target: str, limit: int | None, progress: Callable):
+        self.session, self.probes, self.progress = session, probes, progress
+        self.target, self.limit = target, limit
+        self.simulated = probes.sketches[f"{target}.simulated"]
+        self.floor = probes.gaps[f"{target}.ulp"]
+        self.stepped: dict[int, np.ndarray] = {}  # window -> logits [n, V], token by token
+
+    def checks(self, max_kl: float | None) -> list[Check]:
+        live, original = [], []
+        windows = [(i, w) for i, w in enumerate(self.probes.windows) if w.kind != "edge"]
+        for done, (i, window) in enumerate(windows):
+            self.progress("token by token", done, len(windows))
+            rows, logits = self._step(i, window)
+            following = window.following[: len(logits)]
+            live.append(Gap.between(self.simulated[rows], logits, following))
+            original.append(Gap.between(self.probes.sketches["original"][rows], logits, following))
+        total = judge("total", "original fp32 -> engine", Gap.join(original), None, max_kl)
+        return [
+            self._rounding("token by token, against the simulation", live),
+            self._rounding("prefill of several lengths, against the simulation", self._prefills(windows)),
+            self._rounding("prefill in chunks, against the simulation", self._chunks(windows)),
+            self._rounding("rewind and reuse, against a cold run", [self._rewind(windows[0][1])]),
+            self._rounding("the cache's last positions, against the simulation", self._edge()),
+            total,
+        ]
+
+    def _rounding(self, what: str, gaps: list[Gap]) -> Check:
+        gap = Gap.join(gaps)
+        return judge("engine", what, gap, self.floor, rounding_bound(self.floor.kl, len(gap.kl)))
+
+    def _step(self, index: int, window: Window) -> tuple[slice, np.ndarray]:
+        """Logits of a window token by token, and the rows of the probes that they belong to."""
+        count = min(self.limit or len(window.ids), len(window.ids))
+        self.session.rewind(0)
+        start = self.probes.rows(index).start
+        return slice(start, start + count), self.session.forward(window.ids[:count], logits="all")
+
+    def _last(self, index: int, window: Window, length: int, chunk: int | None = None) -> Gap:
+        """Prefill `length` tokens of a window, whole or in chunks; the last logits against the simulation."""
+        self.session.rewind(0)
+        for start in range(0, length, chunk or length):
+            logits = self.session.forward(window.ids[start : min(start + (chunk or length), length)])
+        row = self.probes.rows(index).start + length - 1 - window.first
+        return Gap.between(self.simulated[row : row + 1], logits, window.following[length - 1 - window.first :][:1])
+
+    def _prefills(self, windows: list[tuple[int, Window]]) -> list[Gap]:
+        gaps = []
+        for i, window in windows:
+            self.progress("prefill", i, len(windows))
+            longest = min(len(window.ids), 4 * self.limit if self.limit else len(window.ids))
+            lengths = sorted({n for n in (1, 2, 3, 7, 16, 31, 64, 100, 128, 255, 511, longest) if n <= longest})
+            gaps += [self._last(i, window, n) for n in lengths]
+        return gaps
+
+    def _chunks(self, windows: list[tuple[int, Window]]) -> list[Gap]:
+        sizes = (5, 32, 63)
+        return [self._last(i, w, min(len(w.ids), 150), chunk) for i, w in windows for chunk in sizes]
+
+    def _rewind(self, window: Window) -> Gap:
+        """Feed, rewind to the middle, feed something else, rewind, go on: equal to a run that never turned back."""
+        from smolship.runtime.probes import Sketch
+
+        count = min(len(window.ids), self.session.capacity, 96)
+        half, tail = count // 2, window.ids[count // 2 : count]
+        self.session.rewind(0)
+        self.session.forward(window.ids[:half])
+        cold = self.session.forward(tail, logits="all")
+        self.session.rewind(half)
+        self.session.forward(tail[::-1].copy())
+        self.session.rewind(half)
+        warm = self.session.forward(tail, logits="all")
+        nothing = np.full(len(tail), -1)
+        return Gap.between(Sketch.of(cold, nothing), warm, nothing)
+
+    def _edge(self) -> list[Gap]:
+        """Prefill up to the last few positions of the cache, then token by token to its end."""
+        gaps = []
+        for i, window in enumerate(self.probes.windows):
+            if window.kind == "edge":
+                self.progress("the cache's end", 0, 1)
+                self.session.rewind(0)
+                if window.first:
+                    self.session.forward(window.ids[: window.first])
+                logits = self.session.forward(window.ids[window.first :], logits="all")
+                gaps.append(Gap.between(self.simulated[self.probes.rows(i)], logits, window.following))
+        return gaps
+
+    def greedy(self) -> list[dict[str, Any]]:
+        """Greedy continuations of chat prompts: the first token that differs from the original's, and from the
+        simulation's. Not judged: a near-tie may fall either way."""
+        found = []
+        for i in range(sum(name.startswith("greedy.prompt.") for name in self.probes.arrays)):
+            prompt = self.probes.arrays[f"greedy.prompt.{i}"]
+            original = self.probes.arrays[f"greedy.original.{i}"]
+            self.session.rewind(0)
+            logits = self.session.forward(prompt)
+            ids, gap = [], None
+            for wanted in original:
+                best = int(logits[0].argmax())
+                if gap is None and best != wanted:
+                    gap = float(logits[0, best] - logits[0, wanted])
+                ids.append(best)
+                if self.session.position == self.session.capacity:
+                    break
+                logits = self.session.forward([best])
+            simulated = self.probes.arrays[f"greedy.{self.target}.{i}"]
+            found.append({"tokens": len(ids), "original": _first_difference(ids, original), "logit_gap": gap,
+                          "simulation": _first_difference(ids, simulated), "ids": ids})  # fmt: skip
+        return found
+
+    def drift(self) -> list[dict[str, Any]]:
+        """Relative rms difference of each layer's keys and values from the simulation's, and the floor's own."""
+        keys = self.probes.arrays.get(f"drift.{self.target}.keys")
+        if keys is None:
+            return []
+        values = self.probes.arrays[f"drift.{self.target}.values"]  # [layers, n, kv_heads, head_dim]
+        floor = self.probes.arrays[f"drift.{self.target}.floor"]
+        self.session.rewind(0)
+        self.session.forward(self.probes.windows[0].ids[: keys.shape[1]])
+        rows = []
+        for layer in range(len(keys)):
+            cache = self.session.cache(layer)
+            if cache is None:
+                return []
+            both = relative(np.stack([keys[layer], values[layer]]), np.stack(cache))
+            rows.append({"layer": layer, "difference": both, "floor": float(floor[layer])})
+        return rows
+
+
+def relative(reference: np.ndarray, other: np.ndarray) -> float:
+    """Root mean square of the difference over that of the reference."""
+    scale = float(np.sqrt(np.square(reference, dtype=np.float64).mean()))
+    return float(np.sqrt(np.square(other - reference, dtype=np.float64).mean())) / max(scale, 1e-30)
+
+
+def _first_difference(a: list[int], b: np.ndarray) -> int | None:
+    """Index of the first element that differs, None where the shorter is a prefix of the longer."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
+
+
+def _found(drift: list[dict[str, Any]]) -> str:
+    """Name the layer where the engine leaves the simulation. Keys and values of layer i see layer i's own projections
+    and all of layer i - 1, so the culprit lies between them."""
+    if not drift:
+        return "the engine does not show its cache, so the layer cannot be named"
+    for row in drift:
+        if row["difference"] > max(10 * row["floor"], 1e-3):
+            at = row["layer"]
+            before = f"layer {at - 1}'s attention output or MLP, or " if at else "the embedding, or "
+            return (f"the drift begins at {before}layer {at}'s norm, k or v projection "
+                    f"(relative difference {row['difference']:.2g}, floor {row['floor']:.2g})")  # fmt: skip
+    return f"no layer's keys and values drift: it is layer {len(drift) - 1}'s output, the last norm or the head"

@@ -1,0 +1,200 @@
+"""Golden probes: what the original model said about real text, kept small enough to travel with the bundle.
+
+For each probed position a *sketch* of the distribution is kept: its log-sum-exp, its 256 largest logits and the
+negative log-likelihood of the token that really came next. Full logits are compared with a sketch by merging all other
+tokens into one bucket. Merging never raises the KL divergence (the data-processing inequality), so what is
+reported is a **lower bound** of the full one; on real text the 256 hold nearly all of the probability.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smolship.runtime.errors import InputError
+from smolship.runtime.files import regular_file
+
+TOP = 256  # logits kept a position
+BLOCK = 32  # neighbouring tokens are correlated: confidence intervals come from means over blocks of this many
+
+
+@dataclass
+class Sketch:
+    """Distributions at N positions."""
+
+    lse: np.ndarray  # float64 [N], log-sum-exp of all logits; float32 would bias a KL by 1e-6
+    ids: np.ndarray  # int32 [N, 256], the largest logits' tokens, in no order
+    logits: np.ndarray  # float32 [N, 256]
+    nll: np.ndarray  # float64 [N], of the token that came next; NaN where there is none
+
+    @staticmethod
+    def of(logits: np.ndarray, following: np.ndarray) -> Sketch:
+        """Sketch float32 logits [N, V]; `following` int [N] is the next token, or -1."""
+        lse = log_sum_exp(logits)
+        top = min(TOP, logits.shape[1])
+        ids = np.argpartition(logits, -top, axis=1)[:, -top:].astype(np.int32)
+        return Sketch(lse, ids, np.take_along_axis(logits, ids, axis=1), lse - _picked(logits, following))
+
+    def __getitem__(self, rows: slice | np.ndarray) -> Sketch:
+        return Sketch(self.lse[rows], self.ids[rows], self.logits[rows], self.nll[rows])
+
+    @staticmethod
+    def join(parts: list[Sketch]) -> Sketch:
+        return Sketch(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Sketch)))
+
+
+@dataclass
+class Gap:
+    """How far one distribution is from another, at N positions, in natural logarithms."""
+
+    kl: np.ndarray  # float64 [N], KL(reference || other), a lower bound
+    top1: np.ndarray  # bool [N], both put the same token first
+    cosine: np.ndarray  # float64 [N], of the 256 log-probabilities
+    max_abs: np.ndarray  # float64 [N], largest difference of those
+    nll: np.ndarray  # float64 [N], other's minus reference's for the token that came next; NaN where there is none
+
+    @staticmethod
+    def between(reference: Sketch, logits: np.ndarray, following: np.ndarray) -> Gap:
+        """From a sketch to full float32 logits [N, V] at the same positions."""
+        lse = log_sum_exp(logits)
+        log_p = reference.logits.astype(np.float64) - reference.lse[:, None]  # [N, 256]
+        log_q = np.take_along_axis(logits, reference.ids, axis=1) - lse[:, None]
+        p, q = np.exp(log_p), np.exp(log_q)
+        rest_p, rest_q = np.maximum(1 - p.sum(1), 0), np.maximum(1 - q.sum(1), 1e-300)
+        kl = (p * (log_p - log_q)).sum(1)
+        kl += np.where(rest_p > 0, rest_p * np.log(np.maximum(rest_p, 1e-300) / rest_q), 0)
+        rows = np.arange(len(lse))
+        best = reference.ids[rows, reference.logits.argmax(1)]
+        norm = np.sqrt(np.square(log_p).sum(1) * np.square(log_q).sum(1))
+        return Gap(
+            # A NaN in the logits must fail every gate: np.maximum hands it on.
+            kl=np.maximum(kl, 0),
+            top1=logits.argmax(1) == best,
+            cosine=np.where(norm > 0, (log_p * log_q).sum(1) / np.where(norm > 0, norm, 1), 1.0),
+            max_abs=np.abs(log_p - log_q).max(1),
+            nll=lse - _picked(logits, following) - reference.nll,
+        )
+
+    def __getitem__(self, rows: slice | np.ndarray) -> Gap:
+        return Gap(*(getattr(self, f.name)[rows] for f in fields(Gap)))
+
+    @staticmethod
+    def join(parts: list[Gap]) -> Gap:
+        return Gap(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Gap)))
+
+
+def log_sum_exp(logits: np.ndarray) -> np.ndarray:
+    """float64 [N] of logits [N, V], computed in float64, a few rows at a time."""
+    out = np.empty(len(logits))
+    for start in range(0, len(logits), 32):
+        rows = logits[start : start + 32].astype(np.float64)
+        peak = rows.max(axis=1)
+        out[start : start + 32] = peak + np.log(np.exp(rows - peak[:, None]).sum(axis=1))
+    return out
+
+
+def _picked(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """float64 [N]: the logit of ids[i] in row i, NaN where ids[i] is -1."""
+    picked = np.take_along_axis(logits, np.maximum(ids, 0)[:, None], axis=1)[:, 0].astype(np.float64)
+    return np.where(ids >= 0, picked, np.nan)
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """Mean and its standard error, from means over blocks of 32 neighbours; NaN entries are left out."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    size = min(BLOCK, max(len(values) // 4, 1))
+    blocks = values[: len(values) // size * size].reshape(-1, size).mean(1)
+    error = float(blocks.std(ddof=1) / np.sqrt(len(blocks))) if len(blocks) > 1 else float("nan")
+    return float(values.mean()), error
+
+
+@dataclass
+class Window:
+    """A run of tokens fed from position 0, of which positions `first`… are probed."""
+
+    kind: str  # "english", "code", "edge" (ends at the last position of the cache)
+    ids: np.ndarray  # int32 [S]
+    first: int = 0
+
+    @property
+    def probed(self) -> int:
+        return len(self.ids) - self.first
+
+    @property
+    def following(self) -> np.ndarray:
+        """The token after each probed position, -1 after the last."""
+        return np.append(self.ids[self.first + 1 :], -1)
+
+
+class Probes:
+    """Everything that `probes.npz` holds.
+
+    windows   the tokens
+    sketches  "original", and one for each target's simulation, over all probed positions in order
+    gaps      "STAGE" or "TARGET.STAGE": gaps measured at export, over the same positions
+    arrays    further arrays by name ("greedy.…", "drift.…")
+    facts     what was run: tokens, seeds, versions, …
+    """
+
+    def __init__(self, windows: list[Window], facts: dict[str, Any] | None = None):
+        self.windows = windows
+        self.sketches: dict[str, Sketch] = {}
+        self.gaps: dict[str, Gap] = {}
+        self.arrays: dict[str, np.ndarray] = {}
+        self.facts = facts or {}
+
+    @property
+    def total(self) -> int:
+        """Probed positions."""
+        return sum(w.probed for w in self.windows)
+
+    def rows(self, index: int) -> slice:
+        """Where window `index` lies among the probed positions."""
+        start = sum(w.probed for w in self.windows[:index])
+        return slice(start, start + self.windows[index].probed)
+
+    def save(self, path: Path) -> None:
+        arrays: dict[str, np.ndarray] = {f"array/{name}": value for name, value in self.arrays.items()}
+        for i, window in enumerate(self.windows):
+            arrays[f"window/{i}"] = window.ids
+        for group, items in (("sketch", self.sketches), ("gap", self.gaps)):
+            for name, item in items.items():  # type: ignore[attr-defined]
+                for f in fields(item):
+                    arrays[f"{group}/{name}/{f.name}"] = getattr(item, f.name)
+        head = {"windows": [{"kind": w.kind, "first": w.first} for w in self.windows], "facts": self.facts}
+        arrays["head"] = np.frombuffer(json.dumps(head).encode(), np.uint8)
+        np.savez_compressed(path, allow_pickle=False, **arrays)
+
+    @staticmethod
+    def load(path: Path, limit: int = 1 << 30) -> Probes:
+        """Read `probes.npz`; nothing in it is unpickled, and no more than `limit` bytes are unpacked."""
+        regular_file(path, "probes")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                size = sum(item.file_size for item in archive.infolist())
+            if size > limit:
+                raise InputError("the probes are too large", got=f"{size:,} bytes", expected=f"at most {limit:,}")
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            head = json.loads(bytes(arrays.pop("head")))
+            windows = [Window(w["kind"], arrays.pop(f"window/{i}"), w["first"]) for i, w in enumerate(head["windows"])]
+            probes = Probes(windows, head["facts"])
+            for group, kind, into in (("sketch", Sketch, probes.sketches), ("gap", Gap, probes.gaps)):
+                names = {key.split("/")[1] for key in arrays if key.startswith(f"{group}/")}
+                for name in sorted(names):
+                    parts = {f.name: arrays[f"{group}/{name}/{f.name}"] for f in fields(kind)}
+                    if any(len(part) != probes.total for part in parts.values()):
+                        raise ValueError(f"{group} {name} does not have {probes.total} positions")
+                    into[name] = kind(**parts)  # type: ignore[index]
+            probes.arrays = {k.removeprefix("array/"): v for k, v in arrays.items() if k.startswith("array/")}
+        except (ValueError, KeyError, TypeError, IndexError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError("the probes cannot be read", got=f"{error} in {path}",
+                             todo="export the bundle again") from None  # fmt: skip
+        return probes
