@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,18 @@ from smolship.runtime.files import inside, read_bytes, read_json
 
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
 SIDE_FILES = ("tokenizer_config.json", "generation_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+class Rows(Protocol):
+    """A tensor in a file, read in rows."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray: ...
+
+
+R = TypeVar("R", bound=Rows)
 
 
 @dataclass
@@ -32,7 +45,7 @@ class Checkpoint:
 
     raw: dict[str, Any]
     config: DecoderConfig
-    slots: dict[str, Slot]
+    slots: Mapping[str, Rows]
     files: dict[str, bytes]
     path: Path
     revision: str | None = None
@@ -67,8 +80,12 @@ def _download(model: str, revision: str | None) -> Path:
     except HFValidationError as error:
         raise InputError("no such folder, and not a Hub id", got=error, expected="owner/name") from None
     except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
-        raise InputError("no such folder, and not found on the Hub", got=model, expected="a local folder, a .gguf "
-                         "file or a Hub id", todo=f"check the name or log in ({type(error).__name__})") from None  # fmt: skip
+        raise InputError(
+            "no such folder, and not found on the Hub",
+            got=f"{model} ({type(error).__name__})",
+            expected="a local folder, a .gguf file or a Hub id",
+            todo="check the name, or log in if it is private",
+        ) from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise SetupError(
             f"{model!r} is no local folder, and the Hub cannot be reached",
@@ -84,25 +101,30 @@ def open_folder(path: Path, revision: str | None = None) -> Checkpoint:
     raw = read_json(path / "config.json", "config.json")
     family = family_of(raw, path / "config.json")
     config = family.translate(Fields(raw, path / "config.json"))
-    stored = _stored(path)
-    slots = {}
-    for name, shape in config.shapes().items():
-        wanted = theirs(family, name)
-        if wanted not in stored:
-            raise InputError("a tensor is missing", got=f"no {wanted} in {path}", expected=f"shape {list(shape)}",
-                             todo="check that every shard is there and config.json belongs to it")  # fmt: skip
-        if stored[wanted].shape != shape:
-            raise InputError(
-                f"{wanted} has the wrong shape",
-                got=f"{list(stored[wanted].shape)} in {stored[wanted].path}",
-                expected=f"{list(shape)}, as config.json says",
-            )
-        slots[name] = stored[wanted]
+    slots = match(config, _stored(path), family.NAMES, path)
     files = {"tokenizer.json": read_bytes(path / "tokenizer.json", "tokenizer.json")}
     for name in SIDE_FILES:
         if (path / name).exists():
             files[name] = read_bytes(path / name, name)
     return Checkpoint(raw, config, slots, files, path, revision)
+
+
+def match(config: DecoderConfig, stored: Mapping[str, R], names: dict[str, str], path: Path) -> dict[str, R]:
+    """Our tensor names -> the stored tensors, all there and of the shapes that the config says."""
+    slots = {}
+    for name, shape in config.shapes().items():
+        wanted = theirs(names, name)
+        if wanted not in stored:
+            raise InputError("a tensor is missing", got=f"no {wanted} in {path}", expected=f"shape {list(shape)}",
+                             todo="check that every shard is there and the config belongs to it")  # fmt: skip
+        if stored[wanted].shape != shape:
+            raise InputError(
+                f"{wanted} has the wrong shape",
+                got=f"{list(stored[wanted].shape)} in {path}",
+                expected=f"{list(shape)}, as the config says",
+            )
+        slots[name] = stored[wanted]
+    return slots
 
 
 def _stored(path: Path) -> dict[str, Slot]:

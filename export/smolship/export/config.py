@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,7 +173,7 @@ class Fields:
             raise self._wrong(key, value, "one of " + ", ".join(known))
         return str(value)
 
-    def ids(self, key: str, vocab: int) -> tuple[int, ...]:
+    def ids(self, key: str, vocab: builtins.int) -> tuple[builtins.int, ...]:
         """A token id or a list of them; empty where the key is absent."""
         value = self.raw.get(key)
         values = [] if value is None else value if isinstance(value, list) else [value]

@@ -34,14 +34,14 @@ def family_of(raw: dict[str, Any], where: Path | str) -> Family:
             expected="one of " + ", ".join(sorted(FAMILIES)),
             todo="export one of these, or add a family file (see export/smolship/export/families)",
         )
-    return import_module(FAMILIES[name])  # type: ignore[return-value]
+    return import_module(FAMILIES[name])
 
 
-def theirs(family: Family, ours: str) -> str:
-    """The checkpoint's name of our tensor `ours`."""
+def theirs(names: dict[str, str], ours: str) -> str:
+    """The checkpoint's name of our tensor `ours`, from a table such as `Family.NAMES`."""
     parts = ours.split(".")
     if parts[0] != "layers":
-        return family.NAMES[ours]
+        return names[ours]
     kind = parts[2]
-    name = family.NAMES[kind].format(parts[1])
+    name = names[kind].format(parts[1])
     return name.removesuffix(".weight") + ".bias" if parts[-1] == "bias" else name

@@ -1,0 +1,146 @@
+"""A GGUF file as a checkpoint: its metadata as a config.json, its tokenizer as a tokenizer.json, its tensors lazily."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smolship.export.checkpoint import Checkpoint, match
+from smolship.export.config import DecoderConfig, Fields, Rotary
+from smolship.export.families import family_of, theirs
+from smolship.export.gguf_tokenizer import token_id, tokenizer_files
+from smolship.export.gguffile import GgufSlot, read_gguf
+from smolship.runtime.errors import InputError, unknown
+
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "smollm3": "SmolLM3ForCausalLM"}
+
+NAMES = {
+    "embed": "token_embd.weight",
+    "norm": "output_norm.weight",
+    "head": "output.weight",
+    "attn_norm": "blk.{}.attn_norm.weight",
+    "q": "blk.{}.attn_q.weight",
+    "k": "blk.{}.attn_k.weight",
+    "v": "blk.{}.attn_v.weight",
+    "o": "blk.{}.attn_output.weight",
+    "mlp_norm": "blk.{}.ffn_norm.weight",
+    "gate": "blk.{}.ffn_gate.weight",
+    "up": "blk.{}.ffn_up.weight",
+    "down": "blk.{}.ffn_down.weight",
+}
+
+KEYS = {  # transformers' name -> GGUF's, after the architecture
+    "num_hidden_layers": "block_count",
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "max_position_embeddings": "context_length",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "rope_theta": "rope.freq_base",
+}
+
+# Keys that change nothing beyond KEYS, with the values for which that is so (None: checked below, or any).
+HARMLESS: dict[str, tuple[object, ...] | None] = {
+    "vocab_size": None,
+    "attention.value_length": None,
+    "rope.dimension_count": None,
+    "attention.causal": (True,),
+    "expert_count": (0,),
+    "expert_used_count": (0,),
+    "rope.scaling.type": ("none",),
+}
+
+# Llama 3.1's frequency smoothing as llama.cpp's converter knows it; GGUF holds only what comes out of it.
+LLAMA3_LOW, LLAMA3_HIGH, LLAMA3_POSITIONS = 1.0, 4.0, 8192
+
+
+def open_gguf(path: Path) -> Checkpoint:
+    """Open a GGUF file of the llama or smollm3 architecture, quantized in any way that gguf-py can undo.
+
+    Reads the header only. Raises InputError where anything is missing, malformed or unknown.
+    """
+    metadata, stored = read_gguf(path)
+    architecture = metadata.get("general.architecture")
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+        raise unknown("GGUF architecture", f"{architecture!r} in {path}", ARCHITECTURES)
+    files = tokenizer_files(metadata, path)
+    raw = _config(metadata, stored, architecture, path)
+    family = family_of(raw, path)
+    config = family.translate(Fields(raw, path))
+    _refuse_unknown(metadata, architecture, config, path)
+    rope = stored.pop("rope_freqs.weight", None)
+    if rope is not None:
+        raw["rope_scaling"] = _llama3(rope, config.rotary)
+        config = family.translate(Fields(raw, path))
+    extra = sorted(set(stored) - {theirs(NAMES, name) for name in config.shapes()})
+    if extra:
+        raise InputError("tensors that this architecture does not have", got=f"{', '.join(extra[:3])} in {path}",
+                         expected=f"those of {ARCHITECTURES[architecture]} only")  # fmt: skip
+    slots = {name: _interleaved(name, slot, config) for name, slot in match(config, stored, NAMES, path).items()}
+    return Checkpoint(raw, config, slots, files, path)
+
+
+def _interleaved(name: str, slot: GgufSlot, config: DecoderConfig) -> GgufSlot:
+    """Marks queries and keys, in layers without rotary embedding too: the converter does not tell them apart."""
+    part = name.removesuffix(".bias").rpartition(".")[2]
+    heads = {"q": config.heads, "k": config.kv_heads}
+    return replace(slot, heads=heads[part]) if part in heads else slot
+
+
+def _config(metadata: dict[str, Any], stored: dict[str, GgufSlot], architecture: str, path: Path) -> dict[str, Any]:
+    """The config.json that transformers would have written; its values are checked by the family's translation."""
+    vocab = len(metadata["tokenizer.ggml.tokens"])
+    raw: dict[str, Any] = {
+        "architectures": [ARCHITECTURES[architecture]],
+        "model_type": architecture,
+        "vocab_size": vocab,
+        "hidden_act": "silu",
+        "tie_word_embeddings": "output.weight" not in stored,
+        "attention_bias": "blk.0.attn_q.bias" in stored,
+        "mlp_bias": "blk.0.ffn_up.bias" in stored,
+        **{f"{role}_token_id": token_id(metadata, role, vocab, path) for role in ("bos", "eos", "pad")},
+    }
+    for name, key in KEYS.items():
+        value = metadata.get(f"{architecture}.{key}")
+        if value is not None:
+            raw[name] = shortest(value) if isinstance(value, float) else value
+    return raw
+
+
+def shortest(value: float) -> float:
+    """A float32 that was read as 9.999999747378752e-06 -> the 1e-05 that was meant."""
+    return float(str(np.float32(value)))
+
+
+def _refuse_unknown(metadata: dict[str, Any], architecture: str, config: DecoderConfig, path: Path) -> None:
+    """Refuse what would change the computation and is not understood: ignored, it would be wrong without a word."""
+    for key, value in metadata.items():
+        prefix, _, name = key.partition(".")
+        if prefix != architecture or name in KEYS.values():
+            continue
+        harmless = HARMLESS.get(name, ())
+        if harmless is not None and value not in harmless:
+            raise InputError("a GGUF key that is not understood", got=f"{key} = {value!r} in {path}",
+                             expected=f"only what a plain {ARCHITECTURES[architecture]} needs")  # fmt: skip
+    for name in ("attention.value_length", "rope.dimension_count"):
+        value = metadata.get(f"{architecture}.{name}", config.head_dim)
+        if value != config.head_dim:
+            raise InputError(f"{name} differs from the head's size", got=f"{value!r} in {path}",
+                             expected=config.head_dim)  # fmt: skip
+
+
+def _llama3(slot: GgufSlot, plain: Rotary) -> dict[str, Any]:
+    """Llama 3's rope scaling, found again from the divisors of the frequencies that llama.cpp stores of it."""
+    divisors = slot.read() if slot.shape == (plain.dim // 2,) else np.zeros(1, np.float32)
+    scaling = (float(divisors.max()), LLAMA3_LOW, LLAMA3_HIGH, float(LLAMA3_POSITIONS))
+    meant = plain.frequencies() / replace(plain, scaling=scaling).frequencies() if divisors.min() >= 1 else divisors * 0
+    if not np.allclose(divisors, meant, rtol=1e-5, atol=0):
+        raise InputError("rope_freqs.weight holds frequencies that are not Llama 3's", got=f"{slot.path}",
+                         expected=f"low 1, high 4 and {LLAMA3_POSITIONS} original positions")  # fmt: skip
+    return {"rope_type": "llama3", "factor": scaling[0], "low_freq_factor": LLAMA3_LOW,
+            "high_freq_factor": LLAMA3_HIGH, "original_max_position_embeddings": LLAMA3_POSITIONS}  # fmt: skip

@@ -1,0 +1,174 @@
+"""GGUF files read by plain reads: metadata and tensor directory at once, tensors in rows, dequantized as they are read.
+
+gguf-py has a reader too, but it maps the whole file and believes its counts; a file from anywhere must be checked
+first. Only its dequantizers are used. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from smolship.runtime.errors import InputError
+from smolship.runtime.files import regular_file
+
+HEADER_LIMIT = 128 << 20  # bytes; vocabularies of 256,000 tokens with their merges take about 15 MB
+ARRAY_LIMIT = 1 << 24  # entries
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+STRING, ARRAY = 8, 9
+
+
+@dataclass(frozen=True)
+class GgufSlot:
+    """Where one tensor lies in a GGUF file.
+
+    kind   its GGML type, a number
+    shape  outermost dimension first, as everywhere but in GGUF
+    heads  0, or the number of heads whose rows llama.cpp stores interleaved for its rotary embedding (see `read`)
+    """
+
+    path: Path
+    kind: int
+    shape: tuple[int, ...]
+    offset: int
+    heads: int = 0
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows start…stop (values of a vector) as float32.
+
+        llama.cpp rotates neighbours (0, 1), (2, 3), … where transformers rotates halves (0, d/2), (1, d/2 + 1), …, so
+        its converter stores row s * d/2 + p of each q and k head, s in 0, 1, at 2 p + s. That is undone here.
+        """
+        rows = self.shape[0]
+        stop = rows if stop is None else min(stop, rows)
+        if not self.heads:
+            return self._stored(start, stop)
+        head = rows // self.heads
+        first, last = start // head, -(-stop // head)
+        pairs = self._stored(first * head, last * head).reshape(last - first, head // 2, 2, -1)
+        return pairs.swapaxes(1, 2).reshape(-1, *self.shape[1:])[start - first * head : stop - first * head]
+
+    def _stored(self, start: int, stop: int) -> np.ndarray:
+        from gguf import GGMLQuantizationType
+        from gguf.quants import dequantize
+
+        vector = len(self.shape) == 1
+        size = row_bytes(self.kind, 1 if vector else self.shape[-1])
+        size *= math.prod(self.shape[1:-1])
+        with self.path.open("rb") as file:
+            file.seek(self.offset + start * size)
+            raw = np.fromfile(file, np.uint8, (stop - start) * size)
+        if raw.size != (stop - start) * size:
+            raise InputError("a file ends too early", got=self.path, expected=f"a tensor of shape {list(self.shape)}")
+        values = dequantize(raw.reshape(stop - start, size), GGMLQuantizationType(self.kind))
+        return values.reshape(stop - start, *self.shape[1:])
+
+
+def row_bytes(kind: int, width: int) -> int:
+    """Bytes of a row of `width` numbers of a GGML type; 0 where gguf-py cannot dequantize it or no whole number of
+    its blocks makes the row."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    try:
+        block, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+        dequantize(np.zeros((1, size), np.uint8), GGMLQuantizationType(kind))
+    except (ValueError, KeyError, NotImplementedError):
+        return 0
+    return 0 if width % block else width // block * size
+
+
+def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, GgufSlot]]:
+    """(metadata, tensors by name). Every count and size is checked against the file before it is believed.
+
+    Arrays of numbers come as numpy arrays, arrays of strings as lists.
+    """
+    size = regular_file(path, "GGUF file")
+    with path.open("rb") as file:
+        cursor = _Cursor(file, min(size, HEADER_LIMIT), path)
+        if size < 24 or cursor.take(4) != b"GGUF":
+            raise cursor.bad("another kind of file", "a file that begins with GGUF")
+        version = cursor.number("I")
+        if version not in (2, 3):
+            raise cursor.bad(f"version {version} (big-endian files have huge ones)", "version 2 or 3, little-endian")
+        tensors, pairs = cursor.count(24), cursor.count(12)
+        metadata: dict[str, Any] = {}
+        for _ in range(pairs):
+            key = cursor.text()
+            if key in metadata:
+                raise cursor.bad(f"{key} twice", "each key once")
+            metadata[key] = cursor.value(cursor.number("I"))
+        entries: dict[str, tuple[int, tuple[int, ...], int]] = {}
+        for _ in range(tensors):
+            name, rank = cursor.text(), cursor.number("I")
+            if name in entries or not 1 <= rank <= 4:
+                raise cursor.bad(f"tensor {name!r} with {rank} dimensions", "each tensor once, of 1 to 4 dimensions")
+            shape = tuple(cursor.number("Q") for _ in range(rank))[::-1]
+            entries[name] = (cursor.number("I"), shape, cursor.number("Q"))
+        alignment = metadata.get("general.alignment", 32)
+        if type(alignment) is not int or not 1 <= alignment <= 1 << 20 or alignment & (alignment - 1):
+            raise cursor.bad(f"alignment {alignment!r}", "a power of two")
+        data = -(-file.tell() // alignment) * alignment
+    slots = {}
+    for name, (kind, shape, offset) in entries.items():
+        need = math.prod(shape[:-1]) * row_bytes(kind, shape[-1])
+        if not all(shape) or not need:
+            raise cursor.bad(
+                f"tensor {name!r} of type {kind} and shape {list(shape)}", "a type that gguf-py dequantizes"
+            )
+        if data + offset + need > size:
+            raise cursor.bad(f"tensor {name!r} up to byte {data + offset + need:,}", f"no more than {size:,} bytes")
+        slots[name] = GgufSlot(path, kind, shape, data + offset)
+    return metadata, slots
+
+
+class _Cursor:
+    """Reads a GGUF header forward and refuses to pass `limit`."""
+
+    def __init__(self, file: BinaryIO, limit: int, path: Path):
+        self.file, self.limit, self.path = file, limit, path
+
+    def bad(self, got: str, expected: str) -> InputError:
+        return InputError("not a valid GGUF file", got=f"{got} in {self.path}", expected=expected,
+                          todo="download it again")  # fmt: skip
+
+    def take(self, size: int) -> bytes:
+        left = self.limit - self.file.tell()
+        if size > left:
+            raise self.bad(f"a field of {size:,} bytes where {left:,} are left", "a header that lies within the file")
+        return self.file.read(size)
+
+    def number(self, code: str) -> Any:
+        return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0]
+
+    def count(self, least: int) -> int:
+        """A count of things that take at least `least` bytes each."""
+        count: int = self.number("Q")
+        left = self.limit - self.file.tell()
+        if count > ARRAY_LIMIT or count * least > left:
+            raise self.bad(f"a count of {count:,} where {left:,} bytes are left", "a count that fits into the file")
+        return count
+
+    def text(self) -> str:
+        try:
+            return self.take(self.number("Q")).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise self.bad(str(error), "UTF-8 text") from None
+
+    def value(self, kind: int) -> Any:
+        if kind in SCALARS:
+            return self.number(SCALARS[kind])
+        if kind == STRING:
+            return self.text()
+        item = self.number("I") if kind == ARRAY else None
+        if item == STRING:
+            return [self.text() for _ in range(self.count(8))]
+        if item not in SCALARS:
+            raise self.bad(f"a value of type {kind}, items of type {item}", "a scalar, a string or an array of them")
+        dtype = np.dtype(f"<{SCALARS[item]}")
+        return np.frombuffer(self.take(self.count(dtype.itemsize) * dtype.itemsize), dtype)

