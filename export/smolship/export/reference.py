@@ -22,23 +22,31 @@ class Numerics:
     activations  "float32"; "int8-token": asymmetric int8, one scale and zero point a token (XNNPACK's qd8);
                  "int8-block": symmetric int8, one scale for each `block` inputs (MatMulNBits at accuracy level 4,
                  llama.cpp)
+    dither       a seed: uniform noise of the same step width instead of rounding, to price the rounding against
     """
 
     activations: Literal["float32", "int8-token", "int8-block"] = "float32"
     block: int = 32
+    dither: int | None = None
 
-    def round(self, x: Tensor, group: int) -> Tensor:
+    def round(self, x: Tensor) -> Tensor:
         """x as the engine sees it: quantized and dequantized along the last dimension."""
         if self.activations == "int8-token":
             low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
             scale = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).tiny)
             zero = (-128 - low / scale).round().clamp(-128, 127)
-            return ((x / scale + zero).round().clamp(-128, 127) - zero) * scale
+            return (self._nearest(x / scale + zero).clamp(-128, 127) - zero) * scale
         if self.activations == "int8-block":
             blocks = x.unflatten(-1, (-1, self.block))
             scale = blocks.abs().amax(-1, keepdim=True) / 127
-            return (torch.where(scale > 0, blocks / scale, 0).round() * scale).flatten(-2)
+            return (self._nearest(torch.where(scale > 0, blocks / scale, 0)) * scale).flatten(-2)
         return x
+
+    def _nearest(self, x: Tensor) -> Tensor:
+        if self.dither is None:
+            return x.round()
+        noise = torch.Generator().manual_seed(self.dither)
+        return x + torch.rand(x.shape, generator=noise) - 0.5
 
 
 class Reference:
@@ -85,8 +93,7 @@ class Reference:
     def linear(self, names: Sequence[str], x: Tensor) -> list[Tensor]:
         outputs = []
         for name in names:
-            numerics = self.numerics(name)
-            seen = numerics.round(x, 0)
+            seen = self.numerics(name).round(x)
             bias = self.get(f"{name}.bias") if f"{name}.bias" in self.config.vectors() else None
             outputs.append(self._out(torch.nn.functional.linear(seen, self.get(name), bias)))
         return outputs
