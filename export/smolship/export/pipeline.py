@@ -1,0 +1,172 @@
+"""`export`: the whole way from a checkpoint to a bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from smolship.export.checkpoint import Checkpoint, open_checkpoint
+from smolship.export.quantize import GROUPS
+from smolship.export.targets import TARGETS
+from smolship.export.weights import SCHEMES, Bits, Scheme, Weights
+from smolship.export.worker import run_step
+from smolship.runtime.bundle import Bundle, open_bundle
+from smolship.runtime.errors import InputError, unknown
+from smolship.runtime.files import new_folder
+from smolship.runtime.manifest import NAME as MANIFEST
+from smolship.runtime.manifest import Manifest, TargetEntry
+
+Progress = Callable[[str, str, int, int], None]  # (step, what, done, total)
+PACKAGES = ("smolship", "torch", "transformers", "executorch", "onnx", "onnx-ir", "onnxruntime")
+LOW_SHARE = 0.8  # below this share of 4-bit parameters an int4 export is hardly one
+
+
+def export(
+    model: str | Path,
+    out: str | Path,
+    *,
+    to: Sequence[str] = ("executorch", "onnx"),
+    quant: Literal["int4", "int8", "none"] = "int4",
+    context: int = 2048,
+    group_size: int = 32,
+    embedding: Bits | None = None,
+    head: Bits | None = None,
+    revision: str | None = None,
+    probe_tokens: int = 2048,
+    probe_text: str | None = None,
+    progress: Progress = lambda step, what, done, total: None,
+) -> Bundle:
+    """Export `model` (a folder, a .gguf file or a Hub id) to the bundle `out`.
+
+    to           targets, by name
+    quant        bits of the layers' linears; `embedding` (and a tied head) and `head` default to 8, or 16 for "none"
+    context      tokens that the cache holds
+    group_size   inputs that share an int4 scale: 32, 64 or 128
+    probe_tokens positions of real text that parity is measured on
+    probe_text   your own text for it
+
+    An older bundle in `out` is replaced when the new one is complete, and not before. Raises InputError where the
+    input cannot be used and SetupError where the machine falls short.
+    """
+    out = Path(out)
+    scheme = _scheme(quant, group_size, embedding, head)
+    _check_output(out)
+    targets = list(dict.fromkeys(to))
+    if not targets or (strange := [name for name in targets if name not in TARGETS]):
+        raise unknown("target", strange[0] if targets else "none", TARGETS)
+    checkpoint = open_checkpoint(str(model), revision)
+    if not 2 <= context <= checkpoint.config.positions:
+        raise InputError("the context cannot be that long", got=f"{context:,} tokens",
+                         expected=f"2 to {checkpoint.config.positions:,}, what the model was made for")  # fmt: skip
+    source = {"model": str(checkpoint.path), "revision": None}
+    with new_folder(out) as folder:
+        work = folder / ".work"
+        work.mkdir()
+
+        def step(name: str, label: str, **arguments: Any) -> Any:
+            log = work / f"{label.replace(' ', '-')}.log"
+            return run_step(name, source | arguments, log, lambda what, i, n: progress(label, what, i, n))
+
+        step("quantize", "quantize", scheme=asdict(scheme), folder=str(work))
+        weights = Weights(work)
+        entries: dict[str, TargetEntry] = {}
+        for name in targets:
+            (folder / name).mkdir()
+            done = step("lower", f"lower {name}", target=name, context=context, weights=str(work),
+                        folder=str(folder / name))  # fmt: skip
+            entries[name] = TargetEntry(folder=name, seconds=round(done.seconds, 2), peak_bytes=done.peak_bytes,
+                                        **done.result)  # fmt: skip
+        step("probe", "probe", targets=targets, context=context, tokens=probe_tokens, text=probe_text,
+             weights=str(work), path=str(folder / "probes.npz"))  # fmt: skip
+        _side_files(folder, checkpoint)
+        shutil.copyfile(work / "weights.json", folder / "weights.json")
+        manifest = _manifest(checkpoint, str(model), revision, weights, scheme, quant, context, entries)
+        shutil.rmtree(work)
+        manifest.write(folder)
+    return open_bundle(out)
+
+
+def _scheme(quant: str, group: int, embedding: Bits | None, head: Bits | None) -> Scheme:
+    if quant not in SCHEMES:
+        raise unknown("quantization", quant, SCHEMES)
+    if group not in GROUPS:
+        raise InputError("unknown group size", got=group, expected=f"one of {GROUPS}")
+    for bits in (embedding, head):
+        if bits not in (None, 4, 8, 16):
+            raise InputError("unknown number of bits", got=bits, expected="4, 8 or 16")
+    base = SCHEMES[quant]
+    return replace(base, group=group, embedding=embedding or base.embedding, head=head or base.head)
+
+
+def _check_output(out: Path) -> None:
+    """An existing folder is replaced only where it is a bundle: never somebody's other files."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise InputError("the output is not a folder", got=out, expected="a new folder, or an older bundle")
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+        raise InputError("the output folder holds something else", got=out, expected="a new folder, or an older bundle",
+                         todo="choose another folder; this one is left as it is")  # fmt: skip
+
+
+def _side_files(folder: Path, checkpoint: Checkpoint) -> None:
+    """config.json, tokenizer, chat template and generation config, as other tools look for them."""
+    (folder / "config.json").write_text(json.dumps(checkpoint.raw, indent=1) + "\n")
+    for name, content in checkpoint.files.items():
+        (folder / name).write_bytes(content)
+
+
+def _manifest(
+    checkpoint: Checkpoint,
+    model: str,
+    revision: str | None,
+    weights: Weights,
+    scheme: Scheme,
+    quant: str,
+    context: int,
+    entries: dict[str, TargetEntry],
+) -> Manifest:
+    config = checkpoint.config
+    share = round(weights.share_at(4, config), 4)
+    notes = list(checkpoint.notes)
+    if scheme.linear == 4 and share < LOW_SHARE:
+        notes.append(f"only {share:.0%} of the linear parameters are held at 4 bits: their widths do not divide by 32")
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return Manifest(
+        model={
+            "source": Path(model).name if Path(model).exists() else model, "revision": revision,
+            "architecture": config.architecture, "layers": config.layers, "hidden": config.hidden,
+            "heads": config.heads, "kv_heads": config.kv_heads, "head_dim": config.head_dim, "vocab": config.vocab,
+            "bos": config.bos, "eos": list(config.eos),
+            "parameters": sum(_count(e.shape) for e in weights.entries.values()),
+        },
+        context=context,
+        quantization={"name": quant, **asdict(scheme), "share_at_4_bits": share, "notes": notes},
+        weights_digest=weights.digest,
+        weights_bytes=_bytes_per_token(weights, config.head),
+        targets=entries,
+        tools=versions,
+    )  # fmt: skip
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return shape[0] * (shape[1] if len(shape) > 1 else 1)
+
+
+def _bytes_per_token(weights: Weights, head: str) -> int:
+    """Weight bytes that one decoded token must read: all but the embedding's table, unless that is the head too."""
+    total = 0
+    for name, entry in weights.entries.items():
+        if name == "embed" and head != "embed":
+            continue
+        total += _count(entry.shape) * entry.bits // 8
+        total += 2 * _count(entry.shape) // entry.group if entry.group else 0
+    return total

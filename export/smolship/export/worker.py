@@ -1,0 +1,146 @@
+"""The steps of an export, each a process of its own: its memory goes back to the system when it ends, its peak is
+measured by the kernel, and Ctrl-C or the out-of-memory killer take it without leaving anything half-done.
+
+A step reads one JSON object from standard input and answers on standard output in JSON lines:
+{"progress": [what, done, total]}, and last {"result": …} or {"error": [class, text]}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smolship.runtime import errors
+from smolship.runtime.errors import InputError, SetupError, SmolshipError
+from smolship.runtime.files import disk_errors
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step returned, and what it cost."""
+
+    result: Any
+    seconds: float
+    peak_bytes: int
+
+
+def run_step(name: str, arguments: dict[str, Any], log: Path, progress: Progress) -> Outcome:
+    """Run step `name` in a child process. Its error stream goes to the file `log`.
+
+    Raises the step's own SmolshipError; SetupError where the process was killed or crashed.
+    """
+    start = time.monotonic()
+    with log.open("wb") as errors_to:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "smolship.export.worker", name],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors_to, text=True, start_new_session=True,
+        )  # fmt: skip
+    assert child.stdin and child.stdout
+    try:
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(json.dumps(arguments))
+            child.stdin.close()
+        answer: dict[str, Any] = {}
+        for line in child.stdout:
+            answer = json.loads(line)
+            if "progress" in answer:
+                progress(*answer["progress"])
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        raise
+    if "error" in answer:
+        kind, text = answer["error"]
+        raise getattr(errors, kind)(text)
+    if "result" not in answer:
+        raise SetupError(
+            f"the step {name!r} ended without a result",
+            got=f"exit status {child.returncode}" + (" (out of memory?)" if child.returncode == -9 else ""),
+            todo="see the end of its log below\n" + "\n".join(log.read_text(errors="replace").splitlines()[-12:]),
+        )
+    scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
+    return Outcome(answer["result"], time.monotonic() - start, usage.ru_maxrss * scale)
+
+
+def quantize(model: str, revision: str | None, scheme: dict[str, Any], folder: str, progress: Progress) -> Any:
+    """Read, quantize and write the one set of weights."""
+    from smolship.export.checkpoint import open_checkpoint
+    from smolship.export.weights import Scheme, write_weights
+
+    checkpoint = open_checkpoint(model, revision)
+    weights = write_weights(checkpoint, checkpoint.config, Scheme(**scheme), Path(folder), progress)
+    return {"digest": weights.digest}
+
+
+def lower(model: str, revision: str | None, target: str, context: int, weights: str, folder: str,
+          progress: Progress) -> Any:  # fmt: skip
+    """Lower one target into `folder`."""
+    from smolship.export.checkpoint import open_checkpoint
+    from smolship.export.targets import Job, load_target
+    from smolship.export.weights import Weights
+
+    checkpoint = open_checkpoint(model, revision)
+    module = load_target(target)
+    if problems := module.problems(checkpoint.config):
+        raise InputError(f"the target {target} cannot hold this model", got="; ".join(problems))
+    job = Job(checkpoint.config, Weights(Path(weights)), context, checkpoint.files, progress)
+    info = module.lower(job, Path(folder))
+    return {"target": module.NAME, "engine": module.ENGINE, "info": info}
+
+
+def probe(model: str, revision: str | None, targets: list[str], context: int, tokens: int, text: str | None,
+          weights: str, path: str, progress: Progress) -> Any:  # fmt: skip
+    """Make the golden probes."""
+    from smolship.export.checkpoint import open_checkpoint
+    from smolship.export.probe import make_probes
+    from smolship.export.targets import load_target
+    from smolship.export.weights import Weights
+
+    store = Weights(Path(weights))
+    numerics = {name: load_target(name).numerics(store) for name in targets}
+    checkpoint = open_checkpoint(model, revision)
+    make_probes(checkpoint, store, numerics, context, tokens, text, progress).save(Path(path))
+    return {}
+
+
+STEPS: dict[str, Callable[..., Any]] = {"quantize": quantize, "lower": lower, "probe": probe}
+
+
+def main() -> None:
+    # The answers own the real standard output; what libraries print goes to the log.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+
+    def say(**answer: Any) -> None:
+        answers.write(json.dumps(answer) + "\n")
+
+    last = [0.0]
+
+    def progress(what: str, done: int, total: int) -> None:
+        if done == total or time.monotonic() - last[0] > 0.1:
+            last[0] = time.monotonic()
+            say(progress=[what, done, total])
+
+    try:
+        with disk_errors():
+            say(result=STEPS[sys.argv[1]](**json.load(sys.stdin), progress=progress))
+    except SmolshipError as error:
+        say(error=[type(error).__name__, str(error)])
+
+
+if __name__ == "__main__":
+    main()
