@@ -1,0 +1,95 @@
+"""ONNX for ONNX Runtime's CPU provider: `model.onnx`, its external data, and what onnxruntime-genai wants beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from smolship.export.config import DecoderConfig
+from smolship.export.reference import Numerics
+from smolship.export.targets import Job
+from smolship.export.targets.onnx_data import DataFile, block_of
+from smolship.export.targets.onnx_emit import emit
+from smolship.export.weights import Weights
+
+NAME = "onnx-cpu"
+ENGINE = "onnx"
+
+FILE = "model.onnx"  # the name that optimum takes without a word
+COPIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+def problems(config: DecoderConfig) -> list[str]:
+    """Why GroupQueryAttention cannot hold such a model."""
+    unit = 16 if any(config.rotary_layers) else 8
+    if config.head_dim % unit:
+        return [f"ONNX Runtime's attention wants head_dim to be a multiple of {unit}; here it is {config.head_dim}"]
+    return []
+
+
+def numerics(weights: Weights) -> Callable[[str], Numerics]:
+    """MatMulNBits at accuracy level 4 rounds each block of activations to int8, symmetric, scale max|x| / 127, ties to
+    even; the block is the weights'. The products are exact integers, sums over blocks are float32.
+
+    So MLAS computes on x86 and plain Arm kernels. Where ONNX Runtime was built with KleidiAI, int4 on Arm takes one
+    asymmetric scale a token instead.
+    """
+
+    def of(name: str) -> Numerics:
+        entry = weights.entries[name]
+        return Numerics() if entry.bits == 16 else Numerics("int8-block", block_of(entry))
+
+    return of
+
+
+def lower(job: Job, folder: Path) -> dict[str, Any]:
+    """Write the model and its data, and the files that let onnxruntime-genai open `folder` as it is."""
+    with DataFile(job, folder / f"{FILE}.data") as data:
+        model = emit(job, data)
+    ir.save(model, folder / FILE)
+    for name in COPIED:
+        if name in job.files:
+            (folder / name).write_bytes(job.files[name])
+    if "tokenizer_config.json" not in job.files:
+        (folder / "tokenizer_config.json").write_text("{}")  # genai wants one
+    (folder / "genai_config.json").write_text(json.dumps(genai_config(job.config, job.context), indent=2))
+    return {"file": FILE, "context": job.context}
+
+
+def genai_config(config: DecoderConfig, context: int) -> dict[str, Any]:
+    """onnxruntime-genai's description of the model. It refuses keys that it does not know."""
+    return {
+        "model": {
+            "type": config.model_type,
+            "bos_token_id": 0 if config.bos is None else config.bos,
+            "eos_token_id": list(config.eos),
+            "pad_token_id": config.eos[0] if config.eos else 0,
+            "vocab_size": config.vocab,
+            "context_length": context,
+            "decoder": {
+                "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
+                "filename": FILE,
+                "head_size": config.head_dim,
+                "hidden_size": config.hidden,
+                "num_attention_heads": config.heads,
+                "num_key_value_heads": config.kv_heads,
+                "num_hidden_layers": config.layers,
+                "inputs": {
+                    "input_ids": "input_ids",
+                    "attention_mask": "attention_mask",
+                    "past_key_names": "past_key_values.%d.key",
+                    "past_value_names": "past_key_values.%d.value",
+                },
+                "outputs": {
+                    "logits": "logits",
+                    "present_key_names": "present.%d.key",
+                    "present_value_names": "present.%d.value",
+                },
+            },
+        },
+        "search": {"do_sample": False, "max_length": context, "past_present_share_buffer": True},
+    }

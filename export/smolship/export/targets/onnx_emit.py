@@ -1,0 +1,228 @@
+"""From the opaque trace to an ONNX graph, node by node, in the operators that ONNX Runtime's CPU provider has fused.
+
+Inputs and outputs have the names and shapes that onnxruntime-genai and optimum know. The batch is 1 (GroupQueryAttention
+gives silently wrong rows for left-padded batches).
+
+S tokens of this step, P tokens that the past holds (or its capacity, where past and present share a buffer),
+T = tokens after this step, D hidden, G key/value heads, K head_dim, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from smolship.export.opaque import trace
+from smolship.export.targets import Job
+from smolship.export.targets.onnx_data import DataFile, block_of
+
+OPSET, IR_VERSION = 21, 10
+MICROSOFT = "com.microsoft"
+INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level: activations in int8, one scale a block
+
+SMOLSHIP, ATEN = torch.ops.smolship, torch.ops.aten
+# GroupQueryAttention takes [1, S, heads * K] and rotates by itself: these nodes stand for their input.
+ALIASES = (ATEN.unflatten.int, SMOLSHIP.rotary.default)
+
+
+@dataclass
+class Stack:
+    """The outputs of several matrices computed as one; split only where one is wanted apart."""
+
+    whole: ir.Value
+    sizes: list[int]
+    split: list[ir.Value] | None = None
+
+
+@dataclass
+class Part:
+    """One output of a `Stack`."""
+
+    stack: Stack
+    index: int
+
+
+def emit(job: Job, data: DataFile) -> ir.Model:
+    """The model of `job`; its weights go to `data`."""
+    return Emitter(job, data).model()
+
+
+class Emitter:
+    """Walks a trace. `values` maps each of its nodes to what stands for it in ONNX: a value, or a list of them."""
+
+    def __init__(self, job: Job, data: DataFile):
+        self.job, self.config, self.data = job, job.config, data
+        self.nodes: list[ir.Node] = []
+        self.constants: dict[str, ir.Value] = {}
+        self.values: dict[torch.fx.Node, Any] = {}
+        self.inputs, self.outputs = self._interface()
+        self.used, self.total = self._lengths()
+        self.handlers: dict[Any, Callable[..., Any]] = {
+            operator.getitem: lambda outputs, index: outputs[index],
+            ATEN.silu.default: lambda x: self.op("QuickGelu", x, domain=MICROSOFT, alpha=1.0),
+            ATEN.mul.Tensor: lambda a, b: self.op("Mul", a, b),
+            ATEN.slice.Tensor: self.last_token,
+            SMOLSHIP.embed.default: self.embed,
+            SMOLSHIP.linear.default: self.linear,
+            SMOLSHIP.rms_norm.default: self.rms_norm,
+            SMOLSHIP.add_rms_norm.default: self.add_rms_norm,
+        }
+
+    def model(self) -> ir.Model:
+        """Emit every node of the trace."""
+        for node in trace(self.config, self.job.context).graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = self.inputs["input_ids"] if node.name == "ids" else None
+            elif node.op == "output":
+                (logits,) = (self.value(arg) for arg in node.args[0])
+                logits.name = "logits"
+                logits.shape, logits.dtype = ir.Shape(["batch", 1, self.config.vocab]), ir.DataType.FLOAT
+            elif node.target in ALIASES:
+                self.values[node] = self.values[node.args[0]]
+            elif node.target is SMOLSHIP.attend.default:
+                self.values[node] = self.attend(*node.args)
+            else:
+                args = [self.value(a) if isinstance(a, torch.fx.Node) else a for a in node.args]
+                self.values[node] = self.handlers[node.target](*args)
+        graph = ir.Graph(
+            list(self.inputs.values()),
+            [logits, *self.outputs.values()],
+            nodes=self.nodes,
+            initializers=[*self.constants.values(), *self.data.initializers.values()],
+            opset_imports={"": OPSET, MICROSOFT: 1},
+            name=self.config.architecture,
+        )
+        return ir.Model(graph, ir_version=IR_VERSION, producer_name="smolship")
+
+    def value(self, node: torch.fx.Node) -> Any:
+        """What stands for `node`; a part of a stack is split off."""
+        value = self.values[node]
+        if not isinstance(value, Part):
+            return value
+        stack = value.stack
+        if stack.split is None:
+            sizes = self.constant(*stack.sizes)
+            stack.split = self.op("Split", stack.whole, sizes, outputs=len(stack.sizes), axis=-1)
+        return stack.split[value.index]
+
+    def op(self, kind: str, *inputs: ir.Value | None, domain: str = "", outputs: int = 1, **attributes: Any) -> Any:
+        """One node; its output, or the list of them."""
+        node = ir.node(kind, inputs, attributes, domain=domain, num_outputs=outputs, name=f"{kind}.{len(self.nodes)}")
+        for i, value in enumerate(node.outputs):
+            value.name = f"{node.name}.{i}"
+        self.nodes.append(node)
+        return node.outputs[0] if outputs == 1 else list(node.outputs)
+
+    def constant(self, *numbers: int) -> ir.Value:
+        """An int64 vector, held in the model itself: shape inference reads no external data."""
+        name = ",".join(map(str, numbers))
+        if name not in self.constants:
+            tensor = ir.tensor(np.array(numbers, np.int64), name=name)
+            self.constants[name] = ir.val(name, tensor.dtype, tensor.shape, const_value=tensor)
+        return self.constants[name]
+
+    def _interface(self) -> tuple[dict[str, ir.Value], dict[str, ir.Value]]:
+        """The graph's inputs, and its outputs but for the logits."""
+        inputs = {
+            "input_ids": ir.val("input_ids", ir.DataType.INT64, ["batch", "sequence"]),
+            "attention_mask": ir.val("attention_mask", ir.DataType.INT64, ["batch", "total"]),
+        }
+        outputs = {}
+        heads, dim = self.config.kv_heads, self.config.head_dim
+        for layer in range(self.config.layers):
+            for kind in ("key", "value"):
+                past, present = f"past_key_values.{layer}.{kind}", f"present.{layer}.{kind}"
+                inputs[past] = ir.val(past, ir.DataType.FLOAT, ["batch", heads, "past", dim])
+                outputs[present] = ir.val(present, ir.DataType.FLOAT, ["batch", heads, "present", dim])
+        return inputs, outputs
+
+    def _lengths(self) -> tuple[ir.Value, ir.Value]:
+        """What GroupQueryAttention wants to know: T - 1 for each row of the batch, int32 [1], and T, an int32 scalar."""
+        mask, one = self.inputs["attention_mask"], self.constant(1)
+        last = self.op("Sub", self.op("ReduceSum", mask, one, keepdims=0), one)
+        total = self.op("Squeeze", self.op("Shape", mask, start=1, end=2))
+        int32 = ir.DataType.INT32
+        return self.op("Cast", last, to=int32), self.op("Cast", total, to=int32)
+
+    def last_token(self, x: ir.Value, dim: int, start: int, stop: int) -> ir.Value:
+        """The slice of the last token. Taking it before the head saves V * (S - 1) dot products of prefill."""
+        assert (dim, start) == (1, -1) and stop > self.job.context
+        return self.op("Gather", x, self.constant(-1), axis=1)
+
+    def embed(self, ids: ir.Value, name: str, dim: int) -> ir.Value:
+        entry = self.job.weights.entries[name]
+        if entry.bits == 16:
+            return self.op("Gather", self.data.floats([name]), ids)
+        codes, scales = self.data.codes([name]), self.data.scales([name])
+        rows, blocks, size = codes.shape.numpy()  # type: ignore[union-attr]
+        table = self.data.view(codes, f"{name}.rows", [rows, blocks * size])
+        x = self.op("GatherBlockQuantized", table, ids, scales, domain=MICROSOFT, bits=entry.bits,
+                    block_size=block_of(entry), gather_axis=0, quantize_axis=1)  # fmt: skip
+        if blocks * block_of(entry) == dim:
+            return x
+        return self.op("Slice", x, self.constant(0), self.constant(dim), self.constant(-1))  # the table's rows are padded to whole blocks
+
+    def linear(self, x: ir.Value, names: str, outs: list[int]) -> list[ir.Value] | list[Part]:
+        """Matrices of one kind that share their input are stacked into one."""
+        listed = names.split()
+        kinds = {(entry.bits, entry.group) for entry in (self.job.weights.entries[name] for name in listed)}
+        if len(listed) == 1 or len(kinds) > 1:
+            return [self.matrix(x, [name]) for name in listed]
+        stack = Stack(self.matrix(x, listed), outs)
+        return [Part(stack, i) for i in range(len(outs))]
+
+    def matrix(self, x: ir.Value, names: list[str]) -> ir.Value:
+        """x times one matrix, or several that are stacked."""
+        entry = self.job.weights.entries[names[0]]
+        biased = f"{names[0]}.bias" in self.job.weights.entries
+        bias = self.data.floats([f"{name}.bias" for name in names]) if biased else None
+        if entry.bits == 16:
+            y = self.op("FusedMatMul", x, self.data.floats(names), domain=MICROSOFT, transB=1)
+            return self.op("Add", y, bias) if bias else y
+        optional = [None, None, bias] if bias else []
+        rows = sum(self.job.weights.entries[name].shape[0] for name in names)
+        return self.op("MatMulNBits", x, self.data.codes(names), self.data.scales(names), *optional, domain=MICROSOFT,
+                       N=rows, K=entry.shape[1], bits=entry.bits, block_size=block_of(entry),
+                       accuracy_level=INT8_ACTIVATIONS)  # fmt: skip
+
+    def rms_norm(self, x: ir.Value, name: str, eps: float) -> ir.Value:
+        return self.op("SimplifiedLayerNormalization", x, self.data.floats([name]), axis=-1, epsilon=eps, stash_type=1)
+
+    def add_rms_norm(self, x: ir.Value, residual: ir.Value, name: str, eps: float) -> tuple[ir.Value, ir.Value]:
+        normed, *_, summed = self.op("SkipSimplifiedLayerNormalization", x, residual, self.data.floats([name]),
+                                     domain=MICROSOFT, outputs=4, epsilon=eps)  # fmt: skip
+        return normed, summed
+
+    def attend(
+        self, query: torch.fx.Node, key: torch.fx.Node, value: torch.fx.Node, position: torch.fx.Node, layer: int
+    ) -> ir.Value:
+        """GroupQueryAttention, with the rotation inside where there is one. It takes q, k, v stacked, or apart."""
+        parts = [self.values[node] for node in (query, key, value)]
+        if all(isinstance(part, Part) and part.stack is parts[0].stack for part in parts):
+            qkv = [parts[0].stack.whole, None, None]
+        else:
+            qkv = [self.value(node) for node in (query, key, value)]
+        rotated = query.target is SMOLSHIP.rotary.default
+        tables = self.rotary_tables() if rotated else []
+        past = [self.inputs[f"past_key_values.{layer}.{kind}"] for kind in ("key", "value")]
+        mixed, *present = self.op(
+            "GroupQueryAttention", *qkv, *past, self.used, self.total, *tables, domain=MICROSOFT, outputs=3,
+            num_heads=self.config.heads, kv_num_heads=self.config.kv_heads, scale=self.config.attention_scale,
+            do_rotary=int(rotated), rotary_interleaved=0,
+        )  # fmt: skip
+        for kind, made in zip(("key", "value"), present, strict=True):
+            declared = self.outputs[f"present.{layer}.{kind}"]
+            made.name, made.type, made.shape = declared.name, declared.type, declared.shape
+            self.outputs[f"present.{layer}.{kind}"] = made
+        return mixed
+
+    def rotary_tables(self) -> list[ir.Value]:
+        """cos and sin, float32 [context, K / 2]: no longer than the cache, or they would outweigh a small model."""
+        cos, sin = self.config.rotary.tables(self.job.context)
+        return [self.data.array("cos", cos), self.data.array("sin", sin)]
