@@ -37,9 +37,11 @@ class Numerics:
             zero = (-128 - low / scale).round().clamp(-128, 127)
             return (self._nearest(x / scale + zero).clamp(-128, 127) - zero) * scale
         if self.activations == "int8-block":
-            blocks = x.unflatten(-1, (-1, self.block))
-            scale = blocks.abs().amax(-1, keepdim=True) / 127
-            return (self._nearest(torch.where(scale > 0, blocks / scale, 0)) * scale).flatten(-2)
+            width = x.shape[-1]
+            blocks = torch.nn.functional.pad(x, (0, -width % self.block)).unflatten(-1, (-1, self.block))
+            peak = blocks.abs().amax(-1, keepdim=True)
+            codes = self._nearest(torch.where(peak > 0, blocks * (127 / peak), 0))  # in MLAS's order of operations
+            return (codes * (peak / 127)).flatten(-2)[..., :width]
         return x
 
     def _nearest(self, x: Tensor) -> Tensor:
