@@ -1,0 +1,70 @@
+"""ExecuTorch with XNNPACK: one method, `forward(ids [1, S], position [1]) -> logits [1, 1, V]`, cache in place.
+
+The decoder's trace is walked once and written down as an ExecuTorch program: an XNNPACK subgraph from one attention to
+the next, kernels for the embedding, the cache and one-token attention, and a branch to a subgraph of its own for the
+attention of several tokens. The compiler (edge dialect, partitioner, delegation) is not used: it would take minutes to
+find again in a symbolic graph what the trace says outright, and would hold every weight meanwhile.
+
+Shapes: S tokens of a call (at most CHUNK), T tokens in the cache after it, H query heads, G key and value heads,
+K head_dim, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from smolship.export.config import DecoderConfig
+from smolship.export.opaque import trace
+from smolship.export.reference import Numerics
+from smolship.export.targets import Job
+from smolship.export.weights import Weights
+from smolship.runtime.errors import missing_engine
+
+NAME = "executorch-xnnpack"
+ENGINE = "executorch"
+FILE = "model.pte"
+
+# The most tokens of one call. Longer prompts come in chunks, of which memory is proportional to CHUNK x context; the
+# weights are read once a chunk, and from about 128 tokens on that no longer costs time.
+CHUNK = 256
+
+
+def problems(config: DecoderConfig) -> list[str]:
+    """Why this target cannot hold such a model; empty where it can."""
+    return []
+
+
+def numerics(weights: Weights) -> Callable[[str], Numerics]:
+    """XNNPACK multiplies quantized matrices with activations in int8, one scale and zero point a token."""
+    return lambda name: Numerics("int8-token") if weights.quantized(name) else Numerics()
+
+
+def lower(job: Job, folder: Path) -> dict[str, Any]:
+    """Write `model.pte`. Its extra methods are what the LLM runner that comes with ExecuTorch asks for."""
+    try:
+        from smolship.export.targets.xnnpack_lowering import Lowering
+    except ImportError as error:
+        raise missing_engine("executorch", "executorch", error) from None
+    job.progress("trace", 0, 1)
+    nodes = list(trace(job.config, job.context).graph.nodes)
+    job.progress("trace", 1, 1)
+    chunk = min(CHUNK, job.context)
+    lowering = Lowering(job, chunk)
+    for done, node in enumerate(nodes):
+        lowering.visit(node)
+        job.progress("lower", done + 1, len(nodes))
+    metadata = {
+        "get_max_seq_len": [chunk],
+        "get_max_context_len": [job.context],
+        "get_vocab_size": [job.config.vocab],
+        "use_kv_cache": [1],
+        "use_sdpa_with_kv_cache": [1],
+        "enable_dynamic_shape": [1],
+        "get_eos_ids": list(job.config.eos),
+    }
+    if job.config.bos is not None:
+        metadata["get_bos_id"] = [job.config.bos]
+    lowering.program.write(folder / FILE, metadata)
+    return {"file": FILE, "vocab": job.config.vocab, "context": job.context, "chunk": chunk}

@@ -1,0 +1,211 @@
+"""Writing a .pte: values, instructions and a memory plan in, ExecuTorch's file out.
+
+The file is written with the schema and serializer that the executorch package carries. A weight is a `Blob`: its bytes
+are made while the file is written, so that a model never lies in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from executorch.exir import schema as et
+from executorch.exir._serialize._cord import FileBackedData
+from executorch.exir._serialize._named_data_store import NamedDataStoreOutput
+from executorch.exir._serialize._program import PTEFile, serialize_pte_binary
+from executorch.exir._serialize.data_serializer import DataEntry
+from executorch.exir.scalar_type import ScalarType
+
+ALIGNMENT = 64  # bytes; a cache line, and the widest vector
+SLACK = 128  # bytes after the last tensor: XNNPACK may read a little past the end of its inputs
+BYTES = {ScalarType.FLOAT: 4, ScalarType.LONG: 8, ScalarType.CHAR: 1}
+
+
+class Blob(FileBackedData):
+    """`size` bytes that `pieces` makes when the file is written.
+
+    ExecuTorch's serializer handles `bytes` and its own `FileBackedData`; to it this is one of the latter.
+    """
+
+    def __init__(self, size: int, pieces: Callable[[], Iterable[Any]]):
+        self._size, self._pieces = size, pieces
+
+    def write_to_file(self, outfile: IO[bytes]) -> None:
+        written = sum(outfile.write(memoryview(piece).cast("B")) for piece in self._pieces())
+        assert written == self._size, (written, self._size)
+
+    def __deepcopy__(self, memo: object) -> Blob:
+        return self
+
+
+@dataclass
+class Planned:
+    """A tensor in the arena: where its bytes must not be anyone else's, from its first instruction to its last."""
+
+    tensor: et.Tensor
+    size: int
+    first: int
+    last: int
+    offset: int = 0
+
+
+@dataclass
+class Program:
+    """One method, `forward`, under construction, and the constants it shares with its delegates.
+
+    Every method here that makes a value returns its index. Sizes are upper bounds: kernels and delegates resize what
+    they write.
+    """
+
+    values: list[et.EValue] = field(default_factory=list)
+    inputs: list[int] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+    instructions: list[et.Instruction] = field(default_factory=list)
+    operators: dict[tuple[str, str], int] = field(default_factory=dict)
+    delegates: list[bytes] = field(default_factory=list)
+    constants: list[et.Buffer] = field(default_factory=lambda: [et.Buffer(b"")])  # index 0 means "not a constant"
+    named: dict[str, Blob] = field(default_factory=dict)
+    planned: dict[int, Planned] = field(default_factory=dict)
+    scalars: dict[tuple[type, Any], int] = field(default_factory=dict)
+
+    def _value(self, value: Any) -> int:
+        self.values.append(et.EValue(value))
+        return len(self.values) - 1
+
+    def _tensor(self, sizes: tuple[int, ...], dtype: ScalarType, buffer: int, dynamic: bool) -> int:
+        bound = et.TensorShapeDynamism.DYNAMIC_BOUND if dynamic else et.TensorShapeDynamism.STATIC
+        order = list(range(len(sizes)))
+        return self._value(et.Tensor(dtype, 0, list(sizes), order, False, 0, buffer, None, bound))
+
+    def scalar(self, value: int | float | bool | None) -> int:
+        """A constant argument, made once."""
+        key = (type(value), value)
+        if key not in self.scalars:
+            kinds = {bool: et.Bool, int: et.Int, float: et.Double, type(None): lambda _: et.Null()}
+            self.scalars[key] = self._value(kinds[type(value)](value))  # type: ignore[operator]
+        return self.scalars[key]
+
+    def variable(self, kind: type[et.Int] | type[et.Bool]) -> int:
+        """A number or truth value that an instruction sets."""
+        return self._value(kind(0) if kind is et.Int else kind(False))
+
+    def input(self, sizes: tuple[int, ...], dtype: ScalarType, dynamic: bool) -> int:
+        self.inputs.append(self._tensor(sizes, dtype, 0, dynamic))
+        return self.inputs[-1]
+
+    def constant(self, sizes: tuple[int, ...], dtype: ScalarType, data: bytes | Blob) -> int:
+        assert len(data) == math.prod(sizes) * BYTES[dtype]
+        self.constants.append(et.Buffer(data))  # type: ignore[arg-type]
+        return self._tensor(sizes, dtype, len(self.constants) - 1, dynamic=False)
+
+    def tensor(self, sizes: tuple[int, ...], dynamic: bool = True) -> int:
+        """A float tensor in the arena, written by the next instruction."""
+        index = self._tensor(sizes, ScalarType.FLOAT, 0, dynamic)
+        now = len(self.instructions)
+        self.planned[index] = Planned(self.values[index].val, math.prod(sizes) * 4, now, now)  # type: ignore[arg-type]
+        return index
+
+    def state(self, sizes: tuple[int, ...]) -> int:
+        """A float tensor that lives from one run to the next."""
+        index = self.tensor(sizes, dynamic=False)
+        self.planned[index].first = 0
+        self.planned[index].last = 1 << 62
+        return index
+
+    def _emit(self, call: Any, args: Iterable[int]) -> None:
+        for index in args:
+            if index in self.planned:
+                self.planned[index].last = max(self.planned[index].last, len(self.instructions))
+        self.instructions.append(et.Instruction(call))
+
+    def call(self, operator: str, *args: int) -> None:
+        """Run a kernel such as `aten::slice_copy.Tensor_out`. Kernels that write to an `out` argument take it twice:
+        as the argument, and as the place of what they return."""
+        name, _, overload = operator.partition(".")
+        index = self.operators.setdefault((name, overload), len(self.operators))
+        args = args if name.startswith("executorch_prim") or overload in ("int", "") else (*args, args[-1])
+        self._emit(et.KernelCall(index, list(args)), args)
+
+    def add_delegate(self, processed: bytes) -> int:
+        self.delegates.append(processed)
+        return len(self.delegates) - 1
+
+    def run_delegate(self, delegate: int, args: list[int]) -> None:
+        self._emit(et.DelegateCall(delegate, args), args)
+
+    def jump_unless(self, condition: int) -> et.JumpFalseCall:
+        """Jump where `condition` is false, to where `land` is called with what this returns."""
+        jump = et.JumpFalseCall(condition, -1)
+        self._emit(jump, [])
+        return jump
+
+    def land(self, jump: et.JumpFalseCall) -> None:
+        jump.destination_instruction = len(self.instructions)
+
+    def write(self, path: Path, metadata: dict[str, list[int]]) -> None:
+        """Write the file. `metadata` becomes one method each, which returns those numbers."""
+        arena = _place(list(self.planned.values()))
+        forward = et.ExecutionPlan(
+            name="forward",
+            container_meta_type=et.ContainerMetadata("", ""),
+            values=self.values,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            chains=[et.Chain([], [], self.instructions, None)],
+            operators=[et.Operator(*names) for names in self.operators],
+            delegates=[
+                et.BackendDelegate("XnnpackBackend", et.BackendDelegateDataReference(et.DataLocation.INLINE, i), [])
+                for i in range(len(self.delegates))
+            ],
+            non_const_buffer_sizes=[0, arena],  # the first is no buffer, by ExecuTorch's rule
+        )
+        program = et.Program(
+            version=0,
+            execution_plan=[forward, *(_getter(name, numbers) for name, numbers in metadata.items())],
+            constant_buffer=self.constants,
+            backend_delegate_data=[et.BackendDelegateInlineData(data) for data in self.delegates],
+            segments=[],
+            constant_segment=et.SubsegmentOffsets(0, []),
+        )
+        entries = {key: DataEntry(i, ALIGNMENT, None) for i, key in enumerate(self.named)}
+        named = NamedDataStoreOutput(list(self.named.values()), entries, {})
+        data = serialize_pte_binary(PTEFile(program, None, named), extract_delegate_segments=True)
+        with path.open("wb") as file:
+            data.write_to_file(file)
+
+
+def _getter(name: str, numbers: list[int]) -> et.ExecutionPlan:
+    """A method that takes nothing and returns these numbers."""
+    return et.ExecutionPlan(
+        name=name,
+        container_meta_type=et.ContainerMetadata("", ""),
+        values=[et.EValue(et.Int(number)) for number in numbers],
+        inputs=[],
+        outputs=list(range(len(numbers))),
+        chains=[et.Chain([], [], [], None)],
+        operators=[],
+        delegates=[],
+        non_const_buffer_sizes=[0],
+    )
+
+
+def _place(tensors: list[Planned]) -> int:
+    """Give each tensor the lowest offset that is free for its whole life, the largest first; returns bytes in all."""
+    placed: list[Planned] = []
+    for tensor in sorted(tensors, key=lambda t: -t.size):
+        rivals = [p for p in placed if p.first <= tensor.last and tensor.first <= p.last]
+        for rival in sorted(rivals, key=lambda p: p.offset):
+            if tensor.offset + tensor.size <= rival.offset:
+                break
+            tensor.offset = max(tensor.offset, _align(rival.offset + rival.size))
+        placed.append(tensor)
+        low, high = tensor.offset & 0xFFFFFFFF, tensor.offset >> 32
+        tensor.tensor.allocation_info = et.AllocationDetails(1, low, high)
+    return max(t.offset + t.size for t in placed) + SLACK
+
+
+def _align(offset: int) -> int:
+    return -(-offset // ALIGNMENT) * ALIGNMENT
