@@ -39,7 +39,7 @@ def english() -> str:
     """Prose: the language reference that comes with Python."""
     from pydoc_data.topics import topics
 
-    return "\n\n".join(topics[name] for name in ("context-managers", "with", "imports", "assignment", "class", "while"))
+    return "\n\n".join(topics[name] for name in ("objects", "execmodel", "compound", "types"))
 
 
 def code() -> str:
