@@ -1,0 +1,214 @@
+"""Text to token ids and back; and back token by token, for streaming."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from smolship.runtime.errors import InputError
+from smolship.runtime.files import JSON_LIMIT, read_bytes
+
+
+class Tokenizer:
+    """A tokenizer.json, given as its path or its bytes."""
+
+    def __init__(self, source: str | Path | bytes):
+        import tokenizers
+
+        where = "tokenizer.json" if isinstance(source, bytes) else source
+        raw = source if isinstance(source, bytes) else read_bytes(Path(source), "tokenizer.json", JSON_LIMIT)
+        try:
+            self._inner = tokenizers.Tokenizer.from_buffer(raw)
+        except ValueError as error:
+            raise InputError("the tokenizer cannot be read", got=f"{error} in {where}",
+                             expected="a tokenizer.json of Hugging Face tokenizers") from None  # fmt: skip
+        self._inner.no_truncation()
+        self._inner.no_padding()
+        self._decoder = json.loads(raw).get("decoder")
+        self._special = {t.content for t in self._inner.get_added_tokens_decoder().values() if t.special}
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that the tokenizer knows, added ones included; a model may have a few rows more."""
+        return self._inner.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """Token ids of `text`; `special` adds what the tokenizer puts around it (BOS), which a chat template has
+        already written."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError("the text is not valid Unicode", got=error, expected="no lone surrogates") from None
+        return self._inner.encode(text, add_special_tokens=special).ids
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        return self._inner.decode(list(ids), skip_special_tokens=skip_special)
+
+    def token_to_id(self, token: str) -> int | None:
+        return self._inner.token_to_id(token)
+
+    def piece(self, token: int) -> str | None:
+        """The token as the vocabulary spells it; None for a special one, and for an id that is not there."""
+        text = self._inner.id_to_token(token)
+        return None if text in self._special else text
+
+    def stream(self) -> TokenStream:
+        return TokenStream(self)
+
+
+class TokenStream:
+    """Decodes token by token: what `push` and `finish` return, joined, is `decode` of all the ids.
+
+    Each token is decoded once, by the steps of the tokenizer's own decoder. A step holds back what later tokens may
+    still change: the first bytes of a character, or a run of byte tokens.
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._steps = _steps(tokenizer._decoder)
+        self._held: list[int] = []  # where there is no way to decode in steps: all ids, until the end
+
+    def push(self, token: int) -> str:
+        """The text that `token` completes."""
+        if self._steps is None:
+            self._held.append(token)
+            return ""
+        piece = self._tokenizer.piece(token)
+        return "" if piece is None else self._run([piece], 0)
+
+    def finish(self) -> str:
+        """The text that was held back."""
+        if self._steps is None:
+            return self._tokenizer.decode(self._held)
+        return "".join(self._run(step.finish(), i + 1) for i, step in enumerate(self._steps))
+
+    def _run(self, pieces: list[str], start: int) -> str:
+        for step in (self._steps or [])[start:]:
+            pieces = [out for piece in pieces for out in step.push(piece)]
+        return "".join(pieces)
+
+
+class _Step:
+    """One step of a decoder: pieces of text in, pieces of text out."""
+
+    def push(self, piece: str) -> list[str]:
+        raise NotImplementedError
+
+    def finish(self) -> list[str]:
+        return []
+
+
+class _Map(_Step):
+    """A function of each piece, and whether it is the first."""
+
+    def __init__(self, function: Callable[[str, bool], str]):
+        self.function, self.first = function, True
+
+    def push(self, piece: str) -> list[str]:
+        first, self.first = self.first, False
+        return [self.function(piece, first)]
+
+
+class _ByteLevel(_Step):
+    """Each character of a token stands for a byte; the bytes are UTF-8, U+FFFD where they are not."""
+
+    def __init__(self) -> None:
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.bytes = byte_of_character()
+
+    def push(self, piece: str) -> list[str]:
+        known = all(c in self.bytes for c in piece)
+        return [self.decoder.decode(bytes(self.bytes[c] for c in piece) if known else piece.encode())]
+
+    def finish(self) -> list[str]:
+        return [self.decoder.decode(b"", final=True)]
+
+
+class _ByteFallback(_Step):
+    """Tokens <0x00> to <0xFF> are bytes. A run of them that is not UTF-8 as a whole becomes U+FFFD for each byte, so
+    that nothing of a run is sure before it ends."""
+
+    def __init__(self) -> None:
+        self.run = bytearray()
+
+    def push(self, piece: str) -> list[str]:
+        if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+            try:
+                self.run.append(int(piece[3:5], 16))
+                return []
+            except ValueError:
+                pass
+        return [*self.finish(), piece]
+
+    def finish(self) -> list[str]:
+        run, self.run = self.run, bytearray()
+        try:
+            return [run.decode()] if run else []
+        except UnicodeDecodeError:
+            return ["\ufffd"] * len(run)
+
+
+class _StripStart(_Step):
+    """Removes up to `count` characters from the start of the whole text."""
+
+    def __init__(self, character: str, count: int):
+        self.character, self.left = character, count
+
+    def push(self, piece: str) -> list[str]:
+        while self.left and piece:
+            if piece[0] != self.character:
+                self.left = 0
+            else:
+                piece, self.left = piece[1:], self.left - 1
+        return [piece]
+
+
+def _steps(decoder: dict[str, Any] | None) -> list[_Step] | None:
+    """The decoder of a tokenizer.json as steps; None where one of them needs the whole text."""
+    if decoder is None:
+        return [_Map(lambda piece, first: piece if first else " " + piece)]
+    fused, steps = False, []
+    for part in decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]:
+        match part:
+            case {"type": "ByteLevel"}:
+                steps.append(_ByteLevel())
+                fused = True
+            case {"type": "ByteFallback"} if not fused:
+                steps.append(_ByteFallback())
+            case {"type": "Fuse"}:
+                fused = True
+            case {"type": "Metaspace", "replacement": mark} if not fused:
+                steps.append(_Map(_metaspace(mark, part.get("prepend_scheme", "always") != "never")))
+            case {"type": "Replace", "pattern": {"String": old}, "content": new} if not fused or len(old) == 1:
+                steps.append(_Map(lambda piece, first, old=old, new=new: piece.replace(old, new)))
+            case {"type": "Strip", "content": character, "start": start, "stop": 0} if fused:
+                steps.append(_StripStart(character, start))
+            case {"type": "Strip", "content": character, "start": start, "stop": stop} if not fused:
+                steps.append(_Map(lambda piece, first, c=character, a=start, b=stop: _strip(piece, c, a, b)))
+            case _:
+                return None
+    return steps
+
+
+def _metaspace(mark: str, drop_first: bool) -> Callable[[str, bool], str]:
+    return lambda piece, first: piece.replace(mark, "" if first and drop_first else " ")
+
+
+def _strip(piece: str, character: str, start: int, stop: int) -> str:
+    """`piece` without up to `start` leading and up to `stop` trailing characters."""
+    a = min(start, len(piece) - len(piece.lstrip(character)))
+    b = min(stop, len(piece) - len(piece.rstrip(character)))
+    return piece[a : max(a, len(piece) - b)]
+
+
+@lru_cache(maxsize=1)
+def byte_of_character() -> dict[str, int]:
+    """How byte-level vocabularies spell bytes: printable Latin-1 characters stand for themselves, the others, in
+    order, for U+0100 and up."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in plain]
+    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}
