@@ -32,10 +32,12 @@ class Numerics:
     def round(self, x: Tensor) -> Tensor:
         """x as the engine sees it: quantized and dequantized along the last dimension."""
         if self.activations == "int8-token":
+            # In XNNPACK's order of operations: the zero point is rounded from whichever end is nearer to a code.
             low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
-            scale = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).tiny)
-            zero = (-128 - low / scale).round().clamp(-128, 127)
-            return (self._nearest(x / scale + zero).clamp(-128, 127) - zero) * scale
+            steps = torch.where(high > low, 255 / (high - low), 1.0)  # codes a unit of x
+            from_low, from_high = -128 - low * steps, 127 - high * steps
+            zero = torch.where(from_low + from_high < 0, from_low, from_high).clamp(-128, 127).round()
+            return ((self._nearest(x * steps) + zero).clamp(-128, 127) - zero) * (1 / steps)
         if self.activations == "int8-block":
             width = x.shape[-1]
             blocks = torch.nn.functional.pad(x, (0, -width % self.block)).unflatten(-1, (-1, self.block))
