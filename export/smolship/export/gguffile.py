@@ -117,10 +117,9 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, GgufSlot]]:
     slots = {}
     for name, (kind, shape, offset) in entries.items():
         need = math.prod(shape[:-1]) * row_bytes(kind, shape[-1])
-        if not all(shape) or not need:
-            raise cursor.bad(
-                f"tensor {name!r} of type {kind} and shape {list(shape)}", "a type that gguf-py dequantizes"
-            )
+        if not need:
+            got = f"tensor {name!r} of type {kind} and shape {list(shape)}"
+            raise cursor.bad(got, "a type that gguf-py can dequantize, in whole blocks")
         if data + offset + need > size:
             raise cursor.bad(f"tensor {name!r} up to byte {data + offset + need:,}", f"no more than {size:,} bytes")
         slots[name] = GgufSlot(path, kind, shape, data + offset)

