@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,19 +19,18 @@ from smolship.export.weights import Source, Weights
 from smolship.runtime.errors import InputError
 from smolship.runtime.parity import relative
 from smolship.runtime.probes import Gap, Probes, Sketch, Window
-from smolship.runtime.template import ChatTemplate
+from smolship.runtime.template import find_template
 from smolship.runtime.tokenizer import Tokenizer
 
-WINDOW = 1024  # tokens of one window, context permitting
+WINDOW = 512  # tokens of one window, context permitting
 EDGE = 16  # positions probed at the very end of the cache
 EDGE_LIMIT = 8192  # longer contexts are not filled: a forward over the whole of them would take too long
+STEP = 512  # positions run at once: logits of more would not fit into memory for large vocabularies
 DRIFT = 32  # tokens whose keys and values are kept
 GREEDY = 32  # tokens of each greedy continuation
 PROMPTS = ("What is the capital of France? Answer in one sentence.",
            "Write a Python function that returns the n-th Fibonacci number.")  # fmt: skip
 DATE = "2026-01-01"  # templates that print today's date see this one
-
-Logits = Iterator[np.ndarray]  # float32 [S, V], a window each
 
 
 def english() -> str:
@@ -51,10 +49,10 @@ def code() -> str:
 
 
 def make_windows(tokenizer: Tokenizer, context: int, tokens: int, text: str | None = None) -> list[Window]:
-    """At least `tokens` positions of English and code by turns, in windows of at most 1,024 tokens, and the edge."""
+    """At least `tokens` positions of English and code by turns, in windows of at most 512 tokens."""
     streams = [("text", text)] if text else [("english", english()), ("code", code())]
     encoded = [(kind, tokenizer.encode(source)) for kind, source in streams]
-    size = min(WINDOW, context, tokens)
+    size = min(WINDOW, context, max(tokens // len(encoded), 1))
     windows: list[Window] = []
     for i in range(-(-tokens // size)):
         kind, ids = encoded[i % len(encoded)]
@@ -64,9 +62,6 @@ def make_windows(tokenizer: Tokenizer, context: int, tokens: int, text: str | No
             raise InputError("the text is too short to probe with", got=f"{len(ids):,} tokens of {kind}",
                              expected=f"at least {start + size:,}")  # fmt: skip
         windows.append(Window(kind, np.array(piece, np.int32)))
-    if context <= EDGE_LIMIT:
-        both = np.concatenate([np.array(ids, np.int32) for _, ids in encoded])
-        windows.append(Window("edge", np.resize(both, context), max(context - EDGE, 0)))
     return windows
 
 
@@ -84,6 +79,19 @@ def original(checkpoint: Checkpoint) -> Any:
             checkpoint.path.parent, gguf_file=checkpoint.path.name, dtype=torch.float32, local_files_only=True
         )
     return model.eval()
+
+
+class Held:
+    """A source in memory: passes over the same weights share one float32 copy of them."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        self.held: dict[str, np.ndarray] = {}
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        if name not in self.held:
+            self.held[name] = self.source.read(name)
+        return self.held[name][start:stop]
 
 
 class Noisy:
@@ -111,106 +119,131 @@ def make_probes(
     text: str | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Probes:
-    """Probes for `targets` (name -> numerics of each linear); about `tokens` positions."""
+    """Probes for `targets` (name -> numerics of each linear); about `tokens` positions.
+
+    The floors and the noise that bounds derive from are measured on every other window: they need no such precision.
+    """
     config = checkpoint.config
     tokenizer = Tokenizer(checkpoint.files["tokenizer.json"])
     windows = make_windows(tokenizer, context, tokens, text)
     probes = Probes(windows, {"tokens": tokens, "torch": torch.__version__, "date": DATE})
     prompts = _prompts(checkpoint, tokenizer, context)
-    steps = ["original", "decoder", "decoder moved by an ulp", "quantized weights", "noise of the weights' step"]
-    steps += [f"{name}, {what}" for name in targets for what in ("simulated", "moved by an ulp", "noise")]
-    done = iter(range(len(steps) + 1))
+    every = list(range(len(windows)))
+    some = every[::4] + every[1::4]  # of English and of code alike
+    total = len(every) * (3 + len(targets)) + len(some) * (2 + 2 * len(targets))
+    done = [0]
 
-    def passes(make: Callable[[], Callable[[Window], np.ndarray]]) -> Logits:
-        at = next(done)
-        progress(steps[at], at, len(steps))
-        forward = make()
-        for window in windows:
-            yield forward(window)[window.first :]
+    def passes(what: str, forward: Callable[[Window], np.ndarray], of: list[int] = every) -> Iterator[np.ndarray]:
+        for i in of:
+            progress(what, done[0], total)
+            yield forward(windows[i])
+            done[0] += 1
 
-    def decoder(source: Source, numerics: Any = Numerics(), ulp: int | None = None) -> Logits:
-        def make() -> Callable[[Window], np.ndarray]:
-            ops = Reference(config, source, context, numerics, ulp)
-            return lambda window: run(config, ops, window.ids.tolist())
+    def decoder(source: Source, numerics: Any = Numerics(), ulp: int | None = None) -> Forward:
+        ops = Reference(config, source, context, numerics, ulp)
+        return lambda window: _in_steps(ops, window.ids)
 
-        return passes(make)
+    def against(reference: Sketch, what: str, forward: Forward, of: list[int] = every) -> Gap:
+        rows = zip(of, passes(what, forward, of), strict=True)
+        return Gap.join([Gap.between(reference[probes.rows(i)], x, windows[i].following) for i, x in rows])
 
-    def transformers_model() -> Callable[[Window], np.ndarray]:
-        model = original(checkpoint)
-        for i, prompt in enumerate(prompts):
-            probes.arrays[f"greedy.prompt.{i}"] = np.array(prompt, np.int32)
-            probes.arrays[f"greedy.original.{i}"] = _greedy_original(model, prompt, context)
+    def both(reference: Sketch, what: str, forward: Forward) -> tuple[Sketch, Gap]:
+        sketches, gaps = [], []
+        for i, x in zip(every, passes(what, forward), strict=True):
+            sketches.append(Sketch.of(x, windows[i].following))
+            gaps.append(Gap.between(reference[probes.rows(i)], x, windows[i].following))
+        return Sketch.join(sketches), Gap.join(gaps)
 
-        def forward(window: Window) -> np.ndarray:
-            with torch.inference_mode():
-                return model(torch.from_numpy(window.ids[None].astype(np.int64)), use_cache=False).logits[0].numpy()
-
-        return forward
-
-    first = probes.sketches["original"] = _sketch(windows, passes(transformers_model))
-    ours, probes.gaps["decoder"] = _sketch_and_gap(windows, decoder(checkpoint), first)
-    probes.gaps["decoder.ulp"] = _gap(windows, decoder(checkpoint, ulp=1), ours)
-    quantized, probes.gaps["quantized"] = _sketch_and_gap(windows, decoder(weights), first)
-    probes.gaps["quantized.noise"] = _gap(windows, decoder(Noisy(checkpoint, weights)), first)
+    progress("original", 0, total)
+    logits = passes("original", _transformers(checkpoint, prompts, probes))
+    first = Sketch.join([Sketch.of(x, window.following) for window, x in zip(windows, logits, strict=True)])
+    probes.sketches["original"] = first
+    held = Held(checkpoint)
+    ours, probes.gaps["decoder"] = both(first, "our decoder", decoder(held))
+    probes.gaps["decoder.ulp"] = against(ours, "our decoder, moved by an ulp", decoder(held, ulp=1), some)
+    held = Held(Noisy(checkpoint, weights))
+    probes.gaps["quantized.noise"] = against(first, "weights with noise", decoder(held), some)
+    held = Held(weights)
+    quantized, probes.gaps["quantized"] = both(first, "quantized weights", decoder(held))
     for name, numerics in targets.items():
-        simulated, gap = _sketch_and_gap(windows, decoder(weights, numerics), quantized)
-        probes.sketches[f"{name}.simulated"], probes.gaps[f"{name}.simulated"] = simulated, gap
-        probes.gaps[f"{name}.ulp"] = _gap(windows, decoder(weights, numerics, ulp=2), simulated)
-        noise = _dithered(numerics)
-        probes.gaps[f"{name}.noise"] = _gap(windows, decoder(weights, noise), quantized)
-        _drift(probes, name, lambda ulp, n=numerics: Reference(config, weights, context, n, ulp), windows[0])
+        simulated, probes.gaps[f"{name}.simulated"] = both(quantized, f"{name}, simulated", decoder(held, numerics))
+        probes.sketches[f"{name}.simulated"] = simulated
+        moved, noise = decoder(held, numerics, ulp=2), decoder(held, _dithered(numerics))
+        probes.gaps[f"{name}.ulp"] = against(simulated, f"{name}, moved by an ulp", moved, some)
+        probes.gaps[f"{name}.noise"] = against(quantized, f"{name}, with noise", noise, some)
+        _drift(probes, name, lambda ulp, n=numerics: Reference(config, held, context, n, ulp), windows[0])  # type: ignore[misc]
+        ops = Reference(config, held, context, numerics)
         for i, prompt in enumerate(prompts):
-            ops = Reference(config, weights, context, numerics)
-            probes.arrays[f"greedy.{name}.{i}"] = _greedy(ops, prompt, context)
-    progress("done", len(steps), len(steps))
+            probes.arrays[f"greedy.{name}.{i}"] = _greedy(ops, prompt)
+        if context <= EDGE_LIMIT:
+            progress(f"{name}, the cache's end", done[0], total)
+            _edge(probes, name, ops, context)
+    progress("done", total, total)
     return probes
+
+
+Forward = Callable[[Window], np.ndarray]  # -> float32 [S, V]
+
+
+def _in_steps(ops: Reference, ids: np.ndarray, keep: int = 0) -> np.ndarray:
+    """Logits float32 [S, V] through the cache, 512 tokens at a time; of the last `keep` only, where given."""
+    parts = []
+    for start in range(0, len(ids), STEP):
+        parts.append(run(ops.config, ops, ids[start : start + STEP].tolist(), start))
+        if keep:
+            parts = [np.concatenate(parts)[-keep:]]
+    return np.concatenate(parts)
+
+
+def _transformers(checkpoint: Checkpoint, prompts: list[list[int]], probes: Probes) -> Forward:
+    """The original's logits; its greedy continuations are put into the probes on the way."""
+    model = original(checkpoint)
+    for i, prompt in enumerate(prompts):
+        probes.arrays[f"greedy.prompt.{i}"] = np.array(prompt, np.int32)
+        probes.arrays[f"greedy.original.{i}"] = _greedy_original(model, prompt)
+
+    def forward(window: Window) -> np.ndarray:
+        with torch.inference_mode():
+            logits = model(torch.from_numpy(window.ids[None].astype(np.int64)), use_cache=False).logits
+        return logits[0].numpy()
+
+    return forward
+
+
+def _edge(probes: Probes, name: str, ops: Reference, context: int) -> None:
+    """The simulation at the last positions of a full cache, where rotary tables and buffers end."""
+    ids = np.resize(np.concatenate([w.ids for w in probes.windows]), context).astype(np.int32)
+    count = min(EDGE, context - 1)
+    probes.arrays["edge.ids"] = ids
+    probes.sketches[f"{name}.edge"] = Sketch.of(_in_steps(ops, ids, count), np.full(count, -1))
 
 
 def _dithered(numerics: Callable[[str], Numerics]) -> Callable[[str], Numerics]:
     return lambda name: replace(numerics(name), dither=3)
 
 
-def _sketch(windows: list[Window], logits: Logits) -> Sketch:
-    return Sketch.join([Sketch.of(rows, w.following) for w, rows in zip(windows, logits, strict=True)])
-
-
-def _gap(windows: list[Window], logits: Logits, reference: Sketch) -> Gap:
-    return _sketch_and_gap(windows, logits, reference, keep=False)[1]
-
-
-def _sketch_and_gap(windows: list[Window], logits: Logits, reference: Sketch, keep: bool = True) -> tuple[Sketch, Gap]:
-    """Gap from `reference`, and where `keep`, the sketch of these logits themselves."""
-    sketches, gaps, start = [], [], 0
-    for window, rows in zip(windows, logits, strict=True):
-        gaps.append(Gap.between(reference[start : start + len(rows)], rows, window.following))
-        sketches.append(Sketch.of(rows if keep else rows[:1], window.following[: None if keep else 1]))
-        start += len(rows)
-    return Sketch.join(sketches), Gap.join(gaps)
-
-
 def _prompts(checkpoint: Checkpoint, tokenizer: Tokenizer, context: int) -> list[list[int]]:
     """Chat prompts, through the template where the model has one; those that fit."""
-    source = checkpoint.files.get("chat_template.jinja")
     found = []
+    template = find_template(checkpoint.files.get, DATE)
     for prompt in PROMPTS:
-        if source is None:
+        if template is None:
             ids = tokenizer.encode(prompt)
         else:
-            template = ChatTemplate(source.decode(), {}, date=DATE)
             ids = tokenizer.encode(template.render([{"role": "user", "content": prompt}]), special=False)
         if len(ids) + GREEDY <= context:
             found.append(ids)
     return found
 
 
-def _greedy_original(model: Any, prompt: list[int], context: int) -> np.ndarray:
+def _greedy_original(model: Any, prompt: list[int]) -> np.ndarray:
     with torch.inference_mode():
         out = model.generate(torch.tensor([prompt]), max_new_tokens=GREEDY, min_new_tokens=GREEDY, do_sample=False,
                              eos_token_id=None, pad_token_id=0, temperature=None, top_p=None, top_k=None)  # fmt: skip
     return out[0, len(prompt) :].numpy().astype(np.int32)
 
 
-def _greedy(ops: Reference, prompt: list[int], context: int) -> np.ndarray:
+def _greedy(ops: Reference, prompt: list[int]) -> np.ndarray:
     logits = run(ops.config, ops, prompt)[-1]
     ids: list[int] = []
     for position in range(len(prompt), len(prompt) + GREEDY):
@@ -232,8 +265,3 @@ def _drift(probes: Probes, name: str, make: Callable[[int | None], Reference], w
     probes.arrays[f"drift.{name}.floor"] = np.array([
         relative(np.stack([keys[i], values[i]]), np.stack([moved_keys[i], moved_values[i]])) for i in range(len(keys))
     ])  # fmt: skip
-
-
-def probes_to(path: Path, *args: Any, **kwargs: Any) -> None:
-    """`make_probes`, saved."""
-    make_probes(*args, **kwargs).save(path)

@@ -82,7 +82,7 @@ class Reference:
     def get(self, name: str) -> Tensor:
         """A tensor as float32."""
         if name not in self.tensors:
-            self.tensors[name] = torch.from_numpy(self.weights.read(name).astype(np.float32))
+            self.tensors[name] = torch.from_numpy(np.asarray(self.weights.read(name), np.float32))
         return self.tensors[name]
 
     def _out(self, x: Tensor) -> Tensor:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from smolship.runtime.engines import load_engine
 from smolship.runtime.errors import InputError
-from smolship.runtime.files import parse_json, read_bytes, read_text
+from smolship.runtime.files import parse_json, read_bytes
 from smolship.runtime.generate import Sampling
 from smolship.runtime.manifest import Manifest, TargetEntry, check_files, read_manifest
 from smolship.runtime.probes import Probes
 from smolship.runtime.session import Session
-from smolship.runtime.template import ChatTemplate
+from smolship.runtime.template import ChatTemplate, find_template
 from smolship.runtime.tokenizer import Tokenizer
 
 
@@ -61,32 +60,16 @@ class Bundle:
         return Tokenizer(read_bytes(self.path / "tokenizer.json", "tokenizer.json"))
 
     @cached_property
-    def _tokenizer_config(self) -> dict[str, Any]:
-        path = self.path / "tokenizer_config.json"
-        return parse_json(read_bytes(path, path.name), path.name, path) if path.exists() else {}
-
-    @cached_property
     def template(self) -> ChatTemplate:
         """The chat template. Raises InputError where the model has none."""
-        path = self.path / "chat_template.jinja"
-        source = read_text(path, path.name) if path.exists() else self._tokenizer_config.get("chat_template")
-        if isinstance(source, list):  # several, by name
-            source = next(
-                (t.get("template") for t in source if isinstance(t, dict) and t.get("name") == "default"), None
-            )
-        if not isinstance(source, str):
+        template = find_template(self._read)
+        if template is None:
             raise InputError("the model has no chat template", got=self.path, todo="use `smolship generate --raw`")
-        return ChatTemplate(source, self._special_tokens())
+        return template
 
-    def _special_tokens(self) -> dict[str, str]:
-        """bos_token and the like, which templates use; plain strings or objects with `content`."""
-        tokens = {}
-        for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
-            value = self._tokenizer_config.get(key)
-            value = value.get("content") if isinstance(value, dict) else value
-            if isinstance(value, str):
-                tokens[key] = value
-        return tokens
+    def _read(self, name: str) -> bytes | None:
+        path = self.path / name
+        return read_bytes(path, name) if path.exists() else None
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -95,8 +78,8 @@ class Bundle:
     @cached_property
     def sampling(self) -> Sampling:
         """What the model's makers recommend in generation_config.json; greedy where they say nothing."""
-        path = self.path / "generation_config.json"
-        raw = parse_json(read_bytes(path, path.name), path.name, path) if path.exists() else {}
+        content = self._read("generation_config.json")
+        raw = parse_json(content, "generation_config.json", self.path) if content else {}
         if not raw.get("do_sample"):
             return Sampling()
         known = {key: raw[key] for key in ("temperature", "top_p", "top_k") if isinstance(raw.get(key), int | float)}

@@ -117,29 +117,25 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float]:
 
 @dataclass
 class Window:
-    """A run of tokens fed from position 0, of which positions `first`… are probed."""
+    """A run of tokens fed from position 0; every position is probed."""
 
-    kind: str  # "english", "code", "edge" (ends at the last position of the cache)
+    kind: str  # "english", "code", or "text" of the user's own
     ids: np.ndarray  # int32 [S]
-    first: int = 0
-
-    @property
-    def probed(self) -> int:
-        return len(self.ids) - self.first
 
     @property
     def following(self) -> np.ndarray:
-        """The token after each probed position, -1 after the last."""
-        return np.append(self.ids[self.first + 1 :], -1)
+        """The token after each position, -1 after the last."""
+        return np.append(self.ids[1:], -1)
 
 
 class Probes:
     """Everything that `probes.npz` holds.
 
     windows   the tokens
-    sketches  "original", and one for each target's simulation, over all probed positions in order
-    gaps      "STAGE" or "TARGET.STAGE": gaps measured at export, over the same positions
-    arrays    further arrays by name ("greedy.…", "drift.…")
+    sketches  "original" and "TARGET.simulated", over all positions in order; "TARGET.edge", at the last positions of
+              a full cache that "edge.ids" fills
+    gaps      "STAGE" or "TARGET.STAGE": gaps measured at export
+    arrays    further arrays by name ("greedy.…", "drift.…", "edge.ids")
     facts     what was run: tokens, seeds, versions, …
     """
 
@@ -153,12 +149,12 @@ class Probes:
     @property
     def total(self) -> int:
         """Probed positions."""
-        return sum(w.probed for w in self.windows)
+        return sum(len(w.ids) for w in self.windows)
 
     def rows(self, index: int) -> slice:
         """Where window `index` lies among the probed positions."""
-        start = sum(w.probed for w in self.windows[:index])
-        return slice(start, start + self.windows[index].probed)
+        start = sum(len(w.ids) for w in self.windows[:index])
+        return slice(start, start + len(self.windows[index].ids))
 
     def save(self, path: Path) -> None:
         arrays: dict[str, np.ndarray] = {f"array/{name}": value for name, value in self.arrays.items()}
@@ -168,7 +164,7 @@ class Probes:
             for name, item in items.items():  # type: ignore[attr-defined]
                 for f in fields(item):
                     arrays[f"{group}/{name}/{f.name}"] = getattr(item, f.name)
-        head = {"windows": [{"kind": w.kind, "first": w.first} for w in self.windows], "facts": self.facts}
+        head = {"windows": [w.kind for w in self.windows], "facts": self.facts}
         arrays["head"] = np.frombuffer(json.dumps(head).encode(), np.uint8)
         np.savez_compressed(path, allow_pickle=False, **arrays)
 
@@ -184,14 +180,14 @@ class Probes:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             head = json.loads(bytes(arrays.pop("head")))
-            windows = [Window(w["kind"], arrays.pop(f"window/{i}"), w["first"]) for i, w in enumerate(head["windows"])]
+            windows = [Window(str(kind), arrays.pop(f"window/{i}")) for i, kind in enumerate(head["windows"])]
             probes = Probes(windows, head["facts"])
             for group, kind, into in (("sketch", Sketch, probes.sketches), ("gap", Gap, probes.gaps)):
                 names = {key.split("/")[1] for key in arrays if key.startswith(f"{group}/")}
                 for name in sorted(names):
                     parts = {f.name: arrays[f"{group}/{name}/{f.name}"] for f in fields(kind)}
-                    if any(len(part) != probes.total for part in parts.values()):
-                        raise ValueError(f"{group} {name} does not have {probes.total} positions")
+                    if len({len(part) for part in parts.values()}) != 1:
+                        raise ValueError(f"{group} {name} has parts of different lengths")
                     into[name] = kind(**parts)  # type: ignore[index]
             probes.arrays = {k.removeprefix("array/"): v for k, v in arrays.items() if k.startswith("array/")}
         except (ValueError, KeyError, TypeError, IndexError, OSError, EOFError, zipfile.BadZipFile) as error:

@@ -16,12 +16,13 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date as Date
 from pathlib import Path
 from typing import IO, Any
 
 from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime.files import parse_json
 
 Message = dict[str, Any]
 
@@ -78,6 +79,26 @@ class ChatTemplate:
             self._worker = None
 
 
+def find_template(read: Callable[[str], bytes | None], date: str | None = None) -> ChatTemplate | None:
+    """The chat template among a model's files, None where it has none. `read` gives a file's content by its name."""
+    raw = read("tokenizer_config.json")
+    config = parse_json(raw, "tokenizer_config.json", "the tokenizer's files") if raw else {}
+    file, source = read("chat_template.jinja"), config.get("chat_template")
+    if file is not None:
+        source = file.decode("utf-8", "replace")
+    elif isinstance(source, list):  # several, by name
+        source = next((t.get("template") for t in source if isinstance(t, dict) and t.get("name") == "default"), None)
+    if not isinstance(source, str):
+        return None
+    special = {}
+    for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
+        value = config.get(key)
+        value = value.get("content") if isinstance(value, dict) else value  # an AddedToken, or its text alone
+        if isinstance(value, str):
+            special[key] = value
+    return ChatTemplate(source, special, date)
+
+
 class _Worker:
     """One running template_worker.py."""
 
@@ -119,7 +140,8 @@ class _Worker:
                 self._buffer += data
         line, _, rest = bytes(self._buffer).partition(b"\n")
         self._buffer = bytearray(rest)
-        return json.loads(line)  # type: ignore[no-any-return]
+        answer: dict[str, str] = json.loads(line)
+        return answer
 
     def _ended(self) -> dict[str, str]:
         status = self._process.wait()

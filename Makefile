@@ -1,0 +1,38 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := .cache/SmolLM2-135M-Instruct
+BUNDLE := build/demo
+
+.PHONY: demo test check lint types fast real clean
+
+demo: $(VENV)/installed   ## model, export, parity, latency, answers, report.html
+	$(BIN)/python -m smolship.tools.demo --model $(MODEL) --bundle $(BUNDLE)
+
+test: lint types          ## everything that CI runs
+	$(BIN)/python -m pytest
+
+check: lint types fast    ## what to run often: no real model, under 3 minutes
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed
+	$(BIN)/mypy
+
+fast: $(VENV)/installed
+	$(BIN)/python -m pytest -m "not real" -n 2
+
+real: $(VENV)/installed
+	$(BIN)/python -m pytest -m real
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf build .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis

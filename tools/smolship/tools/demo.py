@@ -1,0 +1,73 @@
+"""`make demo`: the whole job on a real model. Fetch, export, parity, latency, one answer of each engine, report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from smolship.runtime.bundle import Bundle, default_threads, open_bundle
+from smolship.runtime.errors import SmolshipError
+from smolship.tools.demo_model import make_demo_model
+from smolship.tools.display import Steps
+from smolship.tools.measure import answer, bench_of, parity_of
+from smolship.tools.report import write_report
+from smolship.tools.tables import bench_table, manifest_table, parity_table
+
+PROMPT = "What is the capital of France? Answer in one sentence."
+
+
+def full_report(
+    bundle: Bundle, out: Path, *, quick: bool = False, threads: int | None = None, console: Console | None = None
+) -> bool:
+    """Parity, bench and an answer of each engine of the bundle: tables in the terminal, and the page `out`.
+
+    Returns whether every gate passed.
+    """
+    threads = threads or default_threads()
+    console = console or Console(stderr=True)
+    screen = Console()
+    targets = list(bundle.manifest.targets)
+    with Steps(console) as steps:
+        reports = parity_of(bundle, targets, steps.update, quick=quick, threads=threads)
+        benches = bench_of(bundle, targets, steps.update, threads=threads, repeats=3 if quick else 5)
+    screen.print(manifest_table(bundle.manifest, bundle.path))
+    for report in reports:
+        screen.print(parity_table(report))
+    screen.print(bench_table(benches))
+    answers = {name: answer(bundle, name, PROMPT, threads) for name in targets}
+    for name, said in answers.items():
+        screen.print(f"\n[bold]{name}[/] > {PROMPT}")
+        screen.print(said["text"], markup=False, highlight=False)
+    write_report(out, bundle.manifest, reports, benches, answers)
+    passed = all(report.passed for report in reports)
+    screen.print(f"\n{'[green]every gate passed[/]' if passed else '[bold red]a gate failed[/]'}; report: {out}")
+    return passed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=Path(".cache/SmolLM2-135M-Instruct"))
+    parser.add_argument("--bundle", type=Path, default=Path("build/demo"))
+    parser.add_argument("--to", default="executorch,onnx")
+    parser.add_argument("--quant", default="int4")
+    options = parser.parse_args()
+    console = Console(stderr=True)
+    try:
+        make_demo_model(options.model)
+        from smolship.export import export
+
+        with Steps(console) as steps:
+            export(options.model, options.bundle, to=options.to.split(","), quant=options.quant, progress=steps.update)
+        return 0 if full_report(open_bundle(options.bundle), options.bundle.parent / "report.html") else 1
+    except SmolshipError as error:
+        console.print(str(error), style="red", markup=False)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
