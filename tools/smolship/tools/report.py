@@ -1,0 +1,156 @@
+"""The report: parity, speed and what was exported, as one HTML file that needs no network and no script.
+
+What it shows comes from a bundle, so nothing of it is trusted: the template escapes every value, and the page's own
+content policy forbids scripts and anything from elsewhere.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from smolship.runtime.bench import BenchReport, Spread
+from smolship.runtime.errors import clip
+from smolship.runtime.files import disk_errors
+from smolship.runtime.manifest import Manifest
+from smolship.runtime.parity import Check, ParityReport
+from smolship.tools import plots, units
+
+TEMPLATE = "report.html.jinja"
+
+
+def write_report(
+    path: Path,
+    manifest: Manifest,
+    parity: Sequence[ParityReport],
+    bench: Sequence[BenchReport],
+    answers: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Write the report to `path`; an older one there is replaced when the new one is complete.
+
+    answers   target -> what its engine answered: `prompt`, `text`, and figures such as `decode_tokens_per_s`
+    """
+    html = render(manifest, parity, bench, answers or {})
+    path = Path(path)
+    with disk_errors():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as work:
+            whole = Path(work) / path.name
+            # A lone surrogate can come out of a JSON escape, and has no UTF-8.
+            whole.write_bytes(html.encode("utf-8", errors="replace"))
+            whole.replace(path)
+
+
+def render(
+    manifest: Manifest,
+    parity: Sequence[ParityReport],
+    bench: Sequence[BenchReport],
+    answers: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.globals |= {
+        "units": units, "clip": clip, "number": units.number, "words": words,
+        "dot_plot": dot_plot, "drift_plot": drift_plot,
+    }  # fmt: skip
+    checks = [check for report in parity for check in report.checks]
+    return environment.get_template(TEMPLATE).render(
+        manifest=manifest, parity=parity, bench=bench, answers=answers, made=datetime.now(UTC), checks=checks,
+        failed=[check for check in checks if not check.passed], glance=glance(manifest, parity, bench),
+        speed_plots=speed_plots(bench), speed_rows=units.side_by_side([dict(report.rows()) for report in bench]),
+    )  # fmt: skip
+
+
+def words(text: Any, limit: int = 120) -> str:
+    """Prose of a report on one line, with real arrows."""
+    return clip(text, limit).replace("->", "→")
+
+
+def glance(
+    manifest: Manifest, parity: Sequence[ParityReport], bench: Sequence[BenchReport]
+) -> list[tuple[str, bool | None, list[str]]]:
+    """(target, whether its gates passed, figures) for the table at the top; the columns are the template's."""
+    rows = []
+    for name, entry in manifest.targets.items():
+        report = next((r for r in parity if r.target == entry.target), None)
+        total = next((c for c in report.checks if c.stage == "total"), None) if report else None
+        speed = next((b for b in bench if (b.engine, b.file) == (entry.engine, entry.info["file"])), None)
+        rows.append((entry.target, report.passed if report else None, [
+            units.number(total and total.kl), units.share(total and total.top1),
+            units.number(speed and _fastest(speed.prefill_tokens_per_s)),
+            units.number(speed and _fastest(speed.decode_tokens_per_s)),
+            units.size(speed and speed.memory.anonymous_bytes), units.size(units.target_size(manifest, name)),
+        ]))  # fmt: skip
+    return rows
+
+
+def _fastest(speeds: Mapping[int, Spread]) -> float | None:
+    return max((s.median for s in speeds.values()), default=None)
+
+
+def dot_plot(report: ParityReport) -> Markup:
+    """The checks of a target where people would rather look than read."""
+    return plots.dots([_mark(check) for check in report.checks])
+
+
+def _mark(check: Check) -> plots.Mark:
+    half = units.Z95 * check.error
+    return plots.Mark(
+        label=f"{words(check.stage)}: {words(check.what)}", text=units.number(check.kl), value=check.kl,
+        low=check.kl - half, high=check.kl + half, floor=check.floor, bound=check.bound, failed=not check.passed,
+    )  # fmt: skip
+
+
+def drift_plot(report: ParityReport) -> Markup:
+    """How far each layer's keys and values are from the simulation's, and the floor of that."""
+    rows = [(row["layer"], row["difference"], row["floor"]) for row in report.drift]
+    return plots.profile(rows, ("difference", "floor"))
+
+
+def speed_plots(bench: Sequence[BenchReport]) -> list[tuple[str, str, Markup]]:
+    """(title, hint, plot) for what compares engines best; each engine keeps its colour."""
+    memory = {"anonymous": "anonymous_bytes", "file-backed": "file_backed_bytes"}
+    quantiles = {q: f"inter_token_{q}_ms" for q in ("p50", "p95", "p99")}
+    plotted = {
+        ("Prefill, tokens/s", "longer is better"): _spreads(bench, "prefill_tokens_per_s", "{} tokens"),
+        ("Decode, tokens/s", "longer is better"): _spreads(bench, "decode_tokens_per_s", "after {} tokens"),
+        ("Between tokens, ms", "shorter is better"): _singles(
+            bench, {q: [getattr(b, field) for b in bench] for q, field in quantiles.items()}
+        ),
+        ("Memory, MB", "shorter is better"): _singles(
+            bench, {kind: [_mega(getattr(b.memory, field)) for b in bench] for kind, field in memory.items()}
+        ),
+    }
+    return [(title, hint, plots.bars(rows)) for (title, hint), rows in plotted.items()]
+
+
+def _spreads(bench: Sequence[BenchReport], field: str, label: str) -> list[plots.Bar]:
+    """Bars of a dict of `Spread`, grouped by its keys so that engines stand side by side."""
+    keys = sorted({key for report in bench for key in getattr(report, field)})
+    found = [(key, kind, report, getattr(report, field).get(key)) for key in keys for kind, report in enumerate(bench)]
+    return [
+        plots.Bar(f"{clip(report.engine, 40)}, {label.format(f'{key:,}')}", spread and spread.median,
+                  spread and spread.low, spread and spread.high, kind)
+        for key, kind, report, spread in found
+    ]  # fmt: skip
+
+
+def _singles(bench: Sequence[BenchReport], values: Mapping[str, Sequence[float | None]]) -> list[plots.Bar]:
+    return [
+        plots.Bar(f"{clip(report.engine, 40)}, {name}", value, kind=kind)
+        for name, row in values.items()
+        for kind, (report, value) in enumerate(zip(bench, row, strict=True))
+    ]
+
+
+def _mega(count: int | None) -> float | None:
+    return None if count is None else count / 1e6

@@ -1,0 +1,96 @@
+"""The tables that the terminal shows. Every cell is a `Text`: what a bundle says is never read as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from smolship.runtime.bench import BenchReport
+from smolship.runtime.errors import clip
+from smolship.runtime.manifest import Manifest
+from smolship.runtime.parity import ParityReport
+from smolship.tools.units import (
+    UNAVAILABLE,
+    decimals,
+    interval,
+    limit,
+    number,
+    quantization,
+    share,
+    side_by_side,
+    size,
+    target_size,
+    verdict,
+)
+
+STYLES = {"FAIL": "bold red", "ok": "green", "reported": "dim"}
+
+
+def parity_table(report: ParityReport) -> Table:
+    """One target's checks; a failing one is red."""
+    failed = sum(not check.passed for check in report.checks)
+    title = Text.assemble(
+        (clip(report.target), "bold"), f", {report.threads} threads{', quick' if report.quick else ''}: ",
+        (f"FAIL, {failed} of {len(report.checks)} checks", "bold red") if failed else ("PASS", "bold green"),
+    )  # fmt: skip
+    caption = "KL in nats, mean ± 95 % interval; the bound is derived from the floor, and the mean must not exceed it."
+    table = _table(title, caption)
+    table.add_column("check", overflow="fold", ratio=1)
+    for name in ("mean KL", "top-1", "ppl ratio", "floor", "bound", ""):
+        table.add_column(name, justify="right", no_wrap=name != "ppl ratio")
+    for check in report.checks:
+        said = verdict(check)
+        what = Text.assemble((clip(check.stage), "bold"), f": {clip(check.what)}")
+        figures = (interval(check), share(check.top1), decimals(check.perplexity_ratio, 3),
+                   limit(check.floor), limit(check.bound))  # fmt: skip
+        table.add_row(what, *map(Text, figures), Text(said, STYLES[said]), style="" if check.passed else "red")
+    return table
+
+
+def bench_table(reports: Sequence[BenchReport]) -> Table:
+    """Engines side by side; what one of them did not measure is "unavailable"."""
+    table = _table(Text("Speed and memory", "bold"), "; ".join(reports[0].conditions[:1]) if reports else None)
+    table.add_column("")
+    for report in reports:
+        table.add_column(Text(clip(report.engine, 40)), justify="right")
+    for label, values in side_by_side([dict(report.rows()) for report in reports]):
+        table.add_row(Text(clip(label)), *(Text(clip(v), "dim" if v == UNAVAILABLE else "") for v in values))
+    return table
+
+
+def manifest_table(manifest: Manifest, path: Path) -> Table:
+    """What a bundle holds: the model first, then a block for each target."""
+    model = manifest.model
+    table = _table(Text(clip(path), "bold"), None)
+    table.add_column("", style="dim")
+    table.add_column("", overflow="fold")
+    table.show_header = False
+    facts = {
+        "model": clip(model.get("source", UNAVAILABLE)),
+        "revision": clip(model["revision"]) if model.get("revision") else None,
+        "architecture": f"{clip(model.get('architecture'))}, {number(model.get('layers'))} layers, "
+                        f"{number(model.get('parameters'))} parameters",
+        "quantization": quantization(manifest),
+        "held at 4 bits": f"{share(manifest.quantization.get('share_at_4_bits'))} of the linear parameters",
+        "context": number(manifest.context, "tokens"),
+        "weights": f"{size(manifest.weights_bytes)} read for each token, digest {clip(manifest.weights_digest, 16)}",
+    }  # fmt: skip
+    for name, entry in manifest.targets.items():
+        facts[name] = (
+            f"{clip(entry.target)}, {size(target_size(manifest, name))}, "
+            f"exported in {number(entry.seconds, 's')}, peak memory {size(entry.peak_bytes)}"
+        )
+    facts["made with"] = ", ".join(f"{clip(tool)} {clip(version)}" for tool, version in manifest.tools.items())
+    for label, fact in facts.items():
+        if fact is not None:
+            table.add_row(Text(clip(label)), Text(fact))
+    return table
+
+
+def _table(title: Text, caption: str | None) -> Table:
+    return Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
+                 show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))  # fmt: skip

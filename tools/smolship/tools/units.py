@@ -1,0 +1,93 @@
+"""Figures as text: 3 significant digits, a unit, and never a 0 for what was not measured.
+
+Values may come from an untrusted manifest, so anything is accepted: what is no number is shown as clipped text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from smolship.runtime.errors import clip
+from smolship.runtime.manifest import Manifest
+from smolship.runtime.parity import Check
+
+UNAVAILABLE = "unavailable"
+Z95 = 1.96  # a mean lies within this many standard errors, 95 times in 100
+
+
+def number(value: Any, unit: str = "", digits: int = 3) -> str:
+    """`value` in `digits` significant digits; integers are counts and keep all of theirs."""
+    if value is None:
+        return UNAVAILABLE
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return clip(value, 120)
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"
+    size = abs(value)
+    if isinstance(value, int) or value == 0 or size >= 999.5:
+        text = f"{value:,.0f}" if size < 1e15 else f"{value:.2e}"
+    else:
+        text = f"{value:#.{digits}g}".rstrip(".") if size >= 1e-3 else f"{value:.{digits - 1}e}"
+    return f"{text} {unit}" if unit else text
+
+
+def size(value: Any) -> str:
+    """Bytes, in powers of 1000."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return number(value)
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= scale:
+            return number(value / scale, unit)
+    return f"{value:,.0f} B"
+
+
+def share(value: Any, digits: int = 2) -> str:
+    """A share of 1 in percent. Rounded down: 100 % means all of them."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return number(value)
+    scale = 10.0**digits
+    return f"{math.floor(value * 100 * scale + 1e-6) / scale:.{digits}f} %"
+
+
+def decimals(value: float | None, digits: int) -> str:
+    """For what lies near 1, where the digits after the nines are what counts."""
+    return number(value) if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def interval(check: Check) -> str:
+    """Mean KL with its 95 % interval."""
+    return f"{number(check.kl)} ± {number(Z95 * check.error, digits=2)}"
+
+
+def verdict(check: Check) -> str:
+    """What the check says: a gap without a bound is told, not judged."""
+    return "FAIL" if not check.passed else "ok" if check.bound is not None else "reported"
+
+
+def limit(value: float | None) -> str:
+    """A floor or a bound; None means that the check has none, not that it could not be measured."""
+    return "none" if value is None else number(value)
+
+
+def quantization(manifest: Manifest) -> str:
+    """The scheme in words, such as "int4, groups of 32, embedding 8 bits"."""
+    scheme = manifest.quantization
+    parts = [clip(scheme.get("name", UNAVAILABLE), 40)]
+    if scheme.get("linear") == 4:
+        parts.append(f"groups of {number(scheme.get('group'))}")
+    return ", ".join([*parts, f"embedding {number(scheme.get('embedding'))} bits"])
+
+
+def target_size(manifest: Manifest, name: str) -> int | None:
+    """Bytes of all files in a target's folder, by the manifest; None where it lists none."""
+    folder = manifest.targets[name].folder.rstrip("/") + "/"
+    sizes = [entry["size"] for path, entry in manifest.files.items() if path.startswith(folder)]
+    return sum(sizes) if sizes else None
+
+
+def side_by_side(columns: Sequence[Mapping[str, str]]) -> list[tuple[str, list[str]]]:
+    """(label, a value for each column) for every label that some column has, in order."""
+    labels = dict.fromkeys(label for column in columns for label in column)
+    return [(label, [column.get(label, UNAVAILABLE) for column in columns]) for label in labels]
