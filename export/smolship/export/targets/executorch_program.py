@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from executorch.exir import schema as et
 from executorch.exir._serialize._cord import FileBackedData
 from executorch.exir._serialize._named_data_store import NamedDataStoreOutput
 from executorch.exir._serialize._program import PTEFile, serialize_pte_binary
 from executorch.exir._serialize.data_serializer import DataEntry
 from executorch.exir.scalar_type import ScalarType
+
+from smolship.export.targets.xnnpack_graph import Subgraph, Value
 
 ALIGNMENT = 64  # bytes; a cache line, and the widest vector
 SLACK = 128  # bytes after the last tensor: XNNPACK may read a little past the end of its inputs
@@ -69,6 +72,7 @@ class Program:
     constants: list[et.Buffer] = field(default_factory=lambda: [et.Buffer(b"")])  # index 0 means "not a constant"
     named: dict[str, Blob] = field(default_factory=dict)
     planned: dict[int, Planned] = field(default_factory=dict)
+    aliases: dict[int, int] = field(default_factory=dict)
     scalars: dict[tuple[type, Any], int] = field(default_factory=dict)
 
     def _value(self, value: Any) -> int:
@@ -85,7 +89,7 @@ class Program:
         key = (type(value), value)
         if key not in self.scalars:
             kinds = {bool: et.Bool, int: et.Int, float: et.Double, type(None): lambda _: et.Null()}
-            self.scalars[key] = self._value(kinds[type(value)](value))  # type: ignore[operator]
+            self.scalars[key] = self._value(kinds[type(value)](value))
         return self.scalars[key]
 
     def variable(self, kind: type[et.Int] | type[et.Bool]) -> int:
@@ -98,14 +102,14 @@ class Program:
 
     def constant(self, sizes: tuple[int, ...], dtype: ScalarType, data: bytes | Blob) -> int:
         assert len(data) == math.prod(sizes) * BYTES[dtype]
-        self.constants.append(et.Buffer(data))  # type: ignore[arg-type]
+        self.constants.append(et.Buffer(data))
         return self._tensor(sizes, dtype, len(self.constants) - 1, dynamic=False)
 
     def tensor(self, sizes: tuple[int, ...], dynamic: bool = True) -> int:
         """A float tensor in the arena, written by the next instruction."""
         index = self._tensor(sizes, ScalarType.FLOAT, 0, dynamic)
         now = len(self.instructions)
-        self.planned[index] = Planned(self.values[index].val, math.prod(sizes) * 4, now, now)  # type: ignore[arg-type]
+        self.planned[index] = Planned(self.values[index].val, math.prod(sizes) * 4, now, now)
         return index
 
     def state(self, sizes: tuple[int, ...]) -> int:
@@ -114,6 +118,16 @@ class Program:
         self.planned[index].first = 0
         self.planned[index].last = 1 << 62
         return index
+
+    def alias(self, state: int, sizes: tuple[int, ...]) -> int:
+        """Another tensor over the first bytes of a state, to be resized."""
+        index = self._tensor(sizes, ScalarType.FLOAT, 0, dynamic=True)
+        self.aliases[index] = state
+        return index
+
+    def sizes(self, lengths: list[int]) -> int:
+        """A shape, of numbers that are values."""
+        return self._value(et.IntList(lengths))
 
     def _emit(self, call: Any, args: Iterable[int]) -> None:
         for index in args:
@@ -136,6 +150,27 @@ class Program:
     def run_delegate(self, delegate: int, args: list[int]) -> None:
         self._emit(et.DelegateCall(delegate, args), args)
 
+    def run_subgraph(self, graph: Subgraph, outputs: list[Value]) -> None:
+        """Make a delegate of `graph` and run it; its outputs become tensors."""
+        for value in dict.fromkeys(outputs):
+            value.tensor = self.tensor(value.dims)
+            graph.output(value)
+        self.run_delegate(self.add_delegate(graph.to_bytes()), graph.args)
+
+    def floats(self, array: np.ndarray) -> Value:
+        """A float constant."""
+        array = np.ascontiguousarray(array, np.float32)
+        return Value(array.shape, self.constant(array.shape, ScalarType.FLOAT, array.tobytes()))
+
+    def rows(self, table: np.ndarray, start: int, end: int, most: int) -> Value:
+        """Rows start…end, at most `most`, of a constant table."""
+        source, dims = self.floats(table), (most, *table.shape[1:])
+        result = Value(dims, self.tensor(dims))
+        assert source.tensor is not None and result.tensor is not None
+        zero, one = self.scalar(0), self.scalar(1)
+        self.call("aten::slice_copy.Tensor_out", source.tensor, zero, start, end, one, result.tensor)
+        return result
+
     def jump_unless(self, condition: int) -> et.JumpFalseCall:
         """Jump where `condition` is false, to where `land` is called with what this returns."""
         jump = et.JumpFalseCall(condition, -1)
@@ -148,6 +183,9 @@ class Program:
     def write(self, path: Path, metadata: dict[str, list[int]]) -> None:
         """Write the file. `metadata` becomes one method each, which returns those numbers."""
         arena = _place(list(self.planned.values()))
+        for alias, state in self.aliases.items():
+            tensor: Any = self.values[alias].val
+            tensor.allocation_info = self.planned[state].tensor.allocation_info
         forward = et.ExecutionPlan(
             name="forward",
             container_meta_type=et.ContainerMetadata("", ""),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from smolship.export.quantize import pack4
 from smolship.export.targets.executorch_program import Blob
 from smolship.export.targets.xnnpack_graph import Matrix
 from smolship.export.weights import Weights
+
+Pieces = Callable[[], Iterator[np.ndarray]]
+Read = Callable[[str, int, int], np.ndarray]  # name, first row, last row + 1
 
 
 class Data:
@@ -20,64 +23,80 @@ class Data:
     def __init__(self, weights: Weights, named: dict[str, Blob]):
         self.weights, self.named = weights, named
 
-    def matrix(self, name: str) -> Matrix:
-        """The weights of a linear, with its bias where it has one."""
-        entry = self.weights.entries[name]
-        rows, width = entry.shape
-        bias = self._add(f"{name}.bias", rows * 4, self._floats(f"{name}.bias")) if self._has_bias(name) else None
-        if entry.bits == 16:
-            values = self._add(name, rows * width * 4, self._floats(name))
-            return Matrix((rows, width), 32, width, values, None, bias)
-        codes = self._add(f"{name}.codes", rows * width * entry.bits // 8, self._codes(name))
-        scale_bytes = rows * (width // entry.group) * (2 if entry.bits == 4 else 4)
-        scales = self._add(f"{name}.scales", scale_bytes, self._scales(name, bf16=entry.bits == 4))
-        return Matrix((rows, width), entry.bits, entry.group, codes, scales, bias)
+    def matrix(self, names: Sequence[str]) -> Matrix:
+        """The weights of a linear, with its bias where it has one; of several, whose layouts agree, their rows one
+        after the other."""
+        bits, group = self.layout(names[0])[:2]
+        rows, width = (
+            sum(self.weights.entries[name].shape[0] for name in names),
+            self.weights.entries[names[0]].shape[1],
+        )
+        bias = [f"{name}.bias" for name in names if f"{name}.bias" in self.weights.entries]
+        matrix = Matrix(
+            (rows, width),
+            32 if bits == 16 else bits,
+            group or width,
+            self._key(names, "values"),
+            self._key(names, "scales") if bits < 16 else None,
+            self._key(bias, "values") if bias else None,
+        )
+        self.named[matrix.values] = Blob(matrix.bytes(), self._values(names))
+        if matrix.scales is not None:
+            self.named[matrix.scales] = Blob(matrix.scale_bytes(), self._scales(names, bf16=bits == 4))
+        if matrix.bias is not None:
+            self.named[matrix.bias] = Blob(rows * 4, self._values(bias))
+        return matrix
 
-    def constant(self, array: np.ndarray) -> tuple[str, int]:
+    def layout(self, name: str) -> tuple[int, int, bool]:
+        """Matrices in which this agrees can be joined."""
+        entry = self.weights.entries[name]
+        return entry.bits, entry.group, f"{name}.bias" in self.weights.entries
+
+    def constant(self, array: np.ndarray) -> str:
         """A small array, by its bytes."""
         raw = np.ascontiguousarray(array, np.float32).tobytes()
-        key = f"constant.{raw[:8].hex()}.{len(raw)}"
+        key = f"constant.{hashlib.sha256(raw).hexdigest()[:32]}"
         self.named[key] = Blob(len(raw), lambda: [raw])
-        return key, len(raw)
+        return key
 
     def table(self, name: str) -> tuple[Blob, Blob | None]:
         """The embedding for ExecuTorch's kernels: int8 codes and float32 scales, or float32 values."""
         entry = self.weights.entries[name]
         rows, width = entry.shape
         if entry.bits == 16:
-            return Blob(rows * width * 4, self._floats(name)), None
-        return Blob(rows * width, self._codes(name, packed=False)), Blob(
-            rows * (width // entry.group) * 4, self._scales(name, bf16=False)
-        )
+            return Blob(rows * width * 4, self._values([name])), None
+        codes = Blob(rows * width, self._chunks([name], lambda *at: self.weights.tensor(*at).codes))
+        return codes, Blob(rows * (width // entry.group) * 4, self._scales([name], bf16=False))
 
-    def _has_bias(self, name: str) -> bool:
-        return f"{name}.bias" in self.weights.entries
+    def _key(self, names: Sequence[str], part: str) -> str:
+        digests = "".join(self.weights.entries[name].sha256 for name in names)
+        return f"{'+'.join(names)}.{part}.{hashlib.sha256(digests.encode()).hexdigest()[:32]}"
 
-    def _add(self, name: str, size: int, pieces: Callable[[], Iterable[Any]]) -> tuple[str, int]:
-        digest = self.weights.entries[name.removesuffix(".codes").removesuffix(".scales")].sha256
-        key = f"{name}.{digest[:32]}"
-        self.named[key] = Blob(size, pieces)
-        return key, size
+    def _chunks(self, names: Sequence[str], read: Read) -> Pieces:
+        def pieces() -> Iterator[np.ndarray]:
+            for name in names:
+                for start, stop in self.weights.chunks(name):
+                    yield np.ascontiguousarray(read(name, start, stop))
 
-    def _chunks(self, name: str, read: Callable[[int, int], np.ndarray]) -> Callable[[], Iterator[np.ndarray]]:
-        return lambda: (np.ascontiguousarray(read(*rows)) for rows in self.weights.chunks(name))
+        return pieces
 
-    def _floats(self, name: str) -> Callable[[], Iterable[Any]]:
-        return self._chunks(name, lambda start, stop: self.weights.values(name, start, stop))
+    def _values(self, names: Sequence[str]) -> Pieces:
+        """Codes, or float32 numbers."""
 
-    def _codes(self, name: str, packed: bool = True) -> Callable[[], Iterable[Any]]:
-        def read(start: int, stop: int) -> np.ndarray:
-            codes = self.weights.tensor(name, start, stop).codes
-            return pack4(codes) if packed and self.weights.entries[name].bits == 4 else codes
+        def read(name: str, start: int, stop: int) -> np.ndarray:
+            if not self.weights.quantized(name):
+                return self.weights.values(name, start, stop)
+            rows = self.weights.tensor(name, start, stop)
+            return pack4(rows.codes) if rows.bits == 4 else rows.codes
 
-        return self._chunks(name, read)
+        return self._chunks(names, read)
 
-    def _scales(self, name: str, bf16: bool) -> Callable[[], Iterable[Any]]:
-        def read(start: int, stop: int) -> np.ndarray:
+    def _scales(self, names: Sequence[str], bf16: bool) -> Pieces:
+        def read(name: str, start: int, stop: int) -> np.ndarray:
             scales = self.weights.tensor(name, start, stop).scales
             return bf16_bits(scales) if bf16 else scales
 
-        return self._chunks(name, read)
+        return self._chunks(names, read)
 
 
 def bf16_bits(scales: np.ndarray) -> np.ndarray:

@@ -48,9 +48,16 @@ class Matrix:
     shape: tuple[int, int]
     bits: int
     group: int
-    values: tuple[str, int]  # key, bytes
-    scales: tuple[str, int] | None = None
-    bias: tuple[str, int] | None = None
+    values: str
+    scales: str | None = None
+    bias: str | None = None
+
+    def bytes(self) -> int:
+        """Size of the values."""
+        return self.shape[0] * self.shape[1] * self.bits // 8
+
+    def scale_bytes(self) -> int:
+        return self.shape[0] * (self.shape[1] // self.group) * (2 if self.bits == 4 else 4)
 
 
 class Subgraph:
@@ -142,12 +149,11 @@ class Subgraph:
         source, dims = self._use(x), tuple(x.dims[i] for i in order)
         return self._node(dims, lambda out: xnn.XNNStaticTranspose(len(order), list(order), source, out, 0))
 
-    def last(self, x: Value, start: int, stop: int) -> Value:
-        """x[..., start:stop]"""
-        source, rank = self._use(x), len(x.dims)
-        offsets, sizes = [0] * (rank - 1) + [start], [0] * (rank - 1) + [stop - start]  # size 0: the whole dimension
-        dims = (*x.dims[:-1], stop - start)
-        return self._node(dims, lambda out: xnn.XNNStaticSlice(rank, offsets, sizes, source, out, 0))
+    def slice(self, x: Value, axis: int, start: int, stop: int) -> Value:
+        source, rank, dims = self._use(x), len(x.dims), list(x.dims)
+        offsets, sizes = [0] * rank, [0] * rank  # size 0: the whole dimension, however long it is at run time
+        offsets[axis], sizes[axis], dims[axis] = start, stop - start, stop - start
+        return self._node(tuple(dims), lambda out: xnn.XNNStaticSlice(rank, offsets, sizes, source, out, 0))
 
     def join(self, a: Value, b: Value) -> Value:
         """Concatenate along the last dimension."""
@@ -167,7 +173,7 @@ class Subgraph:
         source = self._use(x) if weights.bits == 32 else self._quantize(x)
         matrix, bias = self._matrix(weights), XNN_INVALID_VALUE_ID
         if weights.bias is not None:
-            bias = self._define((weights.shape[0],), FLOAT, self._constant(weights.bias))
+            bias = self._define((weights.shape[0],), FLOAT, self._constant(weights.bias, weights.shape[0] * 4))
         dims = (*x.dims[:-1], weights.shape[0])
         return self._node(dims, lambda out: xnn.XNNFullyConnected(source, matrix, bias, out, 0))
 
@@ -180,17 +186,16 @@ class Subgraph:
         return self.quantized[x]
 
     def _matrix(self, m: Matrix) -> int:
-        buffer = self._constant(m.values)
+        buffer = self._constant(m.values, m.bytes())
         if m.scales is None:
             return self._define(m.shape, FLOAT, buffer)
-        scales, count = self._constant(m.scales), m.shape[0] * (m.shape[1] // m.group)
+        scales, count = self._constant(m.scales, m.scale_bytes()), m.shape[0] * (m.shape[1] // m.group)
         if m.bits == 8:
             return self._define(m.shape, INT8_ROW, buffer, xnn.PerChannelQuant([], 0, scales, count))
         quant = xnn.PerChannelGroupQuant([], 0, m.group, None, scales, count)
         return self._define(m.shape, INT4_BLOCK, buffer, quant)
 
-    def _constant(self, data: tuple[str, int]) -> int:
-        key, size = data
+    def _constant(self, key: str, size: int) -> int:
         self.graph.constant_data.append(xnn.ConstantDataOffset(UINT64_MAX, size, key))
         return len(self.graph.constant_data) - 1
 

@@ -2,11 +2,15 @@
 
 Nodes are added to the current XNNPACK subgraph until something comes that XNNPACK cannot do: then the subgraph is
 closed, and what later nodes want of it becomes a tensor of the program.
+
+Shapes: S tokens of a call, T tokens in the cache after it, D hidden, H query heads, G key and value heads, K head_dim,
+R = H / G query heads a key head.
 """
 
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,18 +21,25 @@ from torch.fx import Node
 
 from smolship.export.targets import Job
 from smolship.export.targets.executorch_program import Program
+from smolship.export.targets.xnnpack_attention import Attention
 from smolship.export.targets.xnnpack_data import Data
 from smolship.export.targets.xnnpack_graph import Matrix, Subgraph, Value
 
-MASKED = 1e9  # taken off a score for each position by which the key is ahead of the query
-END = (1 << 63) - 1
+
+@dataclass(frozen=True)
+class Part:
+    """Some columns (or heads) of a value: queries or keys, which are multiplied and rotated as one."""
+
+    whole: Value
+    start: int
+    stop: int
 
 
 class Lowering:
     """The program so far.
 
     chunk  the most tokens of a call, the upper bound of S
-    made   what each node of the trace gave: a Value, or several
+    made   what each node of the trace gave: a Value, a Part, or several
     """
 
     def __init__(self, job: Job, chunk: int):
@@ -37,88 +48,25 @@ class Lowering:
         self.data = Data(job.weights, self.program.named)
         self.graph = Subgraph()
         self.made: dict[Node, Any] = {}
-        self.caches = job.config.cache(job.context)
-        self.attention: int | None = None  # the delegate that attends for several tokens, the same for every layer
+        self.whole: dict[tuple[Value, str], Value] = {}  # what was done once to a value that is used in parts
         self._begin(job.context)
 
     def _begin(self, context: int) -> None:
         """Inputs, the lengths that follow from them, the rotary tables' rows, and the mask for several tokens."""
         p, c = self.program, self.config
         self.ids = p.input((1, self.chunk), ScalarType.LONG, dynamic=True)
-        self.position = p.input((1,), ScalarType.LONG, dynamic=False)
-        self.start, self.end, length = (p.variable(et.Int) for _ in range(3))
-        self.is_one = p.variable(et.Bool)
-        p.call("aten::_local_scalar_dense", self.position, self.start)
+        position = p.input((1,), ScalarType.LONG, dynamic=False)
+        start, end, length, is_one = (p.variable(kind) for kind in (et.Int, et.Int, et.Int, et.Bool))
+        p.call("aten::_local_scalar_dense", position, start)
         p.call("aten::sym_size.int", self.ids, p.scalar(1), length)
-        p.call("executorch_prim::add.Scalar", self.start, length, self.end)
-        p.call("executorch_prim::eq.Scalar", length, p.scalar(1), self.is_one)
+        p.call("executorch_prim::add.Scalar", start, length, end)
+        p.call("executorch_prim::eq.Scalar", length, p.scalar(1), is_one)
         if any(c.rotary_layers):
             cos, sin = c.rotary.tables(context)
             # x * [cos, cos] + [second half of x, first half of x] * [-sin, sin]
-            self.cos = self._rows(np.concatenate([cos, cos], 1)[:, None], self.start, self.end, self.chunk)
-            self.sin = self._rows(np.concatenate([-sin, sin], 1)[:, None], self.start, self.end, self.chunk)
-        over = self._unless_one()
-        self.mask = self._mask(context)
-        p.land(over)
-
-    def _constant(self, array: np.ndarray) -> Value:
-        array = np.ascontiguousarray(array, np.float32)
-        return Value(array.shape, self.program.constant(array.shape, ScalarType.FLOAT, array.tobytes()))
-
-    def _rows(self, table: np.ndarray, start: int, end: int, most: int) -> Value:
-        """Rows start…end of a constant table."""
-        return self._slice(self._constant(table), 0, start, end, most)
-
-    def _slice(self, source: Value, dim: int, start: int, end: int, most: int) -> Value:
-        p = self.program
-        assert source.tensor is not None
-        dims = (*source.dims[:dim], most, *source.dims[dim + 1 :])
-        result = Value(dims, p.tensor(dims))
-        p.call("aten::slice_copy.Tensor_out", source.tensor, p.scalar(dim), start, end, p.scalar(1), result.tensor)
-        return result
-
-    def _unless_one(self) -> et.JumpFalseCall:
-        """What follows, up to where this lands, runs for several tokens only."""
-        p = self.program
-        several = p.jump_unless(self.is_one)
-        skip = p.jump_unless(p.scalar(False))
-        p.land(several)
-        return skip
-
-    def _mask(self, context: int) -> Value:
-        """[R * S, T], R query heads a key head: 0 where a query may see a key, else very negative."""
-        p, repeat = self.program, self.config.heads // self.config.kv_heads
-        positions = np.arange(context, dtype=np.float32)
-        queries = self._rows(positions[:, None], self.start, self.end, self.chunk)  # [S, 1]
-        keys = self._rows(positions, p.scalar(0), self.end, context)  # [T]
-        graph = Subgraph()
-        repeated = graph.multiply(queries, self._constant(np.ones((repeat, 1, 1))))  # [R, S, 1]
-        repeated = graph.reshape(repeated, (repeat * self.chunk, 1), free=0)
-        ahead = graph.at_most(graph.subtract(repeated, keys), 0.0)  # [R * S, T]
-        mask = graph.multiply(ahead, self._constant(np.array([MASKED])))
-        return self._close(graph, [mask])[0]
-
-    def _close(self, graph: Subgraph, outputs: list[Value]) -> list[Value]:
-        for value in outputs:
-            value.tensor = self.program.tensor(value.dims)
-            graph.output(value)
-        self.program.run_delegate(self.program.add_delegate(graph.to_bytes()), graph.args)
-        return outputs
-
-    def flush(self) -> None:
-        """Close the current subgraph, if there is anything in it, and begin another."""
-        waiting = [v for v in self._awaited() if v in self.graph.ids and v.tensor is None]
-        if waiting:
-            self._close(self.graph, waiting)
-        self.graph = Subgraph()
-
-    def _awaited(self) -> list[Value]:
-        """Values that nodes still to come will ask for."""
-        values: dict[Value, None] = {}
-        for node, made in self.made.items():
-            if any(user not in self.made for user in node.users):
-                values |= dict.fromkeys(made if isinstance(made, list | tuple) else [made])
-        return list(values)
+            self.cos = p.rows(np.concatenate([cos, cos], 1)[:, None], start, end, self.chunk)  # [S, 1, K]
+            self.sin = p.rows(np.concatenate([-sin, sin], 1)[:, None], start, end, self.chunk)
+        self.attention = Attention(p, c, c.cache(context), self.chunk, start, end, is_one)
 
     def visit(self, node: Node) -> None:
         """Lower one node of the trace."""
@@ -126,103 +74,102 @@ class Lowering:
             self.made[node] = ()
         elif node.op == "output":
             self.flush()
-            self.program.outputs = [self.made[result].tensor for result in node.args[0]]
+            results: Any = node.args[0]
+            self.program.outputs = [self.made[result].tensor for result in results]
         else:
             args = [self.made.get(a, a) if isinstance(a, Node) else a for a in node.args]
             self.made[node] = VISIT[node.target](self, *args)
 
+    def flush(self, *wanted: Value) -> None:
+        """Close the current subgraph and begin another. What is wanted of it, now and by nodes still to come, passes
+        out of it."""
+        awaited = dict.fromkeys(wanted) | self._awaited()
+        waiting = [value for value in awaited if value in self.graph.ids and value.tensor is None]
+        if waiting:
+            self.program.run_subgraph(self.graph, waiting)
+        self.graph = Subgraph()
+
+    def _awaited(self) -> dict[Value, None]:
+        values: dict[Value, None] = {}
+        for node, made in self.made.items():
+            if any(user not in self.made for user in node.users):
+                several = made if isinstance(made, list | tuple) else [made]
+                values |= dict.fromkeys(value for value in several if isinstance(value, Value))
+        return values
+
     def embed(self, ids: Any, name: str, dim: int) -> Value:
         p, (table, scales) = self.program, self.data.table(name)
-        rows, width = self.weights.entries[name].shape
-        out = Value((1, self.chunk, dim), p.tensor((1, self.chunk, dim)))
+        shape = self.weights.entries[name].shape
+        out = p.tensor((1, self.chunk, dim))
         if scales is None:
-            values = p.constant((rows, width), ScalarType.FLOAT, table)
-            p.call("aten::embedding.out", values, self.ids, p.scalar(-1), p.scalar(False), p.scalar(False), out.tensor)
+            values = p.constant(shape, ScalarType.FLOAT, table)
+            p.call("aten::embedding.out", values, self.ids, p.scalar(-1), p.scalar(False), p.scalar(False), out)
         else:
-            codes = p.constant((rows, width), ScalarType.CHAR, table)
-            steps = p.constant((rows, len(scales) // (4 * rows)), ScalarType.FLOAT, scales)
+            codes = p.constant(shape, ScalarType.CHAR, table)
+            steps = p.constant((shape[0], len(scales) // (4 * shape[0])), ScalarType.FLOAT, scales)
             p.call("quantized_decomposed::embedding_byte.out", codes, steps, p.scalar(None), p.scalar(-128),
-                   p.scalar(127), self.ids, out.tensor)  # fmt: skip
-        return out
+                   p.scalar(127), self.ids, out)  # fmt: skip
+        return Value((1, self.chunk, dim), out)
 
-    def linear(self, x: Value, names: str, outs: list[int]) -> list[Value]:
-        return [self.graph.linear(x, self.data.matrix(name)) for name in names.split()]
+    def linear(self, x: Value, names: str, outs: list[int]) -> list[Value | Part]:
+        """Queries and keys are multiplied as one matrix where their layouts agree: fewer nodes, and one rotation."""
+        first, *rest = names.split()
+        if rest and first.endswith(".q") and self.data.layout(first) == self.data.layout(rest[0]):
+            both = self.graph.linear(x, self.data.matrix([first, rest[0]]))
+            parts = [Part(both, 0, outs[0]), Part(both, outs[0], outs[0] + outs[1])]
+            return [*parts, *(self.graph.linear(x, self.data.matrix([name])) for name in rest[1:])]
+        return [self.graph.linear(x, self.data.matrix([name])) for name in (first, *rest)]
 
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
         g, width = self.graph, x.dims[-1]
-        # The mean of squares and eps in one fully connected node: weights 1 / n, bias eps.
-        mean = Matrix((1, width), 32, width, self.data.constant(np.full(width, 1 / width)), None,
-                      self.data.constant(np.array([eps])))  # fmt: skip
-        scale = g.rsqrt(g.linear(g.square(x), mean))
-        return g.multiply(g.multiply(x, scale), self._constant(self.weights.values(name)))
+        # The mean of squares, plus eps, as a fully connected node: weights 1 / n and bias eps.
+        weights, bias = self.data.constant(np.full(width, 1 / width)), self.data.constant(np.array([eps]))
+        mean = g.linear(g.square(x), Matrix((1, width), 32, width, weights, bias=bias))
+        return g.multiply(g.multiply(x, g.rsqrt(mean)), self.program.floats(self.weights.values(name)))
 
     def add_rms_norm(self, x: Value, residual: Value, name: str, eps: float) -> tuple[Value, Value]:
         total = self.graph.add(x, residual)
         return self.rms_norm(total, name, eps), total
 
-    def rotary(self, x: Value, position: Any) -> Value:
-        g, half = self.graph, x.dims[-1] // 2
-        swapped = g.join(g.last(x, half, 2 * half), g.last(x, 0, half))
+    def unflatten(self, x: Value | Part, dim: int, sizes: list[int]) -> Value | Part:
+        """[1, S, heads * K] -> [1, S, heads, K]"""
+        if isinstance(x, Value):
+            return self.graph.reshape(x, (*x.dims[:-1], *sizes), free=1)
+        size = sizes[1]
+        whole = self.whole.get((x.whole, "heads"))
+        if whole is None:
+            whole = self.graph.reshape(x.whole, (*x.whole.dims[:-1], x.whole.dims[-1] // size, size), free=1)
+            self.whole[x.whole, "heads"] = whole
+        return Part(whole, x.start // size, x.stop // size)
+
+    def rotary(self, x: Value | Part, position: Any) -> Value | Part:
+        if isinstance(x, Value):
+            return self._rotate(x)
+        if (x.whole, "rotated") not in self.whole:
+            self.whole[x.whole, "rotated"] = self._rotate(x.whole)
+        return Part(self.whole[x.whole, "rotated"], x.start, x.stop)
+
+    def _rotate(self, x: Value) -> Value:
+        g, size = self.graph, x.dims[3]
+        swapped = g.join(g.slice(x, 3, size // 2, size), g.slice(x, 3, 0, size // 2))
         return g.add(g.multiply(x, self.cos), g.multiply(swapped, self.sin))
 
-    def attend(self, q: Value, k: Value, v: Value, position: Any, layer: int) -> Value:
-        """Store k and v, then attend: ExecuTorch's kernel for one token, which reads the cache where it lies, and two
-        matrix multiplications in XNNPACK for several."""
-        p, spec, scale = self.program, self.caches[layer], self.config.attention_scale
-        self._pass(q, k, v)
-        shape = (1, spec.length, spec.kv_heads, spec.head_dim)
-        cache_k, cache_v = (Value(shape, p.state(shape)) for _ in range(2))
-        for new, cache in ((k, cache_k), (v, cache_v)):
-            p.call("llama::update_cache.out", new.tensor, cache.tensor, self.start, p.tensor((1,), dynamic=False))
-        out = Value(q.dims, p.tensor(q.dims))
-        several = p.jump_unless(self.is_one)
-        p.call("llama::custom_sdpa.out", q.tensor, cache_k.tensor, cache_v.tensor, self.start, p.scalar(None),
-               p.scalar(0.0), p.scalar(True), p.scalar(scale), out.tensor)  # fmt: skip
-        over = p.jump_unless(p.scalar(False))
-        p.land(several)
-        keys, values = (self._slice(c, 1, p.scalar(0), self.end, spec.length) for c in (cache_k, cache_v))
-        self._attend_several(q, keys, values, out, scale)
-        p.land(over)
-        return self.graph.reshape(out, (1, q.dims[1], q.dims[2] * q.dims[3]), free=1)
+    def attend(self, q: Value | Part, k: Value | Part, v: Value, position: Any, layer: int) -> Value:
+        """[1, S, H, K] -> [1, S, H * K]"""
+        q, k = (self.graph.slice(x.whole, 2, x.start, x.stop) if isinstance(x, Part) else x for x in (q, k))
+        self.flush(q, k, v)
+        mixed = self.attention.attend(layer, q, k, v)
+        return self.graph.reshape(mixed, (1, self.chunk, q.dims[2] * q.dims[3]), free=1)
 
-    def _pass(self, *values: Value) -> None:
-        self.flush()
-        assert all(value.tensor is not None for value in values)
-
-    def _attend_several(self, q: Value, k: Value, v: Value, out: Value, scale: float) -> None:
-        """q [1, S, H, K] over k, v [1, T, G, K] -> out [1, S, H, K]. The heads that share a key head are rows of one
-        multiplication."""
-        c = self.config
-        if self.attention is None:
-            g, rows = Subgraph(), c.heads // c.kv_heads * self.chunk
-            queries = g.transpose(g.multiply(q, self._constant(np.array([scale]))), (0, 2, 1, 3))  # [1, H, S, K]
-            queries = g.reshape(queries, (c.kv_heads, rows, c.head_dim), free=1)  # [G, R * S, K]
-            keys, values = (
-                g.reshape(g.transpose(x, (0, 2, 1, 3)), (c.kv_heads, x.dims[1], c.head_dim), free=1) for x in (k, v)
-            )  # [G, T, K]
-            scores = g.softmax(g.add(g.matmul(queries, keys, transposed=True), self.mask))  # [G, R * S, T]
-            mixed = g.reshape(g.matmul(scores, values), (1, c.heads, self.chunk, c.head_dim), free=2)
-            mixed = g.transpose(mixed, (0, 2, 1, 3))
-            mixed.tensor = -1
-            g.output(mixed)
-            self.attention = self.program.add_delegate(g.to_bytes())
-            self.attention_args = g.args
-            self.attention_first = (q, k, v)
-        swap = dict(zip((x.tensor for x in self.attention_first), (q.tensor, k.tensor, v.tensor), strict=True))
-        swap[-1] = out.tensor
-        self.program.run_delegate(self.attention, [swap.get(a, a) for a in self.attention_args])
-
-    def unflatten(self, x: Value, dim: int, sizes: list[int]) -> Value:
-        return self.graph.reshape(x, (*x.dims[:-1], *sizes), free=1)
-
-    def slice_last(self, x: Value, dim: int, start: int, end: int) -> Value:
+    def slice_tokens(self, x: Value, dim: int, start: int, end: int) -> Value:
+        """The last token's row, [1, S, D] -> [1, 1, D]."""
         if x.tensor is None:
             self.flush()
         p = self.program
-        result = Value((1, 1, x.dims[2]), p.tensor((1, 1, x.dims[2]), dynamic=False))
-        p.call("aten::slice_copy.Tensor_out", x.tensor, p.scalar(dim), p.scalar(start), p.scalar(end), p.scalar(1),
-               result.tensor)  # fmt: skip
-        return result
+        assert x.tensor is not None
+        out = p.tensor((1, 1, x.dims[2]), dynamic=False)
+        p.call("aten::slice_copy.Tensor_out", x.tensor, p.scalar(dim), p.scalar(start), p.scalar(end), p.scalar(1), out)
+        return Value((1, 1, x.dims[2]), out)
 
     def silu(self, x: Value) -> Value:
         return self.graph.multiply(x, self.graph.sigmoid(x))
@@ -230,12 +177,12 @@ class Lowering:
     def multiply(self, a: Value, b: Value) -> Value:
         return self.graph.multiply(a, b)
 
-    def item(self, values: Any, index: int) -> Value:
+    def item(self, values: Any, index: int) -> Any:
         return values[index]
 
 
 ours, aten = torch.ops.smolship, torch.ops.aten
-VISIT = {  # the trace's operators -> how they are lowered
+VISIT: dict[Any, Any] = {  # the trace's operators -> how they are lowered
     ours.embed.default: Lowering.embed,
     ours.linear.default: Lowering.linear,
     ours.rms_norm.default: Lowering.rms_norm,
@@ -243,7 +190,7 @@ VISIT = {  # the trace's operators -> how they are lowered
     ours.rotary.default: Lowering.rotary,
     ours.attend.default: Lowering.attend,
     aten.unflatten.int: Lowering.unflatten,
-    aten.slice.Tensor: Lowering.slice_last,
+    aten.slice.Tensor: Lowering.slice_tokens,
     aten.silu.default: Lowering.silu,
     aten.mul.Tensor: Lowering.multiply,
     operator.getitem: Lowering.item,
