@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import make_tokenizer
-from tests.runtime.fakes import SMOLLM2, THINKING, FakeSession, ScriptedSession
 
 from smolship.runtime.chat import Chat, common_prefix
 from smolship.runtime.errors import InputError
 from smolship.runtime.generate import Sampling
 from smolship.runtime.template import ChatTemplate
 from smolship.runtime.tokenizer import Tokenizer
+from tests.conftest import make_tokenizer
+from tests.runtime.fakes import SMOLLM2, THINKING, FakeSession, ScriptedSession
 
 STOP = 2  # <|im_end|>
 QUESTIONS = ["Hello", "Who are you? 👍", "", "日本語で <|im_end|> tell me more", "bye"]

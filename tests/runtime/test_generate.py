@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.runtime.fakes import FakeSession
 
 from smolship.runtime.errors import InputError
 from smolship.runtime.generate import Sampler, Sampling, generate
+from tests.runtime.fakes import FakeSession
 
 LOGITS = np.random.default_rng(0).standard_normal(2000).astype(np.float32) * 3
 
@@ -67,7 +67,7 @@ def test_repetition_penalty_is_that_of_transformers() -> None:
     scores = RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor([text]), torch.from_numpy(LOGITS.copy())[None])[0]
     before = LOGITS.copy()
     assert Sampler(Sampling(repetition_penalty=1.7)).pick(LOGITS, text) == int(scores.argmax()) != int(LOGITS.argmax())
-    assert (LOGITS == before).all()
+    assert (before == LOGITS).all()
 
 
 def test_greedy_takes_the_lowest_of_equal_logits() -> None:

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from tests.runtime.fakes import SMOLLM2, THINKING
 
 from smolship.runtime import template as module
 from smolship.runtime.errors import InputError
 from smolship.runtime.template import ChatTemplate
+from tests.runtime.fakes import SMOLLM2, THINKING
 
 USER = {"role": "user", "content": "What is <b>2 & 3</b>?"}
 ANSWER = {"role": "assistant", "content": "<think>\nHmm.\n</think>\n\nFive, 日本 👍."}

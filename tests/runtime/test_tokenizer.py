@@ -11,10 +11,10 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.conftest import make_tokenizer
 
 from smolship.runtime.errors import InputError
 from smolship.runtime.tokenizer import Tokenizer
+from tests.conftest import make_tokenizer
 
 LLAMA2 = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
           {"type": "Strip", "content": " ", "start": 1, "stop": 0}]  # fmt: skip
@@ -30,7 +30,18 @@ DECODERS: dict[str, Any] = {
     "wordpiece": {"type": "WordPiece", "prefix": "##", "cleanup": True},  # needs the whole text
 }
 PIECES = ["▁", "▁the", "▁▁▁", "é", "日本", "👍🏽", "a", "##b", "x▁y", "<0xG1>", "<0x+1>", "\n", " ", "\u0301", "<0x1>"]
-HARD = ["👩‍👩‍👧‍👦 family", "e\u0301 \u202e rtl", "日本語テキスト", "\U0010ffff\x00", "🇫🇷🇩🇪", "नमस्ते", "�", "\r\n\t  x", "ﷺ", "a\u200db"]
+HARD = [
+    "👩‍👩‍👧‍👦 family",
+    "e\u0301 \u202e rtl",
+    "日本語テキスト",
+    "\U0010ffff\x00",
+    "🇫🇷🇩🇪",
+    "नमस्ते",
+    "�",
+    "\r\n\t  x",
+    "ﷺ",
+    "a\u200db",
+]
 
 
 def sentencepiece_like(decoder: Any) -> Tokenizer:

@@ -19,9 +19,9 @@ from typing import Any
 
 sys.path.extend(sys.argv[1:])
 
-import jinja2  # noqa: E402
-from jinja2.ext import Extension, loopcontrols  # noqa: E402
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError  # noqa: E402
+import jinja2
+from jinja2.ext import Extension, loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 
 def answer(**value: str) -> None:

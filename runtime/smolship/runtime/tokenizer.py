@@ -102,10 +102,13 @@ class _Step:
         return []
 
 
-class _Map(_Step):
-    """A function of each piece, and whether it is the first."""
+_Function = Callable[[str, bool], str]  # of a piece, and whether it is the first
 
-    def __init__(self, function: Callable[[str, bool], str]):
+
+class _Map(_Step):
+    """A function of each piece by itself."""
+
+    def __init__(self, function: _Function):
         self.function, self.first = function, True
 
     def push(self, piece: str) -> list[str]:
@@ -171,7 +174,8 @@ def _steps(decoder: dict[str, Any] | None) -> list[_Step] | None:
     """The decoder of a tokenizer.json as steps; None where one of them needs the whole text."""
     if decoder is None:
         return [_Map(lambda piece, first: piece if first else " " + piece)]
-    fused, steps = False, []
+    fused = False
+    steps: list[_Step] = []
     for part in decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]:
         match part:
             case {"type": "ByteLevel"}:
@@ -184,25 +188,33 @@ def _steps(decoder: dict[str, Any] | None) -> list[_Step] | None:
             case {"type": "Metaspace", "replacement": mark} if not fused:
                 steps.append(_Map(_metaspace(mark, part.get("prepend_scheme", "always") != "never")))
             case {"type": "Replace", "pattern": {"String": old}, "content": new} if not fused or len(old) == 1:
-                steps.append(_Map(lambda piece, first, old=old, new=new: piece.replace(old, new)))
+                steps.append(_Map(_replace(old, new)))
             case {"type": "Strip", "content": character, "start": start, "stop": 0} if fused:
                 steps.append(_StripStart(character, start))
             case {"type": "Strip", "content": character, "start": start, "stop": stop} if not fused:
-                steps.append(_Map(lambda piece, first, c=character, a=start, b=stop: _strip(piece, c, a, b)))
+                steps.append(_Map(_strip(character, start, stop)))
             case _:
                 return None
     return steps
 
 
-def _metaspace(mark: str, drop_first: bool) -> Callable[[str, bool], str]:
+def _metaspace(mark: str, drop_first: bool) -> _Function:
     return lambda piece, first: piece.replace(mark, "" if first and drop_first else " ")
 
 
-def _strip(piece: str, character: str, start: int, stop: int) -> str:
-    """`piece` without up to `start` leading and up to `stop` trailing characters."""
-    a = min(start, len(piece) - len(piece.lstrip(character)))
-    b = min(stop, len(piece) - len(piece.rstrip(character)))
-    return piece[a : max(a, len(piece) - b)]
+def _replace(old: str, new: str) -> _Function:
+    return lambda piece, first: piece.replace(old, new)
+
+
+def _strip(character: str, start: int, stop: int) -> _Function:
+    """Removes up to `start` leading and up to `stop` trailing characters."""
+
+    def strip(piece: str, first: bool) -> str:
+        a = min(start, len(piece) - len(piece.lstrip(character)))
+        b = min(stop, len(piece) - len(piece.rstrip(character)))
+        return piece[a : max(a, len(piece) - b)]
+
+    return strip
 
 
 @lru_cache(maxsize=1)

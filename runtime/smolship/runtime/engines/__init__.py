@@ -14,6 +14,13 @@ ENGINES = {
     "onnx": "smolship.runtime.engines.onnx",
 }
 
+# What each imports when it opens its first session: a benchmark imports it before the clock starts.
+PACKAGES = {
+    "executorch": ("executorch.extension.llm.custom_ops.custom_ops", "executorch.kernels.quantized",
+                   "executorch.extension.pybindings.portable_lib"),
+    "onnx": ("onnxruntime",),
+}  # fmt: skip
+
 
 class Engine(Protocol):
     """What an engine module holds."""

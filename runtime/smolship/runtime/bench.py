@@ -1,0 +1,216 @@
+"""How fast an artifact is on this machine, and what memory it takes.
+
+Everything is measured in fresh processes (bench_worker.py), so that no engine inherits another's memory, threads or
+caches.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smolship.runtime import errors
+from smolship.runtime.bench_worker import TOKENS, artifact_files
+from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime.memory import Memory, copy_bandwidth, cpu_model
+
+Progress = Callable[[str, int, int], None]
+
+LOADS = 3  # processes that only load
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of some repeats, and the lowest and highest."""
+
+    median: float
+    low: float
+    high: float
+    repeats: int
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Spread:
+        return Spread(float(np.median(values)), float(min(values)), float(max(values)), len(values))
+
+    def text(self, unit: str, digits: int = 1) -> str:
+        return f"{self.median:,.{digits}f} {unit} ({self.low:,.{digits}f}–{self.high:,.{digits}f})"
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """One artifact on one machine. None: not to be had there.
+
+    import    of the engine's packages, in a fresh process
+    load      opening the artifact and running one token, the engine's packages imported already; cold: its pages
+              dropped from the system's cache, the first time in a fresh process; warm: again in that process
+    ttft      a prompt of `ttft_prompt_tokens` fed and the first token chosen, load excluded
+    prefill   by prompt length: prompt tokens a second until the first token is chosen
+    decode    by depth of the cache: tokens a second, choosing them included
+    memory    of a fresh process at the end of the measurements, and before the artifact was opened
+    """
+
+    engine: str
+    file: str
+    file_bytes: int
+    weight_bytes_per_token: int | None
+    context_tokens: int
+    threads: int
+    cpu: str | None
+    system: str
+    import_ms: Spread
+    cold_load_ms: Spread | None
+    warm_load_ms: Spread
+    ttft_prompt_tokens: int
+    ttft_ms: Spread
+    prefill_tokens_per_s: dict[int, Spread]
+    decode_tokens_per_s: dict[int, Spread]
+    inter_token_p50_ms: float
+    inter_token_p95_ms: float
+    inter_token_p99_ms: float
+    memory_before_load: Memory
+    memory: Memory
+    copy_gb_per_s: Spread
+    conditions: list[str]
+
+    @property
+    def weights_gb_per_s(self) -> float | None:
+        """Weight bytes read a second while decoding at the smaller depth, 1e9."""
+        if self.weight_bytes_per_token is None:
+            return None
+        return self.weight_bytes_per_token * self.decode_tokens_per_s[min(self.decode_tokens_per_s)].median / 1e9
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """(label, value with its unit and spread), for a table."""
+        yield "import of the engine", self.import_ms.text("ms", 0)
+        yield "load, cold", self.cold_load_ms.text("ms", 0) if self.cold_load_ms else "unavailable"
+        yield "load, warm", self.warm_load_ms.text("ms", 0)
+        yield f"time to first token, {self.ttft_prompt_tokens} tokens", self.ttft_ms.text("ms")
+        for length, speed in self.prefill_tokens_per_s.items():
+            yield f"prefill, {length} tokens", speed.text("tokens/s")
+        for depth, speed in self.decode_tokens_per_s.items():
+            yield f"decode after {depth} tokens", speed.text("tokens/s")
+        quantiles = self.inter_token_p50_ms, self.inter_token_p95_ms, self.inter_token_p99_ms
+        yield "between tokens, p50 / p95 / p99", " / ".join(f"{q:.2f}" for q in quantiles) + " ms"
+        yield "memory, anonymous", _size(self.memory.anonymous_bytes, self.memory_before_load.anonymous_bytes)
+        yield "memory, file-backed", _size(self.memory.file_backed_bytes, self.memory_before_load.file_backed_bytes)
+        yield "memory, peak", _size(self.memory.peak_bytes)
+        yield "artifact", _size(self.file_bytes)
+        yield "weights read per token", _size(self.weight_bytes_per_token)
+        speed_of_weights, copying = self.weights_gb_per_s, self.copy_gb_per_s
+        yield "weights read while decoding", (
+            "unavailable" if speed_of_weights is None
+            else f"{speed_of_weights:.1f} GB/s, {speed_of_weights / copying.median:.0%} of copying"
+        )  # fmt: skip
+        yield "copying, bytes read and written", copying.text("GB/s")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"weights_gb_per_s": self.weights_gb_per_s}
+
+    @staticmethod
+    def from_dict(raw: dict[str, Any]) -> BenchReport:
+        """The report whose `to_dict` that was, also by way of JSON. Raises InputError for anything else."""
+        try:
+            fields = {k: v for k, v in raw.items() if k != "weights_gb_per_s"}
+            for name, value in fields.items():
+                if name.startswith("memory"):
+                    fields[name] = Memory(**value)
+                elif name in ("prefill_tokens_per_s", "decode_tokens_per_s"):
+                    fields[name] = {int(k): Spread(**v) for k, v in value.items()}
+                elif isinstance(value, dict):
+                    fields[name] = Spread(**value)
+            return BenchReport(**fields)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InputError("not a bench report", got=error) from None
+
+
+def bench(
+    engine: str,
+    folder: Path,
+    info: dict[str, Any],
+    *,
+    threads: int,
+    weight_bytes_per_token: int | None = None,
+    repeats: int = 5,
+    progress: Progress = lambda what, done, total: None,
+    command: Sequence[str] = (sys.executable, "-m", "smolship.runtime.bench_worker"),
+) -> BenchReport:
+    """Measure the artifact `info["file"]` in `folder`. `command` starts the processes that measure."""
+    if repeats < 1:
+        raise InputError("repeats is out of range", got=repeats, expected="1 or more")
+    files = artifact_files(folder, info)
+    steps = LOADS + 2
+    request = {"engine": engine, "folder": str(folder), "info": info, "threads": threads, "repeats": repeats}
+    loads = []
+    for i in range(LOADS):
+        progress("loading", i, steps)
+        loads.append(_ask(command, request | {"step": "load"}))
+    progress("measuring", LOADS, steps)
+    found = _ask(command, request | {"step": "measure"})
+    progress("copying memory", LOADS + 1, steps)
+    copying = Spread.of(copy_bandwidth(threads))
+    progress("done", steps, steps)
+    dropped = [load["dropped"] for load in loads]
+    intervals = found["intervals_ms"]
+    return BenchReport(
+        engine=engine, file=info["file"], file_bytes=sum(f.stat().st_size for f in files),
+        weight_bytes_per_token=weight_bytes_per_token, context_tokens=found["context_tokens"], threads=threads,
+        cpu=cpu_model(), system=platform.platform(), import_ms=Spread.of([load["import_ms"] for load in loads]),
+        cold_load_ms=None if False in dropped else Spread.of([load["cold_ms"] for load in loads]),
+        warm_load_ms=Spread.of([load["warm_ms"] for load in loads]),
+        ttft_prompt_tokens=int(min(found["ttft_ms"], key=int)),
+        ttft_ms=Spread.of(found["ttft_ms"][min(found["ttft_ms"], key=int)]),
+        prefill_tokens_per_s={
+            int(n): Spread.of([1000 * int(n) / ms for ms in times]) for n, times in found["ttft_ms"].items()
+        },
+        decode_tokens_per_s={int(n): Spread.of(speeds) for n, speeds in found["decode_tokens_per_s"].items()},
+        **{f"inter_token_p{q}_ms": float(np.quantile(intervals, q / 100)) for q in (50, 95, 99)},
+        memory_before_load=Memory(**found["memory_before_load"]), memory=Memory(**found["memory"]),
+        copy_gb_per_s=copying, conditions=_conditions(found, repeats, threads, dropped, len(intervals)),
+    )  # fmt: skip
+
+
+def _conditions(found: dict[str, Any], repeats: int, threads: int, dropped: list[bool | None],
+                intervals: int) -> list[str]:  # fmt: skip
+    """What a reader must know to repeat it."""
+    cold = "its pages dropped from the system's cache first"
+    if False in dropped:
+        cold = "unavailable, because the system kept the file's pages"
+    elif None in dropped:
+        cold = "asked the system to drop its pages; whether it did is not known"
+    return [
+        f"{threads} threads; greedy; medians of {repeats} repeats after one that is not counted (lowest–highest)",
+        "prompts are random token ids of a fixed seed: speed does not depend on what they say",
+        f"loads: {len(dropped)} fresh processes; opening and one token, the engine's import not counted; cold: {cold}",
+        f"decode: {TOKENS} tokens a repeat at most; between tokens: {intervals} gaps at the smaller depth",
+        f"memory: a fresh process that has filled {found['deepest_tokens']} of the cache's {found['context_tokens']} "
+        "tokens; in brackets what the artifact added",
+        "copying: numpy.copyto over buffers larger than the last-level cache; decoding mostly reads",
+    ]
+
+
+def _size(count: int | None, before: int | None = None) -> str:
+    if count is None:
+        return "unavailable"
+    return f"{count / 1e6:,.1f} MB" + ("" if before is None else f" (+{(count - before) / 1e6:,.1f})")
+
+
+def _ask(command: Sequence[str], request: dict[str, Any]) -> Any:
+    """Run one step in a process of its own. Raises its SmolshipError, or SetupError where it crashed."""
+    done = subprocess.run([*command, json.dumps(request)], capture_output=True, text=True)
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        raise SetupError("the process that measures ended without a result", got=f"exit status {done.returncode}",
+                         todo="see the end of what it printed below\n" + done.stderr[-2000:]) from None  # fmt: skip
+    if "error" in answer:
+        kind, text = answer["error"]
+        raise getattr(errors, kind)(text)
+    return answer["result"]
