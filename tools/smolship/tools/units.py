@@ -18,24 +18,26 @@ Z95 = 1.96  # a mean lies within this many standard errors, 95 times in 100
 
 
 def number(value: Any, unit: str = "", digits: int = 3) -> str:
-    """`value` in `digits` significant digits; integers are counts and keep all of theirs."""
+    """`value` in `digits` significant digits; whole ones are counts and keep all of theirs."""
     if value is None:
         return UNAVAILABLE
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _real(value):
         return clip(value, 120)
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"
-    size = abs(value)
-    if isinstance(value, int) or value == 0 or size >= 999.5:
-        text = f"{value:,.0f}" if size < 1e15 else f"{value:.2e}"
+    magnitude = abs(value)
+    if magnitude >= 1e15 or 0 < magnitude < 1e-3:
+        text = f"{value:.{digits - 1}e}"
+    elif isinstance(value, int) or value == 0 or magnitude >= 10**digits - 0.5:
+        text = f"{value:,.0f}"
     else:
-        text = f"{value:#.{digits}g}".rstrip(".") if size >= 1e-3 else f"{value:.{digits - 1}e}"
+        text = f"{value:#.{digits}g}".rstrip(".")
     return f"{text} {unit}" if unit else text
 
 
 def size(value: Any) -> str:
     """Bytes, in powers of 1000."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not _real(value) or not math.isfinite(value):
         return number(value)
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if value >= scale:
@@ -43,12 +45,18 @@ def size(value: Any) -> str:
     return f"{value:,.0f} B"
 
 
-def share(value: Any, digits: int = 2) -> str:
+def share(value: Any) -> str:
     """A share of 1 in percent. Rounded down: 100 % means all of them."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not _real(value) or not math.isfinite(value):
         return number(value)
-    scale = 10.0**digits
-    return f"{math.floor(value * 100 * scale + 1e-6) / scale:.{digits}f} %"
+    return f"{math.floor(value * 1e4 + 1e-6) / 100:.2f} %"
+
+
+def _real(value: Any) -> bool:
+    """Whether it is a number that fits a float: integers in JSON have no end."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < 10**300
+    return isinstance(value, float)
 
 
 def decimals(value: float | None, digits: int) -> str:
@@ -78,6 +86,12 @@ def quantization(manifest: Manifest) -> str:
     if scheme.get("linear") == 4:
         parts.append(f"groups of {number(scheme.get('group'))}")
     return ", ".join([*parts, f"embedding {number(scheme.get('embedding'))} bits"])
+
+
+def notes(manifest: Manifest) -> list[str]:
+    """What the export had to say, one line each."""
+    found = manifest.quantization.get("notes")
+    return [clip(note) for note in found] if isinstance(found, list) else []
 
 
 def target_size(manifest: Manifest, name: str) -> int | None:
