@@ -47,7 +47,7 @@ def export(
     quant        bits of the layers' linears; `embedding` (and a tied head) and `head` default to 8, or 16 for "none"
     context      tokens that the cache holds
     group_size   inputs that share an int4 scale: 32, 64 or 128
-    probe_tokens positions of real text that parity is measured on
+    probe_tokens positions of real text that parity is measured on; 0: no probes, and no parity
     probe_text   your own text for it
 
     An older bundle in `out` is replaced when the new one is complete, and not before. Raises InputError where the
@@ -64,28 +64,31 @@ def export(
         raise InputError("the context cannot be that long", got=f"{context:,} tokens",
                          expected=f"2 to {checkpoint.config.positions:,}, what the model was made for")  # fmt: skip
     source = {"model": str(checkpoint.path), "revision": None}
+    costs: dict[str, dict[str, Any]] = {}
     with new_folder(out) as folder:
         work = folder / ".work"
         work.mkdir()
 
         def step(name: str, label: str, **arguments: Any) -> Any:
             log = work / f"{label.replace(' ', '-')}.log"
-            return run_step(name, source | arguments, log, lambda what, i, n: progress(label, what, i, n))
+            done = run_step(name, source | arguments, log, lambda what, i, n: progress(label, what, i, n))
+            costs[label] = {"seconds": round(done.seconds, 2), "peak_bytes": done.peak_bytes}
+            return done.result
 
         step("quantize", "quantize", scheme=asdict(scheme), folder=str(work))
         weights = Weights(work)
         entries: dict[str, TargetEntry] = {}
         for name in targets:
             (folder / name).mkdir()
-            done = step("lower", f"lower {name}", target=name, context=context, weights=str(work),
+            made = step("lower", f"lower {name}", target=name, context=context, weights=str(work),
                         folder=str(folder / name))  # fmt: skip
-            entries[name] = TargetEntry(folder=name, seconds=round(done.seconds, 2), peak_bytes=done.peak_bytes,
-                                        **done.result)  # fmt: skip
-        step("probe", "probe", targets=targets, context=context, tokens=probe_tokens, text=probe_text,
-             weights=str(work), path=str(folder / "probes.npz"))  # fmt: skip
+            entries[name] = TargetEntry(folder=name, **made)
+        if probe_tokens:
+            step("probe", "probe", targets=targets, context=context, tokens=probe_tokens, text=probe_text,
+                 weights=str(work), path=str(folder / "probes.npz"))  # fmt: skip
         _side_files(folder, checkpoint)
         shutil.copyfile(work / "weights.json", folder / "weights.json")
-        manifest = _manifest(checkpoint, str(model), revision, weights, scheme, quant, context, entries)
+        manifest = _manifest(checkpoint, str(model), revision, weights, scheme, quant, context, entries, costs)
         shutil.rmtree(work)
         manifest.write(folder)
     return open_bundle(out)
@@ -128,6 +131,7 @@ def _manifest(
     quant: str,
     context: int,
     entries: dict[str, TargetEntry],
+    costs: dict[str, dict[str, Any]],
 ) -> Manifest:
     config = checkpoint.config
     share = round(weights.share_at(4, config), 4)
@@ -154,6 +158,7 @@ def _manifest(
         weights_bytes=_bytes_per_token(weights, config.head),
         targets=entries,
         tools=versions,
+        steps=costs,
     )  # fmt: skip
 
 

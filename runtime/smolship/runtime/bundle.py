@@ -87,5 +87,7 @@ class Bundle:
 
     def probes(self) -> Probes:
         """The golden probes; hashed first."""
+        if "probes.npz" not in self.manifest.files:
+            raise InputError("the bundle has no probes", got=self.path, todo="export it again with --probe-tokens")
         self.verify("probes.npz")
         return Probes.load(self.path / "probes.npz")

@@ -22,15 +22,12 @@ class TargetEntry:
     engine   what opens it
     folder   where it lies, relative to the bundle
     info     what the target says of it (at least `file`, relative to `folder`)
-    seconds, peak_bytes   cost of lowering it, as measured
     """
 
     target: str
     engine: str
     folder: str
     info: dict[str, Any]
-    seconds: float | None = None
-    peak_bytes: int | None = None
 
 
 @dataclass
@@ -44,6 +41,7 @@ class Manifest:
     weights_bytes: int  # weight bytes that one decoded token reads
     targets: dict[str, TargetEntry]
     tools: dict[str, str]
+    steps: dict[str, dict[str, Any]]  # of the export: seconds and peak_bytes of each step's process
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # relative path -> size, sha256
     schema: int = SCHEMA
 
@@ -70,7 +68,7 @@ def read_manifest(root: Path) -> Manifest:
                          expected=SCHEMA, todo="export it again with this smolship")  # fmt: skip
     wanted = {
         "model": dict, "context": int, "quantization": dict, "weights_digest": str, "weights_bytes": int,
-        "targets": dict, "tools": dict, "files": dict,
+        "targets": dict, "tools": dict, "steps": dict, "files": dict,
     }  # fmt: skip
     for key, kind in wanted.items():
         _typed(raw.get(key), kind, key)

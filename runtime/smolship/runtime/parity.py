@@ -121,10 +121,10 @@ def stored_checks(probes: Probes, target: str) -> list[Check]:
     checks = []
     decoder, ulp = gaps["decoder"], gaps["decoder.ulp"]
     bound = rounding_bound(ulp.kl, len(decoder.kl))
-    checks.append(judge("translation", "original fp32 -> our decoder fp32", decoder, ulp, bound))
+    checks.append(judge("translation", "original → our decoder", decoder, ulp, bound))
     for stage, what, name, noise in (
-        ("quantization", "original fp32 -> quantized weights", "quantized", "quantized.noise"),
-        ("arithmetic", "quantized weights -> simulated numerics", f"{target}.simulated", f"{target}.noise"),
+        ("quantization", "original → quantized", "quantized", "quantized.noise"),
+        ("arithmetic", "quantized → simulated", f"{target}.simulated", f"{target}.noise"),
     ):
         mean, error = mean_and_error(gaps[noise].kl)
         # Where nothing is rounded at all (fp16 weights, fp32 activations) both are 0 but for float noise.
@@ -188,15 +188,15 @@ class _Engine:
             following = window.following[: len(logits)]
             live.append(Gap.between(self.simulated[rows], logits, following))
             original.append(Gap.between(self.probes.sketches["original"][rows], logits, following))
-        total = judge("total", "original fp32 -> engine", Gap.join(original), None, max_kl)
+        total = judge("total", "original → engine", Gap.join(original), None, max_kl)
         checks = [
-            self._rounding("token by token, against the simulation", live),
-            self._rounding("prefill of several lengths, against the simulation", self._prefills(windows)),
-            self._rounding("prefill in chunks, against the simulation", self._chunks(windows)),
-            self._rounding("rewind and reuse, against a cold run", [self._rewind(windows[0][1])]),
+            self._rounding("simulated → decode", live),
+            self._rounding("simulated → prefill", self._prefills(windows)),
+            self._rounding("simulated → chunks", self._chunks(windows)),
+            self._rounding("cold → rewound", [self._rewind(windows[0][1])]),
         ]
         if "edge.ids" in self.probes.arrays:
-            checks.append(self._rounding("the cache's last positions, against the simulation", self._edge()))
+            checks.append(self._rounding("simulated → cache's end", self._edge()))
         return [*checks, total]
 
     def _rounding(self, what: str, gaps: list[Gap]) -> Check:

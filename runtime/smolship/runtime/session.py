@@ -36,6 +36,7 @@ class Session(ABC):
         the engine does not show them. Parity finds the layer where a drift begins with it."""
         return None
 
+    @abstractmethod
     def close(self) -> None:
         """Give the engine's memory back. A closed session cannot be used."""
 

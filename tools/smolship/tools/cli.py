@@ -83,7 +83,7 @@ def export(
     head_bits: Annotated[int | None, typer.Option(help="4, 8 or 16 for a head of its own. Default 8.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit, for a Hub id.")] = None,
     probe_tokens: Annotated[
-        int, typer.Option(min=16, max=1 << 20, help="Positions of text that parity is measured on.")
+        int, typer.Option(min=0, max=1 << 20, help="Positions of text that parity is measured on; 0 leaves it out.")
     ] = 2048,
     probe_text: Annotated[
         Path | None, typer.Option(help="Measure parity on this UTF-8 text. Default: English and code from Python.")
