@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from smolship.export.config import DecoderConfig, Fields
 from smolship.export.families import family_of, theirs
 from smolship.export.tensorfile import Slot, read_header
 from smolship.runtime.errors import InputError, SetupError
-from smolship.runtime.files import inside, read_bytes, read_json
+from smolship.runtime.files import parse_json, read_bytes, read_json
 
+HUB_TIMEOUT = 10.0  # seconds until the Hub must have answered the first question
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
 SIDE_FILES = ("tokenizer_config.json", "generation_config.json", "special_tokens_map.json", "chat_template.jinja")
 
@@ -28,6 +30,8 @@ class Rows(Protocol):
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray: ...
 
+
+FLOATS = ("F32", "F16", "BF16", "F64")
 
 R = TypeVar("R", bound=Rows)
 
@@ -66,43 +70,65 @@ def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
         from smolship.export.gguf_checkpoint import open_gguf
 
         return open_gguf(path)
-    if path.exists() or path.is_symlink() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
+    if os.path.lexists(model) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
         return open_folder(path)
-    return open_folder(_download(model, revision), revision)
+    return open_folder(*_download(model, revision))
 
 
-def _download(model: str, revision: str | None) -> Path:
+def _download(model: str, revision: str | None) -> tuple[Path, str | None]:
+    """(snapshot folder, commit) of a Hub model; from the local cache where the Hub does not answer."""
     import huggingface_hub as hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import errors
 
+    offline: Exception | None = None
     try:
-        return Path(hub.snapshot_download(model, revision=revision, allow_patterns=HUB_FILES))
-    except HFValidationError as error:
+        revision = hub.model_info(model, revision=revision, timeout=HUB_TIMEOUT).sha
+    except errors.HFValidationError as error:
         raise InputError("no such folder, and not a Hub id", got=error, expected="owner/name") from None
-    except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise InputError(
             "no such folder, and not found on the Hub",
-            got=f"{model} ({type(error).__name__})",
+            got=f"{model}{f' at {revision}' if revision else ''} ({type(error).__name__})",
             expected="a local folder, a .gguf file or a Hub id",
-            todo="check the name, or log in if it is private",
+            todo="check the name and revision, or log in if the model is private",
         ) from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (errors.HTTPError, OSError) as error:
+        offline = error
+    try:
+        folder = hub.snapshot_download(
+            model,
+            revision=revision,
+            allow_patterns=HUB_FILES,
+            ignore_patterns=["*/*"],
+            local_files_only=offline is not None,
+        )
+    except (errors.HTTPError, OSError) as error:
         raise SetupError(
             f"{model!r} is no local folder, and the Hub cannot be reached",
-            got=f"{type(error).__name__}: {error}",
+            got=f"{type(error).__name__}: {offline or error}",
             todo="check the path, or the network",
         ) from None
+    return Path(folder), revision
 
 
 def open_folder(path: Path, revision: str | None = None) -> Checkpoint:
     """A local folder as transformers saves it."""
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the name is too long
         raise InputError("no such checkpoint", got=path, expected="a folder, a .gguf file or a Hub id")
     raw = read_json(path / "config.json", "config.json")
     family = family_of(raw, path / "config.json")
     config = family.translate(Fields(raw, path / "config.json"))
     slots = match(config, _stored(path), family.NAMES, path)
+    for name, slot in slots.items():
+        if slot.dtype not in FLOATS:
+            raise InputError(
+                f"{theirs(family.NAMES, name)} is not stored as floating point",
+                got=f"{slot.dtype} in {slot.path}",
+                expected="one of " + ", ".join(FLOATS),
+                todo="export the original checkpoint, not one that is quantized already",
+            )
     files = {"tokenizer.json": read_bytes(path / "tokenizer.json", "tokenizer.json")}
+    parse_json(files["tokenizer.json"], "tokenizer.json", path)
     for name in SIDE_FILES:
         if (path / name).exists():
             files[name] = read_bytes(path / name, name)
@@ -130,15 +156,17 @@ def match(config: DecoderConfig, stored: Mapping[str, R], names: dict[str, str],
 def _stored(path: Path) -> dict[str, Slot]:
     """Every tensor in the folder's safetensors files, by the checkpoint's own name."""
     index = path / "model.safetensors.index.json"
-    if index.exists():
+    if os.path.lexists(index):
         shards = read_json(index, "shard index").get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(v, str) for v in shards.values()):
             raise InputError("the shard index has no weight_map", got=index, expected="tensor name -> file name")
         stored: dict[str, Slot] = {}
         for shard in sorted(set(shards.values())):
-            stored |= read_header(inside(path, shard))
+            if Path(shard).name != shard:  # by name only: the Hub's cache holds links to files outside the folder
+                raise InputError("a shard lies outside the folder", got=shard, expected=f"a file name in {path}")
+            stored |= read_header(path / shard)
         return stored
-    if (path / "model.safetensors").exists() or (path / "model.safetensors").is_symlink():
+    if os.path.lexists(path / "model.safetensors"):
         return read_header(path / "model.safetensors")
     pickles = [p.name for p in path.glob("*.bin")] + [p.name for p in path.glob("*.pt*")]
     if pickles:

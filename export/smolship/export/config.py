@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from smolship.runtime.errors import InputError
+from smolship.runtime.errors import InputError, show
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,9 @@ class Fields:
         self.raw, self.where = raw, where
 
     def _wrong(self, key: str, value: object, expected: str) -> InputError:
-        return InputError(f"config value {key!r} cannot be used", got=f"{value!r} in {self.where}", expected=expected)
+        return InputError(
+            f"config value {key!r} cannot be used", got=f"{show(value)} in {self.where}", expected=expected
+        )
 
     def has(self, key: str) -> bool:
         return self.raw.get(key) is not None

@@ -13,7 +13,7 @@ from smolship.export.config import DecoderConfig, Fields, Rotary
 from smolship.export.families import family_of, theirs
 from smolship.export.gguf_tokenizer import token_id, tokenizer_files
 from smolship.export.gguffile import GgufSlot, read_gguf
-from smolship.runtime.errors import InputError, unknown
+from smolship.runtime.errors import InputError, show, unknown
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "smollm3": "SmolLM3ForCausalLM"}
 
@@ -125,12 +125,12 @@ def _refuse_unknown(metadata: dict[str, Any], architecture: str, config: Decoder
             continue
         harmless = HARMLESS.get(name, ())
         if harmless is not None and value not in harmless:
-            raise InputError("a GGUF key that is not understood", got=f"{key} = {value!r} in {path}",
+            raise InputError("a GGUF key that is not understood", got=f"{key} = {show(value)} in {path}",
                              expected=f"only what a plain {ARCHITECTURES[architecture]} needs")  # fmt: skip
     for name in ("attention.value_length", "rope.dimension_count"):
         value = metadata.get(f"{architecture}.{name}", config.head_dim)
         if value != config.head_dim:
-            raise InputError(f"{name} differs from the head's size", got=f"{value!r} in {path}",
+            raise InputError(f"{name} differs from the head's size", got=f"{show(value)} in {path}",
                              expected=config.head_dim)  # fmt: skip
 
 

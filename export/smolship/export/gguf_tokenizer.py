@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from smolship.runtime.errors import InputError, unknown
+from smolship.runtime.errors import InputError, show, unknown
 
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4  # llama.cpp's token types that are found in text before anything else
 
@@ -62,7 +62,7 @@ def token_id(metadata: dict[str, Any], role: str, vocab: int, where: object) -> 
     key = f"tokenizer.ggml.{ROLES.get(role, role)}_token_id"
     value = metadata.get(key)
     if value is not None and (type(value) is not int or not 0 <= value < vocab):
-        raise InputError(f"{key} cannot be used", got=f"{value!r} in {where}", expected=f"0 to {vocab - 1:,}")
+        raise InputError(f"{key} cannot be used", got=f"{show(value)} in {where}", expected=f"0 to {vocab - 1:,}")
     return value
 
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from smolship.runtime.errors import InputError
-from smolship.runtime.files import regular_file
+from smolship.runtime.files import open_file, regular_file
 
 HEADER_LIMIT = 128 << 20  # bytes; vocabularies of 256,000 tokens with their merges take about 15 MB
 ARRAY_LIMIT = 1 << 24  # entries
@@ -60,7 +60,7 @@ class GgufSlot:
         vector = len(self.shape) == 1
         size = row_bytes(self.kind, 1 if vector else self.shape[-1])
         size *= math.prod(self.shape[1:-1])
-        with self.path.open("rb") as file:
+        with open_file(self.path, "GGUF file") as file:
             file.seek(self.offset + start * size)
             raw = np.fromfile(file, np.uint8, (stop - start) * size)
         if raw.size != (stop - start) * size:
@@ -89,7 +89,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, GgufSlot]]:
     Arrays of numbers come as numpy arrays, arrays of strings as lists.
     """
     size = regular_file(path, "GGUF file")
-    with path.open("rb") as file:
+    with open_file(path, "GGUF file") as file:
         cursor = _Cursor(file, min(size, HEADER_LIMIT), path)
         if size < 24 or cursor.take(4) != b"GGUF":
             raise cursor.bad("another kind of file", "a file that begins with GGUF")

@@ -11,11 +11,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 
-from smolship.runtime.errors import InputError
-from smolship.runtime.files import parse_json, regular_file
+from smolship.runtime.errors import InputError, show
+from smolship.runtime.files import open_file, parse_json, regular_file
 
 HEADER_LIMIT = 100 << 20  # bytes, as in the safetensors library
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
@@ -42,7 +43,7 @@ class Slot:
         stop = rows if stop is None else min(stop, rows)
         stride = math.prod(rest)
         dtype = np.dtype(NUMPY[self.dtype])
-        with self.path.open("rb") as file:
+        with open_file(self.path, "safetensors file") as file:
             file.seek(self.offset + start * stride * dtype.itemsize)
             flat = np.fromfile(file, dtype, (stop - start) * stride)
         if flat.size != (stop - start) * stride:
@@ -60,7 +61,7 @@ def read_header(path: Path) -> dict[str, Slot]:
         return InputError("not a valid safetensors file", got=f"{got} in {path}", expected=expected,
                           todo="download it again")  # fmt: skip
 
-    with path.open("rb") as file:
+    with open_file(path, "safetensors file") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or not 2 <= length <= min(HEADER_LIMIT, size - 8):
             raise bad(f"a header of {length:,} bytes, {size:,} bytes in all,", "a header that lies within the file")
@@ -74,8 +75,9 @@ def read_header(path: Path) -> dict[str, Slot]:
         except (TypeError, KeyError, ValueError):
             raise bad(f"an entry for {name!r} that cannot be read", "dtype, shape and data_offsets") from None
         numbers = (*shape, begin, end)
-        if dtype not in SIZES or len(shape) > 8 or any(type(n) is not int or n < 0 for n in numbers):
-            raise bad(f"an entry for {name!r} with {entry}", "a known dtype and natural numbers")
+        known = isinstance(dtype, str) and dtype in SIZES
+        if not known or len(shape) > 8 or any(type(n) is not int or not 0 <= n < 1 << 48 for n in numbers):
+            raise bad(f"an entry for {name!r} with {show(entry)}", "a known dtype and natural numbers below 2^48")
         need = math.prod(shape) * SIZES[dtype]
         if end - begin != need or 8 + length + end > size:
             raise bad(
@@ -114,13 +116,24 @@ class TensorWriter:
         raw = np.ascontiguousarray(piece)
         assert self.done[name] + raw.nbytes <= size, name
         self.file.seek(self.data + offset + self.done[name])
-        raw.tofile(self.file)
+        self.file.write(raw.data)  # not `tofile`, whose error on a full disk does not say so
         self.done[name] += raw.nbytes
 
     def close(self) -> None:
-        short = [name for name, done in self.done.items() if done != self.sizes[name][1]]
         self.file.close()
+        short = [name for name, done in self.done.items() if done != self.sizes[name][1]]
         assert not short, f"tensors not written whole: {short}"
+
+    def __enter__(self) -> TensorWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.file.close()
 
 
 def row_chunks(rows: int, width: int, limit: int = 1 << 22) -> Iterator[tuple[int, int]]:

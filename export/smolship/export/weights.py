@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -118,37 +119,27 @@ def write_weights(
     `progress(name, done, total)` is called in numbers read.
     """
     entries = _plan(config, scheme)
-    shapes: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
-    for name, entry in entries.items():
-        if entry.bits == 16:
-            shapes[name] = (np.dtype(np.float16), entry.shape)
-        else:
-            rows, width = entry.shape
-            packed = (np.dtype(np.uint8), (rows, width // 2)) if entry.bits == 4 else (np.dtype(np.int8), (rows, width))
-            shapes[f"{name}.codes"] = packed
-            shapes[f"{name}.scales"] = (np.dtype(np.float16), (rows, width // entry.group))
-    writer = TensorWriter(folder / "weights.safetensors", shapes)
-    total = sum(int(np.prod(entry.shape)) for entry in entries.values())
+    total = sum(math.prod(entry.shape) for entry in entries.values())
     done, digest = 0, hashlib.sha256()
     listed: dict[str, dict[str, Any]] = {}
-    for name, entry in entries.items():
-        hashed = TensorHash(name, entry)
-        for start, stop in row_chunks(entry.shape[0], entry.shape[1] if len(entry.shape) > 1 else 1):
-            rows_read = source.read(name, start, stop)
-            if entry.bits == 16:
-                half = to_half(rows_read, name)
-                hashed.update(half)
-                writer.append(name, half)
-            else:
-                q = quantize(rows_read, entry.bits, entry.group, name)
-                hashed.update(q)
-                writer.append(f"{name}.codes", pack4(q.codes) if entry.bits == 4 else q.codes)
-                writer.append(f"{name}.scales", q.scales.astype(np.float16))
-            done += rows_read.size
-            progress(name, done, total)
-        listed[name] = asdict(entry) | {"sha256": hashed.hexdigest()}
-        digest.update(bytes.fromhex(listed[name]["sha256"]))
-    writer.close()
+    with TensorWriter(folder / "weights.safetensors", _stored_shapes(entries)) as writer:
+        for name, entry in entries.items():
+            hashed = TensorHash(name, entry)
+            for start, stop in row_chunks(entry.shape[0], math.prod(entry.shape[1:])):
+                rows = source.read(name, start, stop)
+                if entry.bits == 16:
+                    half = to_half(rows, name)
+                    hashed.update(half)
+                    writer.append(name, half)
+                else:
+                    q = quantize(rows, entry.bits, entry.group, name)
+                    hashed.update(q)
+                    writer.append(f"{name}.codes", pack4(q.codes) if entry.bits == 4 else q.codes)
+                    writer.append(f"{name}.scales", q.scales.astype(np.float16))
+                done += rows.size
+                progress(name, done, total)
+            listed[name] = asdict(entry) | {"sha256": hashed.hexdigest()}
+            digest.update(bytes.fromhex(listed[name]["sha256"]))
     (folder / "weights.json").write_text(json.dumps({"digest": digest.hexdigest(), "tensors": listed}, indent=1))
     return Weights(folder)
 
@@ -181,3 +172,16 @@ def _plan(config: DecoderConfig, scheme: Scheme) -> dict[str, Entry]:
         bits, group = scheme.of(name, shape[1]) if len(shape) == 2 else (16, 0)
         entries[name] = Entry(shape, bits, group, "rounded" if bits == 16 else "quantized")
     return entries
+
+
+def _stored_shapes(entries: dict[str, Entry]) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    shapes: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
+    for name, entry in entries.items():
+        if entry.bits == 16:
+            shapes[name] = (np.dtype(np.float16), entry.shape)
+        else:
+            rows, width = entry.shape
+            packed = (np.dtype(np.uint8), (rows, width // 2)) if entry.bits == 4 else (np.dtype(np.int8), (rows, width))
+            shapes[f"{name}.codes"] = packed
+            shapes[f"{name}.scales"] = (np.dtype(np.float16), (rows, width // entry.group))
+    return shapes

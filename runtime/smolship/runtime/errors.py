@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 120, 120
 
 
 class SmolshipError(Exception):
@@ -43,6 +47,11 @@ def clip(value: object, limit: int = 400) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def show(value: object) -> str:
+    """`repr` of a value from an untrusted file, cut where it is long or deep (plain repr can overflow the stack)."""
+    return _SHORT.repr(value)
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
     """The error for a name that is not in a registry; it lists the names that are."""
     return InputError(f"unknown {kind}", got=name, expected="one of " + ", ".join(sorted(known)))
@@ -50,6 +59,4 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
 
 def missing_engine(package: str, extra: str, error: ImportError) -> SetupError:
     """The error for an engine whose package cannot be imported."""
-    return SetupError(
-        f"{package} cannot be imported", got=error, todo=f"pip install 'smolship[{extra}]'"
-    )
+    return SetupError(f"{package} cannot be imported", got=error, todo=f"pip install 'smolship[{extra}]'")

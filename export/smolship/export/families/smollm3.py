@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from smolship.export.config import DecoderConfig, Fields
 from smolship.export.families import llama
-from smolship.runtime.errors import InputError
+from smolship.runtime.errors import InputError, show
 
 NAMES = llama.NAMES
 
@@ -21,7 +21,7 @@ def translate(fields: Fields) -> DecoderConfig:
     if not isinstance(layers, list) or len(layers) != config.layers or any(value not in (0, 1) for value in layers):
         raise InputError(
             "config value 'no_rope_layers' cannot be used",
-            got=f"{layers!r} in {fields.where}",
+            got=f"{show(layers)} in {fields.where}",
             expected=f"{config.layers} values, 1 where the layer has rotary embedding and 0 where not",
         )
     rotary_layers = tuple(bool(value) for value in layers)
