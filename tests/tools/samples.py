@@ -12,16 +12,16 @@ from smolship.runtime.parity import Check, ParityReport
 
 NAN = float("nan")
 CHECK = Check(
-    stage="engine", what="token by token, against the simulation", positions=2048, kl=2.5e-10, error=1e-11, p99=1.5e-9,
+    stage="engine", what="simulated → decode", positions=2048, kl=2.5e-10, error=1e-11, p99=1.5e-9,
     max=2.25e-9, top1=0.99951, cosine=0.999998, max_abs=3.5e-5, perplexity_ratio=1.00012, floor=2e-10, bound=2.2e-8,
     passed=True,
 )  # fmt: skip
-QUANTIZATION = replace(CHECK, stage="quantization", what="original fp32 -> quantized weights", kl=0.253, error=0.0041,
+QUANTIZATION = replace(CHECK, stage="quantization", what="original → quantized", kl=0.253, error=0.0041,
                        top1=0.7534, perplexity_ratio=1.21, floor=0.241, bound=0.498)  # fmt: skip
-FAILING = replace(CHECK, what="prefill in chunks, against the simulation", kl=0.0375, passed=False, note="a note")
-NOT_A_NUMBER = replace(CHECK, what="rewind and reuse, against a cold run", kl=NAN, error=NAN, p99=NAN, max=NAN,
+FAILING = replace(CHECK, what="simulated → chunks", kl=0.0375, passed=False, note="a note")
+NOT_A_NUMBER = replace(CHECK, what="cold → rewound", kl=NAN, error=NAN, p99=NAN, max=NAN,
                        perplexity_ratio=None, passed=False)  # fmt: skip
-TOTAL = replace(QUANTIZATION, stage="total", what="original fp32 -> engine", kl=0.261, floor=None, bound=None)
+TOTAL = replace(QUANTIZATION, stage="total", what="original → engine", kl=0.261, floor=None, bound=None)
 
 
 def parity(*checks: Check, **changes: Any) -> ParityReport:
@@ -35,7 +35,7 @@ def parity(*checks: Check, **changes: Any) -> ParityReport:
 
 
 def manifest(source: str = "a/model", **quantization: Any) -> Manifest:
-    entry = TargetEntry(target="onnx-cpu", engine="onnx", folder="onnx", info={"file": "model.onnx"}, seconds=6.41)
+    entry = TargetEntry(target="onnx-cpu", engine="onnx", folder="onnx", info={"file": "model.onnx"})
     return Manifest(
         model={"source": source, "revision": None, "architecture": "LlamaForCausalLM", "layers": 30,
                "parameters": 134_515_008},
@@ -43,6 +43,7 @@ def manifest(source: str = "a/model", **quantization: Any) -> Manifest:
         quantization={"name": "int4", "linear": 4, "embedding": 8, "head": 8, "group": 32, "share_at_4_bits": 1.0,
                       "notes": [], **quantization},
         tools={"smolship": "0.1.0"},
+        steps={"quantize": {"seconds": 3.2, "peak_bytes": 410_000_000}, "lower onnx": {"seconds": 6.41}},
         files={name: {"size": size, "sha256": ""} for name, size in (
             ("onnx/model.onnx", 400_000), ("onnx/model.data", 97_000_000), ("onnx-other/model.onnx", 50_000_000))},
     )  # fmt: skip

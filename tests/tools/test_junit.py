@@ -21,7 +21,7 @@ def test_suites_cases_and_counts(tmp_path):
     assert (first.get("name"), first.get("tests"), first.get("failures"), first.get("time")) == (
         "onnx-cpu", "3", "0", "61.250")  # fmt: skip
     names = [case.get("name") for case in first.findall("testcase")]
-    assert names[0] == "quantization: original fp32 -> quantized weights" and len(set(names)) == 3
+    assert names[0] == "quantization: original → quantized" and len(set(names)) == 3
     assert second.findtext("system-out") == "layer 3"
     assert {p.get("name"): p.get("value") for p in second.iter("property")}["threads"] == "2"
 

@@ -92,8 +92,8 @@ def test_a_good_report_holds_what_was_measured(tmp_path):
     found = page(tmp_path, manifest(), [parity()], [bench(), bench("executorch")], said)
     for figure in (
         "PASS", "3 checks, none above its bound", "a/model", "int4, groups of 32", "100.00 %", "97.4 MB", "6.41 s",
-        "0.253 ± 0.0080", "2.50e-10 ± 2.0e-11", "75.34 %", "1.0001", "0.999998", "reported", "token 7", "never",
-        "71.4", "13.80 / 15.10 / 19.90 ms", "executorch, after 1,024 tokens", "Because.\n\nReally.", "smolship",
+        "410 MB", "0.253 ± 0.0080", "2.50e-10 ± 2.0e-11", "75.34 %", "1.0001", "0.999998", "reported", "token 7",
+        "never", "71.4", "13.80 / 15.10 / 19.90 ms", "executorch, after 1,024 tokens", "Because.\n\nReally.",
     ):  # fmt: skip
         assert figure in found.text, figure
     assert "FAIL" not in found.text
@@ -109,7 +109,7 @@ def test_the_page_needs_nothing_but_itself(tmp_path):
 
 def test_what_a_bundle_says_is_never_markup(tmp_path):
     facts = manifest(EVIL, name=EVIL, notes=[EVIL], share_at_4_bits=EVIL)
-    facts.tools = {EVIL: EVIL}
+    facts.tools, facts.steps = {EVIL: EVIL}, {EVIL: {"seconds": EVIL, "peak_bytes": EVIL}}
     facts.targets["onnx"].target = facts.targets["onnx"].info["file"] = EVIL
     facts.model["layers"] = [EVIL]
     report = parity(FAILING, target=EVIL, found=EVIL, host=EVIL)
@@ -124,7 +124,7 @@ def test_what_a_bundle_says_is_never_markup(tmp_path):
 def test_a_bundle_that_says_little_is_shown_all_the_same(tmp_path):
     facts = manifest()
     facts.model, facts.quantization, facts.files = {}, {"notes": 3}, {}
-    facts.weights_bytes = 10**400
+    facts.weights_bytes, facts.steps = 10**400, {"probe": 3}
     found = page(tmp_path, facts, [], [])
     assert "NOT MEASURED" in found.text and "PASS" not in found.text
     assert found.text.count("unavailable") >= 8
@@ -164,7 +164,7 @@ def test_engines_stand_side_by_side():
 
 def test_manifest_table_counts_the_target_s_own_files():
     text = shown(manifest_table(manifest(), Path("build/demo")))
-    for figure in ("build/demo", "97.4 MB", "6.41 s", "peak memory unavailable", "88.1 MB", "134,515,008"):
+    for figure in ("build/demo", "97.4 MB", "6.41 s", "410 MB", "peak memory unavailable", "88.1 MB", "134,515,008"):
         assert figure in text
 
 

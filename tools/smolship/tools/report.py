@@ -59,7 +59,7 @@ def render(
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.globals |= {
-        "units": units, "clip": clip, "number": units.number, "words": words,
+        "units": units, "clip": clip, "number": units.number,
         "dot_plot": dot_plot, "drift_plot": drift_plot,
     }  # fmt: skip
     checks = [check for report in parity for check in report.checks]
@@ -68,11 +68,6 @@ def render(
         failed=[check for check in checks if not check.passed], glance=glance(manifest, parity, bench),
         speed_plots=speed_plots(bench), speed_rows=units.side_by_side([dict(report.rows()) for report in bench]),
     )  # fmt: skip
-
-
-def words(text: Any, limit: int = 120) -> str:
-    """Prose of a report on one line, with real arrows."""
-    return clip(text, limit).replace("->", "→")
 
 
 def glance(
@@ -105,7 +100,7 @@ def dot_plot(report: ParityReport) -> Markup:
 def _mark(check: Check) -> plots.Mark:
     half = units.Z95 * check.error
     return plots.Mark(
-        label=f"{words(check.stage)}: {words(check.what)}", text=units.number(check.kl), value=check.kl,
+        label=f"{clip(check.stage)}: {clip(check.what)}", text=units.number(check.kl), value=check.kl,
         low=check.kl - half, high=check.kl + half, floor=check.floor, bound=check.bound, failed=not check.passed,
     )  # fmt: skip
 

@@ -23,6 +23,7 @@ from smolship.tools.units import (
     share,
     side_by_side,
     size,
+    steps,
     target_size,
     verdict,
 )
@@ -37,14 +38,14 @@ def parity_table(report: ParityReport) -> Table:
         (clip(report.target), "bold"), f", {report.threads} threads{', quick' if report.quick else ''}: ",
         (f"FAIL, {failed} of {len(report.checks)} checks", "bold red") if failed else ("PASS", "bold green"),
     )  # fmt: skip
-    caption = "KL in nats, mean ± 95 % interval; the bound is derived from the floor, and the mean must not exceed it."
+    caption = "KL in nats, mean ± 95 % interval. The bound derives from the floor; the mean must not exceed it."
     table = _table(title, caption)
     table.add_column("check", overflow="fold", ratio=1)
     for name in ("mean KL", "top-1", "ppl ratio", "floor", "bound", ""):
         table.add_column(name, justify="right", no_wrap=name != "ppl ratio")
     for check in report.checks:
         said = verdict(check)
-        what = Text.assemble((clip(check.stage), "bold"), f": {clip(check.what)}")
+        what = Text.assemble((clip(check.stage), "bold"), f" {clip(check.what)}")
         figures = (interval(check), share(check.top1), decimals(check.perplexity_ratio, 3),
                    limit(check.floor), limit(check.bound))  # fmt: skip
         table.add_row(what, *map(Text, figures), Text(said, STYLES[said]), style="" if check.passed else "red")
@@ -54,6 +55,7 @@ def parity_table(report: ParityReport) -> Table:
 def bench_table(reports: Sequence[BenchReport]) -> Table:
     """Engines side by side; what one of them did not measure is "unavailable"."""
     table = _table(Text("Speed and memory", "bold"), "; ".join(reports[0].conditions[:1]) if reports else None)
+    table.padding = (0, 2, 0, 0)
     table.add_column("")
     for report in reports:
         table.add_column(Text(clip(report.engine, 40)), justify="right")
@@ -80,10 +82,8 @@ def manifest_table(manifest: Manifest, path: Path) -> Table:
         "weights": f"{size(manifest.weights_bytes)} read for each token, digest {clip(manifest.weights_digest, 16)}",
     }  # fmt: skip
     for name, entry in manifest.targets.items():
-        facts[name] = (
-            f"{clip(entry.target)}, {size(target_size(manifest, name))}, "
-            f"exported in {number(entry.seconds, 's')}, peak memory {size(entry.peak_bytes)}"
-        )
+        facts[name] = f"{clip(entry.target)}, {size(target_size(manifest, name))}"
+    facts["exported in"] = "\n".join(f"{name}: {time}, peak memory {peak}" for name, time, peak in steps(manifest))
     facts["made with"] = ", ".join(f"{clip(tool)} {clip(version)}" for tool, version in manifest.tools.items())
     for label, fact in facts.items():
         if fact is not None:
@@ -92,5 +92,5 @@ def manifest_table(manifest: Manifest, path: Path) -> Table:
 
 
 def _table(title: Text, caption: str | None) -> Table:
-    return Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
-                 show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))  # fmt: skip
+    return Table(title=Text.assemble("\n", title), caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
+                 show_edge=False, pad_edge=False, padding=0)  # fmt: skip

@@ -94,6 +94,13 @@ def notes(manifest: Manifest) -> list[str]:
     return [clip(note) for note in found] if isinstance(found, list) else []
 
 
+def steps(manifest: Manifest) -> list[tuple[str, str, str]]:
+    """(name, time, peak memory) of each step of the export."""
+    costs = {name: cost if isinstance(cost, dict) else {} for name, cost in manifest.steps.items()}
+    return [(clip(name, 60), number(cost.get("seconds"), "s"), size(cost.get("peak_bytes")))
+            for name, cost in costs.items()]  # fmt: skip
+
+
 def target_size(manifest: Manifest, name: str) -> int | None:
     """Bytes of all files in a target's folder, by the manifest; None where it lists none."""
     folder = manifest.targets[name].folder.rstrip("/") + "/"
