@@ -182,7 +182,7 @@ class Program:
 
     def write(self, path: Path, metadata: dict[str, list[int]]) -> None:
         """Write the file. `metadata` becomes one method each, which returns those numbers."""
-        arena = _place(list(self.planned.values()))
+        arena = place(list(self.planned.values()))
         for alias, state in self.aliases.items():
             tensor: Any = self.values[alias].val
             tensor.allocation_info = self.planned[state].tensor.allocation_info
@@ -230,7 +230,7 @@ def _getter(name: str, numbers: list[int]) -> et.ExecutionPlan:
     )
 
 
-def _place(tensors: list[Planned]) -> int:
+def place(tensors: list[Planned]) -> int:
     """Give each tensor the lowest offset that is free for its whole life, the largest first; returns bytes in all."""
     placed: list[Planned] = []
     for tensor in sorted(tensors, key=lambda t: -t.size):
