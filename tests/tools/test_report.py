@@ -92,7 +92,7 @@ def test_a_good_report_holds_what_was_measured(tmp_path):
     found = page(tmp_path, manifest(), [parity()], [bench(), bench("executorch")], said)
     for figure in (
         "PASS", "3 checks, none above its bound", "a/model", "int4, groups of 32", "100.00 %", "97.4 MB", "6.41 s",
-        "410 MB", "0.253 ± 0.0080", "2.50e-10 ± 2.0e-11", "75.34 %", "1.0001", "0.999998", "reported", "token 7",
+        "410 MB", "0.253 ± 0.0080", "2.50e-10 ± 2.0e-11", "75.34 %", "1.0001", "0.999998", "reported", "token 8",
         "never", "71.4", "13.80 / 15.10 / 19.90 ms", "executorch, after 1,024 tokens", "Because.\n\nReally.",
     ):  # fmt: skip
         assert figure in found.text, figure

@@ -92,5 +92,5 @@ def manifest_table(manifest: Manifest, path: Path) -> Table:
 
 
 def _table(title: Text, caption: str | None) -> Table:
-    return Table(title=Text.assemble("\n", title), caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
-                 show_edge=False, pad_edge=False, padding=0)  # fmt: skip
+    return Table(title=Text.assemble("\n", title), caption=caption, title_justify="left", caption_justify="left",
+                 box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)  # fmt: skip
