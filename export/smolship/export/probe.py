@@ -6,6 +6,7 @@ One model at a time is in memory: each pass compares its full logits with the sk
 from __future__ import annotations
 
 import inspect
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -95,19 +96,23 @@ class Held:
 
 
 class Noisy:
-    """A source whose quantized tensors are the checkpoint's plus uniform noise of the grid's step width: what
-    rounding would cost if it were no better and no worse than noise."""
+    """A source of the checkpoint's values, each moved by uniform noise as wide as the step of the grid that holds it
+    (int4, int8 or fp16): what rounding would cost if it were no better and no worse than noise. Values that the grid
+    holds exactly stay as they are."""
 
     def __init__(self, checkpoint: Source, weights: Weights):
         self.checkpoint, self.weights = checkpoint, weights
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         values = self.checkpoint.read(name, start, stop)
-        if not self.weights.quantized(name):
-            return values
-        q = self.weights.tensor(name, start, stop)
-        noise = np.random.default_rng(len(name)).uniform(-0.5, 0.5, values.shape).astype(np.float32)
-        return values + noise * np.repeat(q.scales, q.group, axis=1)
+        if self.weights.quantized(name):
+            q = self.weights.tensor(name, start, stop)
+            held, step = q.dequantize(), np.repeat(q.scales, q.group, axis=1)
+        else:
+            held = self.weights.values(name, start, stop)
+            step = np.spacing(np.abs(held).astype(np.float16)).astype(np.float32)
+        noise = np.random.default_rng(zlib.crc32(name.encode())).uniform(-0.5, 0.5, values.shape).astype(np.float32)
+        return np.where(held == values, values, values + noise * step)
 
 
 def make_probes(

@@ -148,7 +148,7 @@ def parity(
         for report in reports:
             Console().print(parity_table(report))
             if report.found:
-                Console().print(report.found, style="red")
+                Console().print(report.found, style="red", markup=False)
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
 
@@ -281,10 +281,15 @@ def _show_bundle(bundle: Bundle, as_json: bool) -> None:
     from dataclasses import asdict
 
     from smolship.tools.tables import manifest_table
+    from smolship.tools.units import notes
 
     if as_json:
         _print_json(asdict(bundle.manifest))
         return
     Console().print(manifest_table(bundle.manifest, bundle.path))
-    for note in bundle.manifest.quantization.get("notes", []):
-        err.print(f"[yellow]note:[/] {note}")
+    for note in notes(bundle.manifest):
+        err.print("note:", note, style="yellow", markup=False)
+
+
+if __name__ == "__main__":
+    main()

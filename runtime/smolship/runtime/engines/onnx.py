@@ -11,29 +11,40 @@ from smolship.runtime.errors import InputError, missing_engine
 from smolship.runtime.files import inside, regular_file
 from smolship.runtime.session import Session
 
-MAX_CONTEXT = 1 << 24
+MAX_CONTEXT = MAX_SIZE = 1 << 24
 
 
 def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
-    """Open `info["file"]` in `folder` with a cache for `info["context"]` tokens."""
+    """Open `info["file"]` in `folder` with a cache for `info["context"]` tokens.
+
+    ONNX Runtime itself refuses external data outside the folder, by `..`, absolute paths or links, and data that ends
+    too early.
+    """
     try:
         import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
     except ImportError as error:
         raise missing_engine("onnxruntime", "onnx", error) from None
-    path = inside(folder, str(info.get("file")))
-    regular_file(path, "ONNX model")
+    path, context = inside(folder, str(info.get("file"))), _context(info)
+    for file in (path, path.with_name(f"{path.name}.data")):
+        regular_file(file, "ONNX model")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    refusals = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NoSuchFile,
-                state.NotImplemented, state.RuntimeException)  # fmt: skip
+    options.enable_mem_pattern = False  # it would be planned anew for each length of the mask: 8 % of decode
+    options.log_severity_level = 4  # refusals come as exceptions
     try:
         model = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except refusals as error:
+    except _refusals() as error:
         raise InputError("ONNX Runtime cannot open the model", got=f"{error} in {path}",
                          expected="a model.onnx as smolship writes it", todo="export it again") from None  # fmt: skip
-    return OnnxSession(model, _context(info))
+    return OnnxSession(model, context)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises for a file that it cannot use; its exceptions have no base of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NoSuchFile,
+            state.NotImplemented, state.RuntimeException)  # fmt: skip
 
 
 def _context(info: dict[str, Any]) -> int:
@@ -41,6 +52,15 @@ def _context(info: dict[str, Any]) -> int:
     if type(context) is not int or not 1 <= context <= MAX_CONTEXT:
         raise InputError("the manifest gives no usable context", got=context, expected=f"1 to {MAX_CONTEXT:,} tokens")
     return context
+
+
+def _cache(shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        return np.zeros(shape, np.float32)  # memory is taken page by page, as the cache fills
+    except (MemoryError, ValueError) as error:
+        raise InputError(
+            "the cache does not fit into memory", got=error, todo="export with a smaller --context"
+        ) from None
 
 
 class OnnxSession(Session):
@@ -58,12 +78,16 @@ class OnnxSession(Session):
             raise InputError("the model's inputs and outputs are not those of a decoder with a cache",
                              got=[*inputs, *outputs], expected="input_ids, attention_mask, past_key_values.*, "
                              "logits, present.*")  # fmt: skip
+        sizes = [outputs["logits"][-1], *(size for name in pasts for size in inputs[name][1::2])]
+        if any(type(size) is not int or not 1 <= size <= MAX_SIZE for size in sizes):
+            raise InputError("the model's sizes cannot be used", got=sizes, expected="the vocabulary, key/value heads "
+                             "and head size as numbers")  # fmt: skip
         super().__init__(outputs["logits"][-1], context)
-        self.model, self.binding = model, model.io_binding()
+        self.model, self.binding, self.refusals = model, model.io_binding(), _refusals()
         self.mask = np.ones(context, np.int64)  # the mask of T tokens is its first T
         self.logits = np.empty((1, 1, self.vocab), np.float32)
         self._bind(self.binding.bind_output, "logits", self.logits, self.logits.shape)
-        self.caches = [np.zeros((1, inputs[name][1], context, inputs[name][3]), np.float32) for name in pasts]
+        self.caches = [_cache((1, inputs[name][1], context, inputs[name][3])) for name in pasts]
         for past, present, cache in zip(pasts, presents, self.caches, strict=True):
             self._bind(self.binding.bind_input, past, cache, cache.shape)
             self._bind(self.binding.bind_output, present, cache, cache.shape)
@@ -75,8 +99,15 @@ class OnnxSession(Session):
     def _run(self, ids: np.ndarray, position: int) -> np.ndarray:
         self._bind(self.binding.bind_input, "input_ids", ids, (1, len(ids)))
         self._bind(self.binding.bind_input, "attention_mask", self.mask, (1, position + len(ids)))
-        self.model.run_with_iobinding(self.binding)
+        try:
+            self.model.run_with_iobinding(self.binding)
+        except self.refusals as error:
+            raise InputError("ONNX Runtime cannot run the model", got=error, todo="export it again") from None
         return self.logits[0, 0]
+
+    def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
+        keys, values = (c[0, :, : self.position].swapaxes(0, 1).copy() for c in self.caches[2 * layer : 2 * layer + 2])
+        return keys, values
 
     def close(self) -> None:
         self.binding = self.model = None

@@ -1,0 +1,51 @@
+"""Ctrl-C and a full disk, half-way through an export: the old bundle stays, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.bundles import snapshot
+
+COMMAND = [sys.executable, "-m", "smolship.tools.cli"]
+
+
+@pytest.fixture
+def bundle(tiny_bundle, tmp_path):
+    return shutil.copytree(tiny_bundle("llama", "int4"), tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("step", ["lower", "probe"])
+def test_ctrl_c_leaves_the_old_bundle(tiny, bundle, step):
+    before = snapshot(bundle)
+    export = [*COMMAND, "export", str(tiny("smollm3")), "-o", str(bundle), "--context", "64", "--probe-tokens", "4096"]
+    child = subprocess.Popen(export, stderr=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(bundle.parent.glob(f".bundle.*/.work/{step}*.log")):
+        assert time.monotonic() < deadline and child.poll() is None
+        time.sleep(0.02)
+    os.killpg(child.pid, signal.SIGINT)
+    _, errors = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert b"Traceback" not in errors and b"interrupted" in errors
+    assert snapshot(bundle) == before
+    assert [p.name for p in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_a_full_disk_exits_3(tiny, tmp_path):
+    """On a file system of 200 kB of its own, in a private mount namespace."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = 'mount -t tmpfs -o size=200k none "$1" && shift && "$@"; code=$?; ls -A "$0"; exit $code'
+    export = [*COMMAND, "export", str(tiny("llama")), "-o", str(disk / "out"), "--context", "64", "--to", "onnx"]
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(disk), str(disk)]
+    done = subprocess.run([*unshare, *export], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3, done.stderr
+    assert "the disk is full" in done.stderr and "Traceback" not in done.stderr
+    assert done.stdout == "", "something is left on the disk"
