@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -70,8 +71,6 @@ def test_pack4_puts_the_even_index_low():
 
 @given(st.floats(0, 2.0**127, width=32))
 def test_round_bf16_is_torchs(x):
-    import torch
-
     expected = torch.tensor([x], dtype=torch.float32).to(torch.bfloat16).float().numpy()
     np.testing.assert_array_equal(round_bf16(np.array([x], np.float32)), expected)
 
