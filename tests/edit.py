@@ -6,6 +6,7 @@ import mmap
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from smolship.export.weights import Weights
 
@@ -29,3 +30,20 @@ def replace_bytes(path: Path, old: bytes, new: bytes) -> None:
         while at >= 0:
             data[at : at + len(new)] = new
             at = data.find(old, at + len(new))
+
+
+def double_scales_onnx(folder: Path, weights: Weights, name: str) -> None:
+    """Double every scale of the linear `name` in the external data of the model.onnx in `folder`. A tied head is also
+    the embedding: both are changed."""
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    stacks = {t.name.removesuffix(".scales"): t for t in model.graph.initializer if t.name.endswith(".scales")}
+    stack = next(stack for stack in stacks if name in stack.split("+"))
+    above = stack.split("+")[: stack.split("+").index(name)]  # matrices whose rows come first
+    where = {entry.key: entry.value for entry in stacks[stack].external_data}
+    width = stacks[stack].dims[1]
+    with (folder / where["location"]).open("r+b") as file:
+        start = int(where["offset"]) + 4 * width * sum(weights.entries[other].shape[0] for other in above)
+        file.seek(start)
+        scales = np.fromfile(file, np.float32, width * weights.entries[name].shape[0])
+        file.seek(start)
+        (scales * 2).tofile(file)

@@ -18,16 +18,20 @@ import onnx_ir as ir
 from smolship.export.targets import Job
 from smolship.export.weights import Entry
 
-INT8_BLOCK = 32
+# On SmolLM2 with two x86 cores: 64 decodes 1.14 times as fast as 32 and adds .003 to a KL of .008; 128 is 1.16 times as
+# fast and adds .007.
+INT8_BLOCKS = (64, 32)
 PAGE = 4096  # bytes; what is at least so large starts on a page, so that it can be mapped into memory
 
 
 def block_of(entry: Entry) -> int:
     """Inputs that share a scale in MatMulNBits. It is also the block in which it quantizes activations.
 
-    int8 has one scale a row, which is repeated for each block.
+    int8 has one scale a row, which is repeated for each block; where none divides the width, rows are padded.
     """
-    return entry.group if entry.bits == 4 else INT8_BLOCK
+    if entry.bits == 4:
+        return entry.group
+    return next((block for block in INT8_BLOCKS if entry.shape[1] % block == 0), INT8_BLOCKS[-1])
 
 
 class DataFile:

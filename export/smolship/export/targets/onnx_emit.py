@@ -1,7 +1,7 @@
 """From the opaque trace to an ONNX graph, node by node, in the operators that ONNX Runtime's CPU provider has fused.
 
-Inputs and outputs have the names and shapes that onnxruntime-genai and optimum know. The batch is 1 (GroupQueryAttention
-gives silently wrong rows for left-padded batches).
+Inputs and outputs have the names and shapes that onnxruntime-genai and optimum know. The batch is 1:
+GroupQueryAttention gives silently wrong rows for left-padded batches.
 
 S tokens of this step, P tokens that the past holds (or its capacity, where past and present share a buffer),
 T = tokens after this step, D hidden, G key/value heads, K head_dim, V vocabulary.
@@ -143,7 +143,7 @@ class Emitter:
         return inputs, outputs
 
     def _lengths(self) -> tuple[ir.Value, ir.Value]:
-        """What GroupQueryAttention wants to know: T - 1 for each row of the batch, int32 [1], and T, an int32 scalar."""
+        """What GroupQueryAttention wants to know: T - 1 for each row of the batch, int32 [1], and T, int32 []."""
         mask, one = self.inputs["attention_mask"], self.constant(1)
         last = self.op("Sub", self.op("ReduceSum", mask, one, keepdims=0), one)
         total = self.op("Squeeze", self.op("Shape", mask, start=1, end=2))
@@ -166,7 +166,8 @@ class Emitter:
                     block_size=block_of(entry), gather_axis=0, quantize_axis=1)  # fmt: skip
         if blocks * block_of(entry) == dim:
             return x
-        return self.op("Slice", x, self.constant(0), self.constant(dim), self.constant(-1))  # the table's rows are padded to whole blocks
+        # Rows of the table are padded to whole blocks.
+        return self.op("Slice", x, self.constant(0), self.constant(dim), self.constant(-1))
 
     def linear(self, x: ir.Value, names: str, outs: list[int]) -> list[ir.Value] | list[Part]:
         """Matrices of one kind that share their input are stacked into one."""
