@@ -2,42 +2,79 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import struct
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from smolship.runtime.errors import InputError, missing_engine
+from smolship.runtime.errors import InputError, SetupError, missing_engine
 from smolship.runtime.files import inside, regular_file
 from smolship.runtime.session import Session
 
 METADATA = ("get_vocab_size", "get_max_context_len", "get_max_seq_len")
+KERNELS = ("extension/llm/custom_ops/libcustom_ops_aot_lib.*", "kernels/quantized/libquantized_ops_aot_lib.*")
 
 
 def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
     """Open the artifact in `folder`; `info` is its entry in the manifest."""
     path = inside(folder, info["file"])
-    regular_file(path, "ExecuTorch program")
+    _check_frame(path, regular_file(path, "ExecuTorch program"))
+    with _native_log() as log:
+        runtime = _runtime(threads)
+        try:
+            module = runtime._load_for_executorch(str(path))
+            numbers = [module.run_method(name, ())[0] for name in METADATA]
+            session = ExecuTorchSession(module, *numbers)
+            session._run(np.zeros(1, np.int64), 0)  # what loads the weights; position 0 is written again by the first
+        except RuntimeError as error:
+            log.seek(0)
+            said = [line.strip() for line in log.read().decode(errors="replace").splitlines() if "cpuinfo" not in line]
+            raise _bad(path, f"{error}; {' '.join(said[-2:])}") from None
+    return session
+
+
+def _bad(path: Path, why: str) -> InputError:
+    return InputError("not a program that ExecuTorch can open", got=f"{path}: {why}",
+                      expected="a .pte file that smolship wrote", todo="export it again")  # fmt: skip
+
+
+def _check_frame(path: Path, size: int) -> None:
+    """Magic numbers and lengths. On a file without them ExecuTorch can end the process."""
+    with path.open("rb") as file:
+        head = file.read(40)
+    if len(head) < 40 or head[4:6] != b"ET" or head[8:12] != b"eh00":
+        raise _bad(path, "it does not begin as a program does")
+    program, base, data = struct.unpack("<3Q", head[16:40])  # bytes of program, offset and bytes of the weights
+    if not program <= base <= size or base + data != size:
+        raise _bad(path, f"it has {size:,} bytes and claims {base + data:,}")
+
+
+def _runtime(threads: int) -> Any:
+    """ExecuTorch's extension module with the kernels that our files call.
+
+    The package's own modules would import its whole compiler first, which takes seconds and other packages.
+    """
     try:
-        import executorch.extension.llm.custom_ops.custom_ops
-        import executorch.kernels.quantized  # noqa: F401  (both register kernels that the file calls)
-        from executorch.extension.pybindings import portable_lib
+        import torch
+        from executorch.extension.pybindings import _C
     except ImportError as error:
         raise missing_engine("executorch", "executorch", error) from None
-    import torch
-
+    root = Path(_C.__file__).parents[2]
+    for pattern in KERNELS:
+        libraries = list(root.glob(pattern))
+        if len(libraries) != 1:
+            raise SetupError("ExecuTorch is installed without its kernels", got=f"{len(libraries)} of {root / pattern}",
+                             expected="one", todo="pip install --force-reinstall 'smolship[executorch]'")  # fmt: skip
+        torch.ops.load_library(libraries[0])
     torch.set_num_threads(1)  # its pool would fight with ExecuTorch's for the same cores
-    portable_lib._unsafe_reset_threadpool(threads)
-    try:
-        module = portable_lib._load_for_executorch(str(path))
-        module.method_meta("forward")
-        numbers = [
-            module.run_method(name, ())[0] for name in ("get_vocab_size", "get_max_context_len", "get_max_seq_len")
-        ]
-    except RuntimeError as error:
-        raise InputError("not a program that ExecuTorch can open", got=f"{error} in {path}",
-                         expected="a model.pte that smolship wrote", todo="export it again") from None  # fmt: skip
-    return ExecuTorchSession(module, *numbers)
+    _C._unsafe_reset_threadpool(threads)
+    return _C
 
 
 class ExecuTorchSession(Session):
@@ -57,3 +94,18 @@ class ExecuTorchSession(Session):
 
     def close(self) -> None:
         self.module = None
+
+
+@contextlib.contextmanager
+def _native_log() -> Iterator[IO[bytes]]:
+    """Catches what native code writes to stderr: pages of notes on a CPU that it does not know, and, where loading
+    fails, why."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield log
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
