@@ -12,6 +12,6 @@ CACHE = Path(__file__).parents[2] / ".cache" / "SmolLM2-135M-Instruct"
 
 
 @pytest.fixture(scope="session")
-def smollm2() -> Path:
+def demo_model() -> Path:
     """Folder of the checkpoint of SmolLM2-135M-Instruct."""
     return make_demo_model(CACHE)
