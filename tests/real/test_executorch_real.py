@@ -35,7 +35,7 @@ import json, sys
 import executorch.extension.llm.custom_ops.custom_ops, executorch.kernels.quantized
 from executorch.extension.llm.runner import GenerationConfig, TextLLMRunner
 runner = TextLLMRunner(sys.argv[1], sys.argv[2])
-config = GenerationConfig(max_new_tokens=64, temperature=0.0, echo=False, ignore_eos=True)
+config = GenerationConfig(max_new_tokens=64, temperature=0.0, echo=False)
 answers = []
 for prompt in json.loads(sys.argv[3]):
     answers.append([])
@@ -56,10 +56,10 @@ def child(code: str, *args: str) -> dict | list:
 
 
 @pytest.fixture(scope="module")
-def exported(smollm2, tmp_path_factory):
+def exported(demo_model, tmp_path_factory):
     """Folder of the int4 artifact, and what making it took."""
     folder = tmp_path_factory.mktemp("executorch")
-    return folder, child(EXPORT, str(smollm2), str(folder))
+    return folder, child(EXPORT, str(demo_model), str(folder))
 
 
 def test_the_export_is_cheap(exported):
@@ -67,11 +67,11 @@ def test_the_export_is_cheap(exported):
     assert cost["peak"] < 1e9 and cost["seconds"] < 60
 
 
-def test_logits_equal_the_simulation(exported, smollm2):
+def test_logits_equal_the_simulation(exported, demo_model):
     """Greedy choices mostly agree, and the logits differ by what int8 activations let one rounding do."""
     folder, _ = exported
-    config, weights = open_checkpoint(str(smollm2)).config, Weights(folder)
-    ids = Tokenizer.from_file(str(smollm2 / "tokenizer.json")).encode(PROMPTS[0]).ids[:320]
+    config, weights = open_checkpoint(str(demo_model)).config, Weights(folder)
+    ids = Tokenizer.from_file(str(demo_model / "tokenizer.json")).encode(PROMPTS[0]).ids[:320]
     want = run(config, Reference(config, weights, 320, executorch.numerics(weights)), ids)
     with open_session(folder, {"file": "model.pte"}, threads=2) as session:
         got = session.forward(ids, "all")
@@ -87,10 +87,10 @@ def kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     return (np.exp(p) * (p - q)).sum(axis=1)
 
 
-def test_the_llm_runner_says_what_a_session_says(exported, smollm2):
+def test_the_llm_runner_says_what_a_session_says(exported, demo_model):
     """A prompt of several chunks, then a second turn without a reset: 64 greedy tokens each, piece by piece."""
     folder, _ = exported
-    path = smollm2 / "tokenizer.json"
+    path = demo_model / "tokenizer.json"
     theirs = child(RUNNER, str(folder / "model.pte"), str(path), json.dumps(PROMPTS))
     tokenizer = Tokenizer.from_file(str(path))
     with open_session(folder, {"file": "model.pte"}, threads=2) as session:
