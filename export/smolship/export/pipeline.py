@@ -70,8 +70,7 @@ def export(
         work.mkdir()
 
         def step(name: str, label: str, **arguments: Any) -> Any:
-            log = work / f"{label.replace(' ', '-')}.log"
-            done = run_step(name, source | arguments, log, lambda what, i, n: progress(label, what, i, n))
+            done = run_step(name, source | arguments, lambda what, i, n: progress(label, what, i, n))
             costs[label] = {"seconds": round(done.seconds, 2), "peak_bytes": done.peak_bytes}
             return done.result
 

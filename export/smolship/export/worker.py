@@ -13,11 +13,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from smolship.runtime import errors
 from smolship.runtime.errors import InputError, SetupError, SmolshipError
@@ -35,17 +36,21 @@ class Outcome:
     peak_bytes: int
 
 
-def run_step(name: str, arguments: dict[str, Any], log: Path, progress: Progress) -> Outcome:
-    """Run step `name` in a child process. Its error stream goes to the file `log`.
+def run_step(name: str, arguments: dict[str, Any], progress: Progress) -> Outcome:
+    """Run step `name` in a child process.
 
-    Raises the step's own SmolshipError; SetupError where the process was killed or crashed.
+    Raises the step's own SmolshipError; SetupError, with the end of what it printed, where it was killed or crashed.
     """
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        return _run_step(name, arguments, log, progress)
+
+
+def _run_step(name: str, arguments: dict[str, Any], log: IO[str], progress: Progress) -> Outcome:
     start = time.monotonic()
-    with log.open("wb") as errors_to:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "smolship.export.worker", name],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors_to, text=True, start_new_session=True,
-        )  # fmt: skip
+    child = subprocess.Popen(
+        [sys.executable, "-m", "smolship.export.worker", name],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
+    )  # fmt: skip
     assert child.stdin and child.stdout
     try:
         with contextlib.suppress(BrokenPipeError):
@@ -67,10 +72,11 @@ def run_step(name: str, arguments: dict[str, Any], log: Path, progress: Progress
         kind, text = answer["error"]
         raise getattr(errors, kind)(text)
     if "result" not in answer:
+        log.seek(0)
         raise SetupError(
             f"the step {name!r} ended without a result",
             got=f"exit status {child.returncode}" + (" (out of memory?)" if child.returncode == -9 else ""),
-            todo="see the end of its log below\n" + "\n".join(log.read_text(errors="replace").splitlines()[-12:]),
+            todo="see the end of its log below\n" + "\n".join(log.read().splitlines()[-12:]),
         )
     scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
     return Outcome(answer["result"], time.monotonic() - start, usage.ru_maxrss * scale)

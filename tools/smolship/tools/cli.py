@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 
@@ -29,6 +28,7 @@ app = typer.Typer(
     "[bold]smolship parity smollm2[/bold], [bold]smolship bench smollm2[/bold] and [bold]smolship chat smollm2[/bold].",
 )  # fmt: skip
 err = Console(stderr=True)
+UsageError: Any = typer.BadParameter.__base__  # typer carries a click of its own, and does not export this one
 
 BundleDir = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle, as `smolship export` wrote it.")]
 Engine = Annotated[
@@ -50,19 +50,17 @@ def run(arguments: list[str] | None = None) -> int:
     """The exit code of the command line `arguments` (sys.argv without them). No traceback for a bad input."""
     try:
         with disk_errors():
-            return int(app(arguments, standalone_mode=False) or 0)
+            code = int(app(arguments, standalone_mode=False) or 0)
+        if code == 130:  # typer's answer to Ctrl-C
+            err.print("interrupted", style="yellow")
+        return code
     except SmolshipError as error:
         err.print("[bold red]smolship:[/]", end=" ")
         err.print(str(error), markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
-    except click.exceptions.Exit as leave:
-        return leave.exit_code
-    except click.ClickException as error:
+    except UsageError as error:
         error.show()
         return 2
-    except (KeyboardInterrupt, click.Abort):
-        err.print("interrupted", style="yellow")
-        return 130
     except BrokenPipeError:
         # The reader of our output has gone (`| head`). What is left in the buffer must not raise at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

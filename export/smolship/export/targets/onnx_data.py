@@ -61,7 +61,7 @@ class DataFile:
         offset = -(-self.file.tell() // align) * align
         self.file.seek(offset)
         for piece in pieces:
-            np.ascontiguousarray(piece).tofile(self.file)
+            self.file.write(np.ascontiguousarray(piece).data)  # tofile hides that a disk is full
         assert self.file.tell() == offset + size, name
         return self._point(name, dtype, shape, offset, size)
 
