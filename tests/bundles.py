@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 from smolship.export.checkpoint import open_checkpoint
 from smolship.export.config import DecoderConfig
 from smolship.export.targets import Job, load_target
-from smolship.export.weights import SCHEMES, Weights, write_weights
+from smolship.export.weights import Scheme, Weights, write_weights
 from smolship.runtime.manifest import read_manifest
+from tests.edit import double_scales_onnx, double_scales_pte
 
 
 def sign(bundle: Path) -> None:
@@ -18,19 +22,38 @@ def sign(bundle: Path) -> None:
     read_manifest(bundle).write(bundle)
 
 
-def relower(bundle: Path, model: Path, target: str, config: DecoderConfig | None = None) -> None:
-    """Lower one target of the bundle again, as `config` says instead of the model's own."""
+@contextmanager
+def weights_of(bundle: Path, model: Path) -> Iterator[Weights]:
+    """The set of weights that the bundle was made of, made again."""
     manifest = read_manifest(bundle)
+    quantization = manifest.quantization
+    scheme = Scheme(**{f.name: quantization[f.name] for f in fields(Scheme)})
     checkpoint = open_checkpoint(str(model))
     with tempfile.TemporaryDirectory() as work:
-        weights: Weights = write_weights(
-            checkpoint, checkpoint.config, SCHEMES[manifest.quantization["name"]], Path(work)
-        )
+        weights = write_weights(checkpoint, checkpoint.config, scheme, Path(work))
         assert weights.digest == manifest.weights_digest
-        folder = bundle / manifest.targets[target].folder
-        shutil.rmtree(folder)
-        folder.mkdir()
-        load_target(target).lower(Job(config or checkpoint.config, weights, manifest.context, checkpoint.files), folder)
+        yield weights
+
+
+def relower(bundle: Path, model: Path, target: str, config: DecoderConfig) -> None:
+    """Lower one target of the bundle again, as `config` says instead of the model's own."""
+    manifest = read_manifest(bundle)
+    folder = bundle / manifest.targets[target].folder
+    shutil.rmtree(folder)
+    folder.mkdir()
+    with weights_of(bundle, model) as weights:
+        files = open_checkpoint(str(model)).files
+        load_target(target).lower(Job(config, weights, manifest.context, files), folder)
+    sign(bundle)
+
+
+def double_scales(bundle: Path, model: Path, target: str, name: str) -> None:
+    """Double every scale of the linear `name` inside the finished artifact, by editing its bytes."""
+    with weights_of(bundle, model) as weights:
+        if target == "executorch":
+            double_scales_pte(bundle / "executorch" / "model.pte", weights, name)
+        else:
+            double_scales_onnx(bundle / "onnx", weights, name)
     sign(bundle)
 
 
