@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from smolship.runtime.files import inside, regular_file
 from smolship.runtime.session import Session
 
 MAX_CONTEXT = MAX_SIZE = 1 << 24
+LINE = 64  # bytes
 
 
 def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
@@ -54,13 +56,17 @@ def _context(info: dict[str, Any]) -> int:
     return context
 
 
-def _cache(shape: tuple[int, ...]) -> np.ndarray:
+def _buffer(shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros that start on a cache line: numpy's own start anywhere, at 6 % of decode."""
+    size = math.prod(shape) * 4
     try:
-        return np.zeros(shape, np.float32)  # memory is taken page by page, as the cache fills
+        raw = np.zeros(size + LINE, np.uint8)  # memory is taken page by page, as the buffer fills
     except (MemoryError, ValueError) as error:
         raise InputError(
             "the cache does not fit into memory", got=error, todo="export with a smaller --context"
         ) from None
+    start = -raw.ctypes.data % LINE
+    return raw[start : start + size].view(np.float32).reshape(shape)
 
 
 class OnnxSession(Session):
@@ -85,9 +91,9 @@ class OnnxSession(Session):
         super().__init__(outputs["logits"][-1], context)
         self.model, self.binding, self.refusals = model, model.io_binding(), _refusals()
         self.mask = np.ones(context, np.int64)  # the mask of T tokens is its first T
-        self.logits = np.empty((1, 1, self.vocab), np.float32)
+        self.logits = _buffer((1, 1, self.vocab))
         self._bind(self.binding.bind_output, "logits", self.logits, self.logits.shape)
-        self.caches = [_cache((1, inputs[name][1], context, inputs[name][3])) for name in pasts]
+        self.caches = [_buffer((1, inputs[name][1], context, inputs[name][3])) for name in pasts]
         for past, present, cache in zip(pasts, presents, self.caches, strict=True):
             self._bind(self.binding.bind_input, past, cache, cache.shape)
             self._bind(self.binding.bind_output, present, cache, cache.shape)
