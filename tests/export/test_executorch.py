@@ -14,14 +14,15 @@ from executorch.extension.pybindings import portable_lib
 from smolship.export.checkpoint import Checkpoint, open_checkpoint
 from smolship.export.reference import Numerics, Reference, run
 from smolship.export.targets import Job, executorch
-from smolship.export.targets.executorch_program import Blob, Program, place
+from smolship.export.targets.executorch_file import Blob
+from smolship.export.targets.executorch_program import Program, place
 from smolship.export.targets.xnnpack_graph import Matrix, Subgraph, Value
 from smolship.export.weights import SCHEMES, Scheme, Weights, write_weights
 from smolship.runtime.engines.executorch import open_session
 from tests.conftest import TINY, make_tiny
 from tests.edit import double_scales_pte
 
-CONTEXT = 300  # longer than a chunk of 256
+CONTEXT = 300  # longer than two chunks of 128
 IDS = np.random.default_rng(3).integers(0, 300, 290)
 INFO = {"file": "model.pte"}
 ROUGH = 0.05  # of the largest logit (about 4): more than a few roundings that fell the other way, less than an error
@@ -65,7 +66,7 @@ def test_float_logits_equal_the_reference(built, kind):
     made = built(kind, SCHEMES["none"])
     want = simulated(made)
     with open_session(made[2], INFO, threads=2) as session:
-        assert (session.vocab, session.capacity, session.chunk) == (300, CONTEXT, 256)
+        assert (session.vocab, session.capacity, session.chunk) == (300, CONTEXT, 128)
         close(session.forward(IDS), want[-1:])
         session.rewind(0)
         close(session.forward(IDS[:40], "all"), want[:40])
@@ -175,3 +176,8 @@ def test_no_tensor_lies_on_another_that_is_still_wanted():
         for b in tensors[:i]:
             apart = a.offset + a.size <= b.offset or b.offset + b.size <= a.offset
             assert apart or a.last < b.first or b.last < a.first
+
+
+def test_a_tied_table_lies_in_the_file_once(built):
+    _, weights, folder = built("llama", SCHEMES["int8"])
+    assert (folder / "model.pte").read_bytes().count(weights.tensor("embed").codes.tobytes()) == 1

@@ -1,47 +1,25 @@
 """Writing a .pte: values, instructions and a memory plan in, ExecuTorch's file out.
 
-The file is written with the schema and serializer that the executorch package carries. A weight is a `Blob`: its bytes
-are made while the file is written, so that a model never lies in memory.
+The schema is the one that the executorch package carries.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from executorch.exir import schema as et
-from executorch.exir._serialize._cord import FileBackedData
-from executorch.exir._serialize._named_data_store import NamedDataStoreOutput
-from executorch.exir._serialize._program import PTEFile, serialize_pte_binary
-from executorch.exir._serialize.data_serializer import DataEntry
 from executorch.exir.scalar_type import ScalarType
 
+from smolship.export.targets.executorch_file import Blob, Bytes, Progress, Segments, align
 from smolship.export.targets.xnnpack_graph import Subgraph, Value
 
-ALIGNMENT = 64  # bytes; a cache line, and the widest vector
 SLACK = 128  # bytes after the last tensor: XNNPACK may read a little past the end of its inputs
 BYTES = {ScalarType.FLOAT: 4, ScalarType.LONG: 8, ScalarType.CHAR: 1}
-
-
-class Blob(FileBackedData):
-    """`size` bytes that `pieces` makes when the file is written.
-
-    ExecuTorch's serializer handles `bytes` and its own `FileBackedData`; to it this is one of the latter.
-    """
-
-    def __init__(self, size: int, pieces: Callable[[], Iterable[Any]]):
-        self._size, self._pieces = size, pieces
-
-    def write_to_file(self, outfile: IO[bytes]) -> None:
-        written = sum(outfile.write(memoryview(piece).cast("B")) for piece in self._pieces())
-        assert written == self._size, (written, self._size)
-
-    def __deepcopy__(self, memo: object) -> Blob:
-        return self
 
 
 @dataclass
@@ -69,7 +47,7 @@ class Program:
     instructions: list[et.Instruction] = field(default_factory=list)
     operators: dict[tuple[str, str], int] = field(default_factory=dict)
     delegates: list[bytes] = field(default_factory=list)
-    constants: list[et.Buffer] = field(default_factory=lambda: [et.Buffer(b"")])  # index 0 means "not a constant"
+    constants: list[Bytes] = field(default_factory=lambda: [b""])  # index 0 means "not a constant"
     named: dict[str, Blob] = field(default_factory=dict)
     planned: dict[int, Planned] = field(default_factory=dict)
     aliases: dict[int, int] = field(default_factory=dict)
@@ -100,9 +78,9 @@ class Program:
         self.inputs.append(self._tensor(sizes, dtype, 0, dynamic))
         return self.inputs[-1]
 
-    def constant(self, sizes: tuple[int, ...], dtype: ScalarType, data: bytes | Blob) -> int:
+    def constant(self, sizes: tuple[int, ...], dtype: ScalarType, data: Bytes) -> int:
         assert len(data) == math.prod(sizes) * BYTES[dtype]
-        self.constants.append(et.Buffer(data))
+        self.constants.append(data)
         return self._tensor(sizes, dtype, len(self.constants) - 1, dynamic=False)
 
     def tensor(self, sizes: tuple[int, ...], dynamic: bool = True) -> int:
@@ -180,12 +158,17 @@ class Program:
     def land(self, jump: et.JumpFalseCall) -> None:
         jump.destination_instruction = len(self.instructions)
 
-    def write(self, path: Path, metadata: dict[str, list[int]]) -> None:
-        """Write the file. `metadata` becomes one method each, which returns those numbers."""
+    def write(self, path: Path, metadata: dict[str, list[int]], progress: Progress = lambda done, total: None) -> None:
+        """Write the file. `metadata` becomes one method each, which returns those numbers; `progress(done, total)` is
+        called in bytes."""
         arena = place(list(self.planned.values()))
         for alias, state in self.aliases.items():
             tensor: Any = self.values[alias].val
             tensor.allocation_info = self.planned[state].tensor.allocation_info
+        segments = Segments()
+        constants = segments.joined(self.constants)
+        delegates = [et.BackendDelegateDataReference(et.DataLocation.SEGMENT, segments.add(d)) for d in self.delegates]
+        named = [et.NamedData(key, segments.add(blob)) for key, blob in self.named.items()]
         forward = et.ExecutionPlan(
             name="forward",
             container_meta_type=et.ContainerMetadata("", ""),
@@ -194,25 +177,18 @@ class Program:
             outputs=self.outputs,
             chains=[et.Chain([], [], self.instructions, None)],
             operators=[et.Operator(*names) for names in self.operators],
-            delegates=[
-                et.BackendDelegate("XnnpackBackend", et.BackendDelegateDataReference(et.DataLocation.INLINE, i), [])
-                for i in range(len(self.delegates))
-            ],
+            delegates=[et.BackendDelegate("XnnpackBackend", where, []) for where in delegates],
             non_const_buffer_sizes=[0, arena],  # the first is no buffer, by ExecuTorch's rule
         )
-        program = et.Program(
+        segments.write(path, progress, et.Program(
             version=0,
             execution_plan=[forward, *(_getter(name, numbers) for name, numbers in metadata.items())],
-            constant_buffer=self.constants,
-            backend_delegate_data=[et.BackendDelegateInlineData(data) for data in self.delegates],
-            segments=[],
-            constant_segment=et.SubsegmentOffsets(0, []),
-        )
-        entries = {key: DataEntry(i, ALIGNMENT, None) for i, key in enumerate(self.named)}
-        named = NamedDataStoreOutput(list(self.named.values()), entries, {})
-        data = serialize_pte_binary(PTEFile(program, None, named), extract_delegate_segments=True)
-        with path.open("wb") as file:
-            data.write_to_file(file)
+            constant_buffer=[],
+            backend_delegate_data=[],
+            segments=segments.slots,
+            constant_segment=constants,
+            named_data=named,
+        ))  # fmt: skip
 
 
 def _getter(name: str, numbers: list[int]) -> et.ExecutionPlan:
@@ -238,12 +214,8 @@ def place(tensors: list[Planned]) -> int:
         for rival in sorted(rivals, key=lambda p: p.offset):
             if tensor.offset + tensor.size <= rival.offset:
                 break
-            tensor.offset = max(tensor.offset, _align(rival.offset + rival.size))
+            tensor.offset = max(tensor.offset, align(rival.offset + rival.size))
         placed.append(tensor)
         low, high = tensor.offset & 0xFFFFFFFF, tensor.offset >> 32
         tensor.tensor.allocation_info = et.AllocationDetails(1, low, high)
     return max(t.offset + t.size for t in placed) + SLACK
-
-
-def _align(offset: int) -> int:
-    return -(-offset // ALIGNMENT) * ALIGNMENT

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from smolship.export.quantize import pack4
-from smolship.export.targets.executorch_program import Blob
+from smolship.export.targets.executorch_file import Blob
 from smolship.export.targets.xnnpack_graph import Matrix
 from smolship.export.weights import Weights
 
@@ -22,6 +22,7 @@ class Data:
 
     def __init__(self, weights: Weights, named: dict[str, Blob]):
         self.weights, self.named = weights, named
+        self.tables: dict[str, tuple[Blob, Blob | None]] = {}
 
     def matrix(self, names: Sequence[str]) -> Matrix:
         """The weights of a linear, with its bias where it has one; of several, whose layouts agree, their rows one
@@ -40,9 +41,13 @@ class Data:
             self._key(names, "scales") if bits < 16 else None,
             self._key(bias, "values") if bias else None,
         )
-        self.named[matrix.values] = Blob(matrix.bytes(), self._values(names))
-        if matrix.scales is not None:
-            self.named[matrix.scales] = Blob(matrix.scale_bytes(), self._scales(names, bf16=bits == 4))
+        values = Blob(matrix.bytes(), self._values(names))
+        scales = Blob(matrix.scale_bytes(), self._scales(names, bf16=bits == 4)) if bits < 16 else None
+        if names[0] in self.tables and bits != 4:  # a tied head: the same bytes as the embedding's
+            values, scales = self.tables[names[0]]
+        self.named[matrix.values] = values
+        if matrix.scales is not None and scales is not None:
+            self.named[matrix.scales] = scales
         if matrix.bias is not None:
             self.named[matrix.bias] = Blob(rows * 4, self._values(bias))
         return matrix
@@ -64,9 +69,12 @@ class Data:
         entry = self.weights.entries[name]
         rows, width = entry.shape
         if entry.bits == 16:
-            return Blob(rows * width * 4, self._values([name])), None
-        codes = Blob(rows * width, self._chunks([name], lambda *at: self.weights.tensor(*at).codes))
-        return codes, Blob(rows * (width // entry.group) * 4, self._scales([name], bf16=False))
+            self.tables[name] = Blob(rows * width * 4, self._values([name])), None
+        else:
+            codes = Blob(rows * width, self._chunks([name], lambda *at: self.weights.tensor(*at).codes))
+            scales = Blob(rows * (width // entry.group) * 4, self._scales([name], bf16=False))
+            self.tables[name] = codes, scales
+        return self.tables[name]
 
     def _key(self, names: Sequence[str], part: str) -> str:
         digests = "".join(self.weights.entries[name].sha256 for name in names)
