@@ -33,6 +33,9 @@ class FakeSession(Session):
             logits[self.stop] += 1.5  # some ten tokens an answer
         return logits
 
+    def close(self) -> None:
+        pass
+
     @property
     def held(self) -> list[int]:
         return self.content[: self.position]

@@ -79,6 +79,16 @@ def test_earlier_thinking_leaves_the_cache(tokenizer: Tokenizer) -> None:
     assert chat.reused == len(first)  # up to where the first answer's thinking began
 
 
+def test_an_answer_that_stays_is_not_fed_again(tokenizer: Tokenizer) -> None:
+    scripts = [[*tokenizer.encode("Good boy."), STOP], [*tokenizer.encode("The fox."), STOP]]
+    session = ScriptedSession(scripts, capacity=2048)
+    chat = Chat(session, tokenizer, ChatTemplate(SMOLLM2), [STOP])
+    list(chat.ask("one"))
+    held = session.position
+    list(chat.ask("two"))
+    assert chat.reused == held
+
+
 def test_variables_reach_the_template(tokenizer: Tokenizer) -> None:
     session = FakeSession(capacity=2048, stop=STOP)
     chat = Chat(session, tokenizer, ChatTemplate(THINKING), [STOP], enable_thinking=False)

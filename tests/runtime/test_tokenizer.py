@@ -26,7 +26,8 @@ DECODERS: dict[str, Any] = {
     "gemma": {"type": "Sequence", "decoders": LLAMA2[:3]},
     "byte_fallback": {"type": "ByteFallback"},
     "strip_each": {"type": "Sequence", "decoders": [*LLAMA2[:2], LLAMA2[3]]},
-    "strip_both": {"type": "Strip", "content": "▁", "start": 2, "stop": 1},
+    "strip_start": {"type": "Strip", "content": "▁", "start": 2, "stop": 0},
+    "strip_stop": {"type": "Strip", "content": "▁", "start": 0, "stop": 1},
     "wordpiece": {"type": "WordPiece", "prefix": "##", "cleanup": True},  # needs the whole text
 }
 PIECES = ["▁", "▁the", "▁▁▁", "é", "日本", "👍🏽", "a", "##b", "x▁y", "<0xG1>", "<0x+1>", "\n", " ", "\u0301", "<0x1>"]
@@ -107,6 +108,16 @@ def test_special_tokens_are_skipped_and_the_rest_added_is_not(byte_level: Tokeni
     assert streamed(byte_level, [end, *byte_level.encode("hi"), end]) == "hi"
     assert byte_level.decode([end], skip_special=False) == "<|im_end|>"
     assert streamed(SPELLED["llama2"], [1, think, 2]) == "<think>"
+
+
+def test_a_byte_level_token_may_be_spelled_as_text(tmp_path: Path) -> None:
+    make_tokenizer(tmp_path, 300)
+    inner = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    inner.add_tokens(["<道具 é>"])
+    tokenizer = Tokenizer(inner.to_str().encode())
+    ids = tokenizer.encode("x<道具 é>é")
+    assert len(ids) == 4
+    assert streamed(tokenizer, ids) == tokenizer.decode(ids) == "x<道具 é>é"
 
 
 def test_the_cost_of_a_token_does_not_grow(byte_level: Tokenizer) -> None:

@@ -16,10 +16,9 @@ ENGINES = {
 
 # What each imports when it opens its first session: a benchmark imports it before the clock starts.
 PACKAGES = {
-    "executorch": ("executorch.extension.llm.custom_ops.custom_ops", "executorch.kernels.quantized",
-                   "executorch.extension.pybindings.portable_lib"),
+    "executorch": ("torch", "executorch.extension.pybindings._C"),
     "onnx": ("onnxruntime",),
-}  # fmt: skip
+}
 
 
 class Engine(Protocol):
