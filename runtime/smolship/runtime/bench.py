@@ -158,12 +158,13 @@ def bench(
     copying = Spread.of(copy_bandwidth(threads))
     progress("done", steps, steps)
     dropped = [load["dropped"] for load in loads]
+    cold = [load["cold_ms"] for load in loads if load["dropped"] is not False]
     intervals = found["intervals_ms"]
     return BenchReport(
         engine=engine, file=info["file"], file_bytes=sum(f.stat().st_size for f in files),
         weight_bytes_per_token=weight_bytes_per_token, context_tokens=found["context_tokens"], threads=threads,
         cpu=cpu_model(), system=platform.platform(), import_ms=Spread.of([load["import_ms"] for load in loads]),
-        cold_load_ms=None if False in dropped else Spread.of([load["cold_ms"] for load in loads]),
+        cold_load_ms=Spread.of(cold) if cold else None,
         warm_load_ms=Spread.of([load["warm_ms"] for load in loads]),
         ttft_prompt_tokens=int(min(found["ttft_ms"], key=int)),
         ttft_ms=Spread.of(found["ttft_ms"][min(found["ttft_ms"], key=int)]),
@@ -181,7 +182,7 @@ def _conditions(found: dict[str, Any], repeats: int, threads: int, dropped: list
                 intervals: int) -> list[str]:  # fmt: skip
     """What a reader must know to repeat it."""
     cold = "its pages dropped from the system's cache first"
-    if False in dropped:
+    if all(d is False for d in dropped):
         cold = "unavailable, because the system kept the file's pages"
     elif None in dropped:
         cold = "asked the system to drop its pages; whether it did is not known"

@@ -17,6 +17,7 @@ import numpy as np
 
 MIN_BUFFER = 64 << 20  # bytes; a last-level cache that hides from us is smaller than this
 MAX_BUFFER = 512 << 20
+LOOK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,17 @@ def drop_pages(path: Path) -> bool | None:
     return None if cached is None else not cached
 
 
-def _cached(descriptor: int, samples: int = 64) -> bool | None:
-    """Whether some of 64 bytes, evenly spread over a file, can be read without waiting for the disk."""
+def _cached(descriptor: int) -> bool | None:
+    """Whether some bytes of a file, evenly spread, can be read without waiting for the disk.
+
+    A look may read ahead, a few megabytes at most. So the next look is farther away, or it would find what the last
+    one brought.
+    """
     if not hasattr(os, "RWF_NOWAIT"):
         return None
     size = os.fstat(descriptor).st_size
-    for i in range(min(samples, size)):
+    samples = min(max(size // LOOK_BYTES, 1), 64) if size else 0
+    for i in range(samples):
         try:
             os.preadv(descriptor, [bytearray(1)], i * size // samples, os.RWF_NOWAIT)
             return True
