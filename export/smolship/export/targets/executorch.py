@@ -11,6 +11,7 @@ K head_dim, V vocabulary.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ CHUNK = 128
 
 def problems(config: DecoderConfig) -> list[str]:
     """Why this target cannot hold such a model; empty where it can."""
-    return []
+    other = {f"{spec.kind} {spec.dtype}" for spec in config.cache(1)} - {"full float32"}
+    return [f"its cache is {kind}; ExecuTorch's kernels take a full one of float32" for kind in sorted(other)]
 
 
 def numerics(weights: Weights) -> Callable[[str], Numerics]:
@@ -43,6 +45,8 @@ def numerics(weights: Weights) -> Callable[[str], Numerics]:
 
 def lower(job: Job, folder: Path) -> dict[str, Any]:
     """Write `model.pte`. Its extra methods are what the LLM runner that comes with ExecuTorch asks for."""
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # they warn of their own affairs while ExecuTorch imports them
     try:
         from smolship.export.targets.xnnpack_lowering import Lowering
     except ImportError as error:
