@@ -59,4 +59,4 @@ def load_target(name: str) -> Target:
     """The target module of that name."""
     if name not in TARGETS:
         raise unknown("target", name, TARGETS)
-    return import_module(TARGETS[name])  # type: ignore[return-value]
+    return import_module(TARGETS[name])

@@ -124,7 +124,7 @@ class Emitter:
         name = ",".join(map(str, numbers))
         if name not in self.constants:
             tensor = ir.tensor(np.array(numbers, np.int64), name=name)
-            self.constants[name] = ir.val(name, tensor.dtype, tensor.shape, const_value=tensor)
+            self.constants[name] = ir.val(name, tensor.dtype, [len(numbers)], const_value=tensor)
         return self.constants[name]
 
     def _interface(self) -> tuple[dict[str, ir.Value], dict[str, ir.Value]]:
