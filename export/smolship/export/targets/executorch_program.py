@@ -90,9 +90,10 @@ class Program:
         self.planned[index] = Planned(self.values[index].val, math.prod(sizes) * 4, now, now)
         return index
 
-    def state(self, sizes: tuple[int, ...]) -> int:
-        """A float tensor that lives from one run to the next."""
+    def state(self, sizes: tuple[int, ...], name: str) -> int:
+        """A float tensor that lives from one run to the next, and can be read by its name."""
         index = self.tensor(sizes, dynamic=False)
+        self.planned[index].tensor.extra_tensor_info = et.ExtraTensorInfo(fully_qualified_name=name)
         self.planned[index].first = 0
         self.planned[index].last = 1 << 62
         return index

@@ -67,7 +67,7 @@ class Attention:
         p, spec = self.program, self.caches[layer]
         assert q.tensor is not None and k.tensor is not None and v.tensor is not None
         shape = (1, spec.length, spec.kv_heads, spec.head_dim)
-        keys, values = p.state(shape), p.state(shape)
+        keys, values = p.state(shape, f"keys.{layer}"), p.state(shape, f"values.{layer}")
         for new, cache in ((k.tensor, keys), (v.tensor, values)):
             p.call("llama::update_cache.out", new, cache, self.start, p.tensor((1,), dynamic=False))
         out = p.tensor(q.dims)

@@ -28,9 +28,9 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
     with _native_log() as log:
         runtime = _runtime(threads)
         try:
-            module = runtime._load_for_executorch(str(path))
-            numbers = [module.run_method(name, ())[0] for name in METADATA]
-            session = ExecuTorchSession(module, *numbers)
+            program = runtime._load_program(str(path))
+            numbers = [program.load_method(name).call(())[0] for name in METADATA]
+            session = ExecuTorchSession(program, *numbers)
             session._run(np.zeros(1, np.int64), 0)  # what loads the weights; position 0 is written again by the first
         except RuntimeError as error:
             log.seek(0)
@@ -80,20 +80,25 @@ def _runtime(threads: int) -> Any:
 class ExecuTorchSession(Session):
     """One loaded program. The cache lies inside it, and is written at the position that each call names."""
 
-    def __init__(self, module: Any, vocab: int, capacity: int, chunk: int):
+    def __init__(self, program: Any, vocab: int, capacity: int, chunk: int):
         super().__init__(vocab, capacity)
-        self.module, self.chunk = module, chunk
+        self.program, self.chunk = program, chunk
+        self.method = program.load_method("forward")
 
     def _run(self, ids: np.ndarray, position: int) -> np.ndarray:
         import torch
 
         inputs = torch.from_numpy(ids)[None], torch.tensor([position])
-        logits = self.module.run_method("forward", inputs, clone_outputs=False)[0]  # [1, 1, V]
+        logits = self.method.call(inputs, clone_outputs=False)[0]  # [1, 1, V]
         result: np.ndarray = logits.numpy().reshape(-1)
         return result
 
+    def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
+        keys, values = (self.method.get_attribute(f"{kind}.{layer}") for kind in ("keys", "values"))  # [1, T, G, K]
+        return keys[0, : self.position].numpy().copy(), values[0, : self.position].numpy().copy()
+
     def close(self) -> None:
-        self.module = None
+        self.method = self.program = None
 
 
 @contextlib.contextmanager
