@@ -56,11 +56,10 @@ class Decoder(torch.nn.Module):
         for layer in range(self.config.layers):
             normed, x = ops.rms_norm(f"layers.{layer}.attn_norm", delta, x)
             delta = self.attention(layer, normed, position)
+            if self.last_only and layer == self.config.layers - 1:
+                delta, x = delta[:, -1:], x[:, -1:]  # [1, 1, D]: nothing after this looks at other tokens
             normed, x = ops.rms_norm(f"layers.{layer}.mlp_norm", delta, x)
             delta = self.mlp(layer, normed)
-        if self.last_only:
-            assert x is not None
-            delta, x = delta[:, -1:], x[:, -1:]  # [1, 1, D]
         normed, _ = ops.rms_norm("norm", delta, x)
         return ops.linear([self.config.head], normed)[0]  # [1, S or 1, V]
 

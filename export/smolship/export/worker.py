@@ -23,6 +23,7 @@ from typing import IO, Any
 from smolship.runtime import errors
 from smolship.runtime.errors import InputError, SetupError, SmolshipError
 from smolship.runtime.files import disk_errors
+from smolship.runtime.memory import read_memory
 
 Progress = Callable[[str, int, int], None]
 
@@ -33,7 +34,7 @@ class Outcome:
 
     result: Any
     seconds: float
-    peak_bytes: int
+    peak_bytes: int | None  # of resident memory; None where the system does not say
 
 
 def run_step(name: str, arguments: dict[str, Any], progress: Progress) -> Outcome:
@@ -61,8 +62,7 @@ def _run_step(name: str, arguments: dict[str, Any], log: IO[str], progress: Prog
             answer = json.loads(line)
             if "progress" in answer:
                 progress(*answer["progress"])
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
+        child.wait()
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
@@ -78,8 +78,7 @@ def _run_step(name: str, arguments: dict[str, Any], log: IO[str], progress: Prog
             got=f"exit status {child.returncode}" + (" (out of memory?)" if child.returncode == -9 else ""),
             todo="see the end of its log below\n" + "\n".join(log.read().splitlines()[-12:]),
         )
-    scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
-    return Outcome(answer["result"], time.monotonic() - start, usage.ru_maxrss * scale)
+    return Outcome(answer["result"], time.monotonic() - start, answer["peak_bytes"])
 
 
 def quantize(model: str, revision: str | None, scheme: dict[str, Any], folder: str, progress: Progress) -> Any:
@@ -143,7 +142,8 @@ def main() -> None:
 
     try:
         with disk_errors():
-            say(result=STEPS[sys.argv[1]](**json.load(sys.stdin), progress=progress))
+            result = STEPS[sys.argv[1]](**json.load(sys.stdin), progress=progress)
+        say(result=result, peak_bytes=read_memory().peak_bytes)
     except SmolshipError as error:
         say(error=[type(error).__name__, str(error)])
 

@@ -81,11 +81,11 @@ def read_manifest(root: Path) -> Manifest:
     for entry in manifest.targets.values():
         inside(root, entry.folder)
         inside(root / entry.folder, entry.info["file"])
-    for name, entry in manifest.files.items():
+    for name, listed in manifest.files.items():
         inside(root, name)
-        _typed(entry, dict, f"files[{name}]")
-        _typed(entry.get("size"), int, f"size of {name}")
-        _typed(entry.get("sha256"), str, f"sha256 of {name}")
+        _typed(listed, dict, f"files[{name}]")
+        _typed(listed.get("size"), int, f"size of {name}")
+        _typed(listed.get("sha256"), str, f"sha256 of {name}")
     return manifest
 
 

@@ -12,7 +12,7 @@ import json
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -128,6 +128,9 @@ class Window:
         return np.append(self.ids[1:], -1)
 
 
+T = TypeVar("T", Sketch, Gap)
+
+
 class Probes:
     """Everything that `probes.npz` holds.
 
@@ -161,7 +164,7 @@ class Probes:
         for i, window in enumerate(self.windows):
             arrays[f"window/{i}"] = window.ids
         for group, items in (("sketch", self.sketches), ("gap", self.gaps)):
-            for name, item in items.items():  # type: ignore[attr-defined]
+            for name, item in items.items():
                 for f in fields(item):
                     arrays[f"{group}/{name}/{f.name}"] = getattr(item, f.name)
         head = {"windows": [w.kind for w in self.windows], "facts": self.facts}
@@ -182,15 +185,21 @@ class Probes:
             head = json.loads(bytes(arrays.pop("head")))
             windows = [Window(str(kind), arrays.pop(f"window/{i}")) for i, kind in enumerate(head["windows"])]
             probes = Probes(windows, head["facts"])
-            for group, kind, into in (("sketch", Sketch, probes.sketches), ("gap", Gap, probes.gaps)):
-                names = {key.split("/")[1] for key in arrays if key.startswith(f"{group}/")}
-                for name in sorted(names):
-                    parts = {f.name: arrays[f"{group}/{name}/{f.name}"] for f in fields(kind)}
-                    if len({len(part) for part in parts.values()}) != 1:
-                        raise ValueError(f"{group} {name} has parts of different lengths")
-                    into[name] = kind(**parts)  # type: ignore[index]
+            probes.sketches = _grouped(arrays, "sketch", Sketch)
+            probes.gaps = _grouped(arrays, "gap", Gap)
             probes.arrays = {k.removeprefix("array/"): v for k, v in arrays.items() if k.startswith("array/")}
         except (ValueError, KeyError, TypeError, IndexError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise InputError("the probes cannot be read", got=f"{error} in {path}",
                              todo="export the bundle again") from None  # fmt: skip
         return probes
+
+
+def _grouped(arrays: dict[str, np.ndarray], group: str, kind: type[T]) -> dict[str, T]:
+    """The `kind`s that lie in `arrays` as "group/name/field"."""
+    found = {}
+    for name in sorted({key.split("/")[1] for key in arrays if key.startswith(f"{group}/")}):
+        parts = [arrays[f"{group}/{name}/{f.name}"] for f in fields(kind)]
+        if len({len(part) for part in parts}) != 1:
+            raise ValueError(f"{group} {name} has parts of different lengths")
+        found[name] = kind(*parts)
+    return found

@@ -64,7 +64,8 @@ class TokenStream:
     """Decodes token by token: what `push` and `finish` return, joined, is `decode` of all the ids.
 
     Each token is decoded once, by the steps of the tokenizer's own decoder. A step holds back what later tokens may
-    still change: the first bytes of a character, or a run of byte tokens.
+    still change: the first bytes of a character, or a run of byte tokens. (The library's own DecodeStream drops what is
+    held back at the end, and differs from `decode` where bytes are not UTF-8.)
     """
 
     def __init__(self, tokenizer: Tokenizer):

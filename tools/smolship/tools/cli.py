@@ -267,7 +267,7 @@ def _target(bundle: Bundle, engine: str | None) -> str:
 def _sampling(bundle: Bundle, temperature: float | None, top_p: float | None, seed: int | None) -> Sampling:
     from dataclasses import replace
 
-    given = {"temperature": temperature, "top_p": top_p, "seed": seed}
+    given: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": seed}
     return replace(bundle.sampling, **{key: value for key, value in given.items() if value is not None})
 
 

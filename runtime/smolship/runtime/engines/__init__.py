@@ -34,4 +34,4 @@ def load_engine(name: str) -> Engine:
     """The engine module of that name."""
     if name not in ENGINES:
         raise unknown("engine", name, ENGINES)
-    return import_module(ENGINES[name])  # type: ignore[return-value]
+    return import_module(ENGINES[name])
