@@ -26,6 +26,10 @@ from smolship.export.targets.xnnpack_data import Data
 from smolship.export.targets.xnnpack_graph import Matrix, Subgraph, Value
 
 
+NEAR = 256  # tokens in the cache up to which ExecuTorch's kernel attends faster than XNNPACK
+FAR = 1 << 32  # more than any cache holds
+
+
 @dataclass(frozen=True)
 class Part:
     """Some columns (or heads) of a value: queries or keys, which are multiplied and rotated as one."""
@@ -56,17 +60,20 @@ class Lowering:
         p, c = self.program, self.config
         self.ids = p.input((1, self.chunk), ScalarType.LONG, dynamic=True)
         position = p.input((1,), ScalarType.LONG, dynamic=False)
-        start, end, length, is_one = (p.variable(kind) for kind in (et.Int, et.Int, et.Int, et.Bool))
+        start, end, length, key, near = (p.variable(kind) for kind in (et.Int, et.Int, et.Int, et.Int, et.Bool))
         p.call("aten::_local_scalar_dense", position, start)
         p.call("aten::sym_size.int", self.ids, p.scalar(1), length)
         p.call("executorch_prim::add.Scalar", start, length, end)
-        p.call("executorch_prim::eq.Scalar", length, p.scalar(1), is_one)
+        # One token, and at most NEAR in the cache: there is no "and", so both are put into one number.
+        p.call("executorch_prim::mul.Scalar", length, p.scalar(FAR), key)
+        p.call("executorch_prim::add.Scalar", key, end, key)
+        p.call("executorch_prim::le.Scalar", key, p.scalar(FAR + NEAR), near)
         if any(c.rotary_layers):
             cos, sin = c.rotary.tables(context)
             # x * [cos, cos] + [second half of x, first half of x] * [-sin, sin]
             self.cos = p.rows(np.concatenate([cos, cos], 1)[:, None], start, end, self.chunk)  # [S, 1, K]
             self.sin = p.rows(np.concatenate([-sin, sin], 1)[:, None], start, end, self.chunk)
-        self.attention = Attention(p, c, c.cache(context), self.chunk, start, end, is_one)
+        self.attention = Attention(p, c, c.cache(context), self.chunk, start, end, near)
 
     def visit(self, node: Node) -> None:
         """Lower one node of the trace."""
