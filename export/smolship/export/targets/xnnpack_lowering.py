@@ -25,7 +25,6 @@ from smolship.export.targets.xnnpack_attention import Attention
 from smolship.export.targets.xnnpack_data import Data
 from smolship.export.targets.xnnpack_graph import Matrix, Subgraph, Value
 
-
 NEAR = 256  # tokens in the cache up to which ExecuTorch's kernel attends faster than XNNPACK
 FAR = 1 << 32  # more than any cache holds
 
