@@ -38,14 +38,14 @@ def parity_table(report: ParityReport) -> Table:
         (clip(report.target), "bold"), f", {report.threads} threads{', quick' if report.quick else ''}: ",
         (f"FAIL, {failed} of {len(report.checks)} checks", "bold red") if failed else ("PASS", "bold green"),
     )  # fmt: skip
-    caption = "KL in nats, mean ± 95 % interval. The bound derives from the floor; the mean must not exceed it."
+    caption = "KL in nats, mean ± 95 % interval; it must not exceed the bound, which derives from the floor."
     table = _table(title, caption)
     table.add_column("check", overflow="fold", ratio=1)
     for name in ("mean KL", "top-1", "ppl ratio", "floor", "bound", ""):
         table.add_column(name, justify="right", no_wrap=name != "ppl ratio")
     for check in report.checks:
         said = verdict(check)
-        what = Text.assemble((clip(check.stage), "bold"), f" {clip(check.what)}")
+        what = Text(clip(check.stage) if check.stage != "engine" else f"engine, {clip(check.what).split(' → ')[-1]}")
         figures = (interval(check), share(check.top1), decimals(check.perplexity_ratio, 3),
                    limit(check.floor), limit(check.bound))  # fmt: skip
         table.add_row(what, *map(Text, figures), Text(said, STYLES[said]), style="" if check.passed else "red")
