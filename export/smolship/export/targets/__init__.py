@@ -14,6 +14,7 @@ from smolship.export.weights import Weights
 from smolship.runtime.errors import unknown
 
 TARGETS = {  # target name -> module; the bare format names its default
+    "coreml": "smolship.export.targets.coreml",
     "executorch": "smolship.export.targets.executorch",
     "onnx": "smolship.export.targets.onnx",
 }

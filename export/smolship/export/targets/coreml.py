@@ -1,0 +1,52 @@
+"""Core ML: `model.mlpackage` for iOS 18 and macOS 15, an ML program in fp16 whose cache is the package's state.
+
+Two functions share one set of weights: `prefill` takes a whole chunk of tokens, `decode` one. Both take `position`,
+the place in the cache of the first of them, write the keys (rotated) and values there, and give the last one's logits.
+
+Made for the GPU: int4 weights with a scale a group, and fp16 throughout. It is not made for the Neural Engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from smolship.export.config import DecoderConfig
+from smolship.export.reference import Numerics
+from smolship.export.targets import Job
+from smolship.export.weights import Weights
+from smolship.runtime.errors import missing_engine
+
+NAME = "coreml-gpu"
+ENGINE = "coreml"
+FILE = "model.mlpackage"
+CHUNK = 64  # tokens of one call of `prefill`
+MAX_RMS = 2**14  # inputs of a norm: in fp16 the mean square of numbers up to 1 is at least 1 / inputs
+
+
+def problems(config: DecoderConfig) -> list[str]:
+    """Why a package cannot hold such a model; empty where it can."""
+    found = [
+        f"its cache is {kind}; this target's state is a full one"
+        for kind in sorted({spec.kind for spec in config.cache(1)} - {"full"})
+    ]
+    if config.hidden > MAX_RMS:
+        found.append(f"its hidden size is {config.hidden:,}; in fp16 a norm takes at most {MAX_RMS:,} inputs")
+    return found
+
+
+def numerics(weights: Weights) -> Callable[[str], Numerics]:
+    """Every operator's output is fp16; products are summed in float32."""
+    return lambda name: Numerics("float16")
+
+
+def lower(job: Job, folder: Path) -> dict[str, Any]:
+    """Write the package."""
+    try:
+        from smolship.export.targets.coreml_emit import emit
+    except ImportError as error:
+        raise missing_engine("coremltools", "coreml", error) from None
+    chunk = min(CHUNK, job.context)
+    emit(job, chunk, folder / FILE)
+    return {"file": FILE, "context": job.context, "chunk": chunk}

@@ -1,0 +1,190 @@
+"""From the opaque trace to a Core ML program, node by node, in coremltools' builder.
+
+S tokens of a call (a chunk, or 1), T tokens that the cache holds, L layers, H query heads, G key/value heads,
+R = H / G query heads that share one, K head_dim, V vocabulary. The batch is 1.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import coremltools as ct
+import numpy as np
+import torch
+from coremltools.converters.mil.converter import mil_convert
+from coremltools.converters.mil.mil import Builder as mb
+from coremltools.converters.mil.mil import Function, Program, Var, types
+
+from smolship.export.opaque import trace
+from smolship.export.targets import Job
+from smolship.export.targets.coreml_data import Constants
+
+SMOLSHIP, ATEN = torch.ops.smolship, torch.ops.aten
+HIDDEN = np.float16(30_000)  # taken from the score of what a token must not see; scores stay within fp16
+MIN_ROOT = 2.0**-14  # the smallest normal fp16 number
+
+
+def emit(job: Job, chunk: int, path: Path) -> None:
+    """Write the package of `job`, whose prefill takes `chunk` tokens."""
+    nodes = list(trace(job.config, job.context).graph.nodes)
+    constants, program = Constants(job), Program()
+    for name, tokens in (("prefill", chunk), ("decode", 1)):
+        program.add_function(name, Emitter(job, constants, tokens).function(nodes))
+    program.default_function_name = "decode"
+    program.export_as_multifunction = True
+    program.skip_all_passes = True  # the program is as it should be
+    mil_convert(
+        program, convert_from="milinternal", convert_to="mlprogram", compute_units=ct.ComputeUnit.CPU_AND_GPU,
+        specification_version=ct.target.iOS18.value, skip_model_load=True, package_dir=str(path),
+    )  # fmt: skip
+    constants.check()
+
+
+class Emitter:
+    """Walks a trace for one function. `values` maps each of its nodes to what stands for it: a Var, or a list."""
+
+    def __init__(self, job: Job, constants: Constants, tokens: int):
+        self.job, self.config, self.constants, self.tokens = job, job.config, constants, tokens
+        self.values: dict[torch.fx.Node, Any] = {}
+        self.weights: dict[str, Var] = {}
+        self.state = (job.config.layers, job.config.kv_heads, job.context, job.config.head_dim)
+        self.handlers: dict[Any, Callable[..., Any]] = {
+            operator.getitem: lambda outputs, index: outputs[index],
+            ATEN.silu.default: lambda x: mb.silu(x=x),
+            ATEN.mul.Tensor: lambda a, b: mb.mul(x=a, y=b),
+            ATEN.slice.Tensor: self.last_token,
+            ATEN.unflatten.int: lambda x, dim, sizes: mb.reshape(x=x, shape=[1, self.tokens, *sizes]),
+            SMOLSHIP.embed.default: self.embed,
+            SMOLSHIP.linear.default: self.linear,
+            SMOLSHIP.rms_norm.default: self.rms_norm,
+            SMOLSHIP.add_rms_norm.default: self.add_rms_norm,
+            SMOLSHIP.rotary.default: self.rotary,
+            SMOLSHIP.attend.default: self.attend,
+        }
+
+    def function(self, nodes: Sequence[torch.fx.Node]) -> Function:
+        """The whole function: input_ids int32 [1, S], position int32 [1] -> logits fp16 [1, 1, V]."""
+        inputs = {
+            "input_ids": mb.placeholder((1, self.tokens), types.int32),
+            "position": mb.placeholder((1,), types.int32),
+            "keys": mb.state_tensor_placeholder(self.state, types.fp16),
+            "values": mb.state_tensor_placeholder(self.state, types.fp16),
+        }
+        with Function(inputs, opset_version=ct.target.iOS18) as function:
+            self.inputs = function.inputs
+            self.turns, self.mask = self.turns_of_tokens(), self.visible()
+            self.end = mb.add(x=self.inputs["position"], y=np.int32(self.tokens))
+            for node in nodes:
+                if node.op == "placeholder":
+                    self.values[node] = self.inputs["input_ids" if node.name == "ids" else "position"]
+                elif node.op == "output":
+                    (logits,) = (self.values[arg] for arg in node.args[0])
+                    function.set_outputs([mb.identity(x=logits, name="logits")])
+                else:
+                    args = [self.values[a] if isinstance(a, torch.fx.Node) else a for a in node.args]
+                    self.values[node] = self.handlers[node.target](*args)
+        return function
+
+    def weight(self, name: str) -> Var:
+        """A tensor of the weights, once a function: a tied head is the embedding's own table."""
+        if name not in self.weights:
+            self.weights[name] = self.constants.weight(name)
+        return self.weights[name]
+
+    def embed(self, ids: Var, name: str, dim: int) -> Var:
+        return mb.gather(x=self.weight(name), indices=ids, axis=0)
+
+    def linear(self, x: Var, names: str, outs: list[int]) -> list[Var]:
+        return [mb.linear(x=x, weight=self.weight(name), bias=self.bias(name, out))
+                for name, out in zip(names.split(), outs, strict=True)]  # fmt: skip
+
+    def bias(self, name: str, out: int) -> Var:
+        """The bias, or the zeros that the operator is otherwise given for each matrix anew."""
+        if f"{name}.bias" in self.job.weights.entries:
+            return self.weight(f"{name}.bias")
+        zeros = f"zeros_{out}"
+        if zeros not in self.weights:
+            self.weights[zeros] = self.constants.array(zeros, np.zeros(out, np.float16))
+        return self.weights[zeros]
+
+    def last_token(self, x: Var, dim: int, start: int, stop: int) -> Var:
+        """The slice of the last token."""
+        assert (dim, start) == (1, -1) and stop > self.job.context
+        if self.tokens == 1:
+            return x
+        return mb.slice_by_index(x=x, begin=[0, self.tokens - 1, 0], end=[1, self.tokens, x.shape[-1]])
+
+    def rms_norm(self, x: Var, name: str, eps: float) -> Var:
+        """RMSNorm that fp16 cannot overflow: x reaches tens of thousands in some tokens, and x² would be infinite.
+
+        With m = max|x|, x / sqrt(mean(x²) + eps) = y / sqrt(mean(y²) + eps / m²) for y = x / m, which is at most 1.
+        m is at least sqrt(eps), so that the last term is at most 1 too, and zeros give zeros.
+        """
+        root = np.float16(max(eps**0.5, MIN_ROOT))
+        peak = mb.maximum(x=mb.reduce_max(x=mb.abs(x=x), axes=[-1], keep_dims=True), y=root)
+        y, t = mb.real_div(x=x, y=peak), mb.real_div(x=root, y=peak)
+        mean = mb.reduce_mean(x=mb.mul(x=y, y=y), axes=[-1], keep_dims=True)
+        scale = mb.rsqrt(x=mb.add(x=mean, y=mb.mul(x=t, y=t)))
+        return mb.mul(x=mb.mul(x=y, y=scale), y=self.weight(name))
+
+    def add_rms_norm(self, x: Var, residual: Var, name: str, eps: float) -> tuple[Var, Var]:
+        total = mb.add(x=x, y=residual)
+        return self.rms_norm(total, name, eps), total
+
+    def turns_of_tokens(self) -> tuple[Var, Var] | None:
+        """What the halves of a head are turned by: (cos, cos) and (-sin, sin) of this call's tokens, [S, 1, K]."""
+        if not any(self.config.rotary_layers):
+            return None
+        offsets = self.constants.array(f"tokens_{self.tokens}", np.arange(self.tokens, dtype=np.int32))
+        rows = mb.add(x=self.inputs["position"], y=offsets)
+        cos, sin = (
+            mb.expand_dims(x=mb.gather(x=self.constants.array(name, table.astype(np.float16)), indices=rows, axis=0),
+                           axes=[1])
+            for name, table in zip(("cos", "sin"), self.config.rotary.tables(self.job.context), strict=True)
+        )  # fmt: skip
+        minus = mb.mul(x=sin, y=np.float16(-1))
+        return mb.concat(values=[cos, cos], axis=-1), mb.concat(values=[minus, sin], axis=-1)
+
+    def rotary(self, x: Var, position: Var) -> Var:
+        """[1, S, heads, K]."""
+        assert self.turns is not None
+        cos, sin = self.turns
+        first, second = mb.split(x=x, num_splits=2, axis=-1)
+        swapped = mb.concat(values=[second, first], axis=-1)
+        return mb.add(x=mb.mul(x=x, y=cos), y=mb.mul(x=swapped, y=sin))
+
+    def visible(self) -> Var:
+        """What is added to the scores, [1, 1, R * S, T]: 0 where a token sees another, -HIDDEN where it must not."""
+        tokens = np.tile(np.arange(self.tokens, dtype=np.int32), self.config.heads // self.config.kv_heads)
+        rows = self.constants.array(f"queries_{self.tokens}", tokens.reshape(1, 1, -1, 1))
+        columns = self.constants.array("cached", np.arange(self.job.context, dtype=np.int32).reshape(1, 1, 1, -1))
+        seen = mb.less_equal(x=columns, y=mb.add(x=self.inputs["position"], y=rows))
+        return mb.add(x=mb.mul(x=mb.cast(x=seen, dtype="fp16"), y=HIDDEN), y=-HIDDEN)
+
+    def attend(self, q: Var, k: Var, v: Var, position: Var, layer: int) -> Var:
+        """Query heads that share keys and values are laid end to end as rows of one."""
+        c, s = self.config, self.tokens
+        begin = mb.concat(values=[[layer], [0], position, [0]], axis=0)
+        end = mb.concat(values=[[layer + 1], [c.kv_heads], self.end, [c.head_dim]], axis=0)
+        keys, values = self.store("keys", k, layer, begin, end), self.store("values", v, layer, begin, end)
+        rows = mb.reshape(x=self.heads_first(q), shape=[1, c.kv_heads, c.heads // c.kv_heads * s, c.head_dim])
+        mixed = mb.scaled_dot_product_attention(query=rows, key=keys, value=values, attn_mask=self.mask)
+        if s > 1:
+            mixed = mb.transpose(x=mb.reshape(x=mixed, shape=[1, c.heads, s, c.head_dim]), perm=[0, 2, 1, 3])
+        return mb.reshape(x=mixed, shape=[1, s, c.heads * c.head_dim])
+
+    def store(self, name: str, new: Var, layer: int, begin: Var, end: Var) -> Var:
+        """Write [1, S, G, K] into a state, and return the layer's whole part of it, [1, G, T, K]."""
+        state = self.inputs[name]
+        updated = mb.slice_update(x=mb.read_state(input=state), update=self.heads_first(new), begin=begin, end=end)
+        whole = mb.coreml_update_state(state=state, value=updated)
+        return mb.slice_by_index(x=whole, begin=[layer, 0, 0, 0], end=[layer + 1, *self.state[1:]])
+
+    def heads_first(self, x: Var) -> Var:
+        """[1, S, heads, K] -> [1, heads, S, K]."""
+        if self.tokens == 1:
+            return mb.reshape(x=x, shape=[1, x.shape[2], 1, x.shape[3]])
+        return mb.transpose(x=x, perm=[0, 2, 1, 3])
