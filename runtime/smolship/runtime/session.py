@@ -11,6 +11,8 @@ import numpy as np
 
 from smolship.runtime.errors import InputError
 
+INTERPRETER = "interpreter"  # a runtime of our own: its speed is not the engine's
+
 
 class Session(ABC):
     """Feeds token ids to a model and keeps its place in the cache.
@@ -22,6 +24,10 @@ class Session(ABC):
 
     # The most tokens that one call of the engine takes; longer inputs are fed in chunks of this size.
     chunk: int | None = None
+    # What runs it, where one engine name stands for more than one runtime: "Core ML" or "interpreter".
+    runtime: str = ""
+    # Infinities and NaNs met on the way, each with the operator that made it, where the engine shows them.
+    nonfinite: Sequence[str] = ()
 
     def __init__(self, vocab: int, capacity: int):
         self.vocab, self.capacity, self.position = vocab, capacity, 0

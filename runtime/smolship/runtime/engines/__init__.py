@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,12 +11,14 @@ from smolship.runtime.errors import unknown
 from smolship.runtime.session import Session
 
 ENGINES = {
+    "coreml": "smolship.runtime.engines.coreml",
     "executorch": "smolship.runtime.engines.executorch",
     "onnx": "smolship.runtime.engines.onnx",
 }
 
 # What each imports when it opens its first session: a benchmark imports it before the clock starts.
 PACKAGES = {
+    "coreml": ("coremltools",) if sys.platform == "darwin" else ("google.protobuf",),
     "executorch": ("torch", "executorch.extension.pybindings._C"),
     "onnx": ("onnxruntime",),
 }

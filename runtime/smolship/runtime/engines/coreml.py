@@ -1,0 +1,173 @@
+"""Core ML: Apple's runtime on a Mac, and everywhere else an interpreter of the package in numpy.
+
+The interpreter shows that a package says what it should, by the format's specification. It shows neither how fast
+Core ML is nor how Core ML rounds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smolship.runtime.errors import InputError, missing_engine, unknown
+from smolship.runtime.files import inside
+from smolship.runtime.mil.program import Function, Program
+from smolship.runtime.session import INTERPRETER, Session
+
+ARITHMETICS = ("float16", "float32")
+UNITS = ("CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE", "ALL")  # coremltools' names
+FUNCTIONS = ("prefill", "decode")
+MAX_CONTEXT = 1 << 24
+
+
+def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
+    """Open the package `info["file"]` in `folder`.
+
+    info["arithmetic"]  "float16" (see mil/program.py) or "float32" ask for the interpreter, on a Mac too; where there
+                        is none, a Mac runs Core ML and other systems interpret in float16
+    info["units"]       where Core ML may compute: one of `UNITS`
+    """
+    path = inside(folder, str(info.get("file")))
+    arithmetic, units = info.get("arithmetic"), info.get("units", UNITS[0])
+    if arithmetic not in (None, *ARITHMETICS):
+        raise unknown("arithmetic", arithmetic, ARITHMETICS)
+    if units not in UNITS:
+        raise unknown("compute units", units, UNITS)
+    if sys.platform == "darwin" and arithmetic is None:
+        return CoreMLSession(path, units)
+    _set_threads(threads)
+    return InterpreterSession(Program(path, arithmetic or ARITHMETICS[0]))
+
+
+class _Decoder(Session):
+    """What both have in common: whole chunks go through `prefill`, the rest token by token through `decode`.
+
+    sizes  tokens of one call of each function
+    """
+
+    sizes: dict[str, int]
+
+    def _run(self, ids: np.ndarray, position: int) -> np.ndarray:
+        chunk, at = self.sizes["prefill"], 0
+        while at < len(ids):
+            name = "prefill" if len(ids) - at >= chunk else "decode"
+            count = self.sizes[name]
+            inputs = {"input_ids": ids[None, at : at + count].astype(np.int32),
+                      "position": np.array([position + at], np.int32)}  # fmt: skip
+            logits = self._call(name, inputs)
+            at += count
+        return logits.reshape(-1)
+
+    def _call(self, name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        raise NotImplementedError
+
+
+class InterpreterSession(_Decoder):
+    """A package run by the interpreter. Rewinding costs nothing: what lies behind the position is never seen."""
+
+    runtime = INTERPRETER
+
+    def __init__(self, program: Program):
+        self.program = program
+        functions = {name: program.function(name) for name in FUNCTIONS}
+        self.sizes, vocab, capacity = _sizes(functions)
+        super().__init__(vocab, capacity)
+        try:
+            self.state = functions["decode"].new_state()
+        except MemoryError as error:
+            raise InputError("the cache does not fit into memory", got=error,
+                             todo="export with a smaller --context") from None  # fmt: skip
+        self.functions = functions
+
+    def _call(self, name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        return self.functions[name](inputs, self.state)["logits"]
+
+    @property
+    def nonfinite(self) -> list[str]:
+        return [f"{where}: {count:,} numbers" for where, count in self.program.nonfinite.items()]
+
+    def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
+        keys, values = (self.state[n][layer, :, : self.position].swapaxes(0, 1).copy() for n in ("keys", "values"))
+        return keys, values
+
+    def close(self) -> None:
+        self.functions, self.state = {}, {}
+        del self.program
+
+
+def _sizes(functions: dict[str, Function]) -> tuple[dict[str, int], int, int]:
+    """Tokens of one call of each function, the vocabulary and the context; refused where this is no such decoder."""
+    sizes, found = {}, set()
+    for name, function in functions.items():
+        ids, position = (function.inputs.get(n) for n in ("input_ids", "position"))
+        keys, values = (function.states.get(n) for n in ("keys", "values"))
+        logits = function.kinds.get(function.slot.get("logits", -1))
+        shapes = [declared.shape if declared else None for declared in (ids, position, keys, values, logits)]
+        if (
+            set(function.inputs) != {"input_ids", "position"} or set(function.states) != {"keys", "values"}
+            or function.outputs != ["logits"] or any(shape is None or None in shape for shape in shapes)
+            or [len(shape or ()) for shape in shapes] != [2, 1, 4, 4, 3] or shapes[2] != shapes[3]
+            or not all(length for shape in shapes for length in shape or ())
+        ):  # fmt: skip
+            raise InputError(f"function {name} of the package is not a decoder's", got=", ".join(
+                f"{n} {d}" for n, d in {**function.inputs, **function.states}.items()),
+                expected="input_ids [1, S], position [1], states keys, values [L, G, T, K] -> logits [1, 1, V]")  # fmt: skip
+        sizes[name] = shapes[0][1]  # type: ignore[index]
+        found.add((shapes[2], shapes[4]))
+    if len(found) != 1 or sizes["decode"] != 1:
+        raise InputError("the package's functions do not belong together", got=sorted(map(str, found)),
+                         expected="one state and vocabulary, and one token for decode")  # fmt: skip
+    ((state, logits_shape),) = found
+    if not 1 <= state[2] <= MAX_CONTEXT:
+        raise InputError("the package gives no usable context", got=state[2], expected=f"1 to {MAX_CONTEXT:,}")
+    return sizes, logits_shape[2], state[2]
+
+
+class CoreMLSession(_Decoder):
+    """A package run by Core ML itself, through coremltools. Both functions share one state."""
+
+    runtime = "Core ML"
+
+    def __init__(self, path: Path, units: str):
+        try:
+            import coremltools
+        except ImportError as error:
+            raise missing_engine("coremltools", "coreml", error) from None
+        if tuple(map(int, (platform.mac_ver()[0] or "0").split(".")[:1])) < (15,):
+            raise InputError("this macOS cannot run packages with a state", got=platform.mac_ver()[0], expected="15 on",
+                             todo="update macOS, or pass an arithmetic to use the interpreter")  # fmt: skip
+        spec = Program(path, "float16")  # checks the package before native code sees it
+        self.sizes, vocab, capacity = _sizes({name: spec.function(name) for name in FUNCTIONS})
+        super().__init__(vocab, capacity)
+        unit = coremltools.ComputeUnit[units]
+        try:
+            self.models = {name: coremltools.models.MLModel(str(path), compute_units=unit, function_name=name)
+                           for name in FUNCTIONS}  # fmt: skip
+            self.state = self.models["decode"].make_state()
+        except RuntimeError as error:
+            raise InputError("Core ML cannot open the package", got=error, todo="export it again") from None
+
+    def _call(self, name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        try:
+            made = self.models[name].predict(inputs, state=self.state)
+        except RuntimeError as error:
+            raise InputError("Core ML cannot run the package", got=error, todo="export it again") from None
+        return np.asarray(made["logits"], np.float32)
+
+    def close(self) -> None:
+        self.models, self.state = {}, None
+
+
+def _set_threads(threads: int) -> None:
+    """numpy's own BLAS uses every core; where it is the OpenBLAS of its wheel, it can be told otherwise."""
+    for folder in (Path(np.__file__).parent.parent / "numpy.libs", Path(np.__file__).parent / ".dylibs"):
+        for path in folder.glob("*openblas*"):
+            library = ctypes.CDLL(str(path))
+            for name in ("scipy_openblas_set_num_threads64_", "scipy_openblas_set_num_threads"):
+                if function := getattr(library, name, None):
+                    function(ctypes.c_int(threads))

@@ -1,0 +1,118 @@
+"""Products, norms, reductions and attention. fp16 operands are held in float32, so that sums are float32's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from smolship.runtime.mil.pointwise import softmax
+
+Array = np.ndarray
+
+
+def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
+    """x [..., I], weight [O, I], bias [O] -> [..., O]."""
+    out = np.matmul(x.reshape(-1, x.shape[-1]), weight.T).reshape(*x.shape[:-1], weight.shape[0])
+    return out if bias is None else out + bias
+
+
+def matmul(x: Array, y: Array, transpose_x: Any = False, transpose_y: Any = False) -> Array:
+    x = x.swapaxes(-1, -2) if transpose_x and x.ndim > 1 else x
+    y = y.swapaxes(-1, -2) if transpose_y and y.ndim > 1 else y
+    return np.matmul(x, y)
+
+
+def attention(query: Array, key: Array, value: Array, attn_mask: Array | None = None) -> Array:
+    """query [..., L, E], key [..., S, E], value [..., S, F], attn_mask broadcast to [..., L, S] -> [..., L, F]."""
+    scores = np.matmul(query * np.float32(1 / math.sqrt(query.shape[-1])), key.swapaxes(-1, -2))
+    if attn_mask is not None and attn_mask.dtype == np.bool_:
+        scores = np.where(attn_mask, scores, np.float32(-np.inf))
+    elif attn_mask is not None:
+        scores += attn_mask
+    return np.matmul(softmax(scores), value)
+
+
+def layer_norm(
+    x: Array, axes: Any = None, gamma: Array | None = None, beta: Array | None = None, epsilon: Any = np.float32(1e-5)
+) -> Array:
+    over = tuple(range(x.ndim)) if axes is None else tuple(int(axis) % x.ndim for axis in axes)
+    shape = [length if axis in over else 1 for axis, length in enumerate(x.shape)]
+    centred = x - x.mean(axis=over, keepdims=True)
+    out = centred / np.sqrt(np.square(centred).mean(axis=over, keepdims=True) + epsilon)
+    out = out if gamma is None else out * gamma.reshape(shape)
+    return out if beta is None else out + beta.reshape(shape)
+
+
+def batch_norm(x: Array, mean: Array, variance: Array, gamma: Any = None, beta: Any = None,
+               epsilon: Any = np.float32(1e-5)) -> Array:  # fmt: skip
+    """x [N, C, ...], the rest [C]."""
+    shape = (-1,) + (1,) * (x.ndim - 2)
+    out = (x - mean.reshape(shape)) / np.sqrt(variance.reshape(shape) + epsilon)
+    out = out if gamma is None else out * gamma.reshape(shape)
+    return out if beta is None else out + beta.reshape(shape)
+
+
+def instance_norm(x: Array, gamma: Any = None, beta: Any = None, epsilon: Any = np.float32(1e-5)) -> Array:
+    shape = (-1,) + (1,) * (x.ndim - 2)
+    out = layer_norm(x, range(2, x.ndim), epsilon=epsilon)
+    out = out if gamma is None else out * gamma.reshape(shape)
+    return out if beta is None else out + beta.reshape(shape)
+
+
+def l2_norm(x: Array, epsilon: Any = np.float32(1e-6)) -> Array:
+    """Over the last three dimensions."""
+    return x / np.sqrt(np.square(x).sum(axis=(-1, -2, -3), keepdims=True) + epsilon)
+
+
+def einsum(values: list[Array], equation: Any) -> Array:
+    return np.einsum(str(equation), *values, optimize=True)
+
+
+def reduction(function: Callable[..., Array]) -> Callable[..., Array]:
+    """`function(x, axis, keepdims)` with MIL's names; no axes are all of them."""
+
+    def reduce(x: Array, axes: Any = None, keep_dims: Any = False) -> Array:
+        over = None if axes is None else tuple(int(axis) for axis in np.ravel(axes))
+        return np.asarray(function(x, axis=over, keepdims=bool(keep_dims)))
+
+    return reduce
+
+
+def arg_reduction(function: Callable[..., Array]) -> Callable[..., Array]:
+    def reduce(x: Array, axis: Any = -1, keep_dims: Any = False, output_dtype: Any = "int32") -> Array:
+        return np.asarray(function(x, axis=int(axis), keepdims=bool(keep_dims)))
+
+    return reduce
+
+
+def _log_sum_exp(x: Array, axis: Any, keepdims: bool) -> Array:
+    peak = x.max(axis=axis, keepdims=True)
+    total = np.log(np.exp(x - peak).sum(axis=axis, keepdims=True)) + peak
+    return total if keepdims else total.squeeze(axis)
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "linear": linear,
+    "matmul": matmul,
+    "einsum": einsum,
+    "scaled_dot_product_attention": attention,
+    "layer_norm": layer_norm,
+    "batch_norm": batch_norm,
+    "instance_norm": instance_norm,
+    "l2_norm": l2_norm,
+    "reduce_sum": reduction(lambda x, **how: x.sum(dtype=x.dtype, **how)),
+    "reduce_mean": reduction(lambda x, **how: x.mean(**how) if x.dtype.kind == "f" else x.mean(**how).astype(x.dtype)),
+    "reduce_max": reduction(lambda x, **how: x.max(**how)),
+    "reduce_min": reduction(lambda x, **how: x.min(**how)),
+    "reduce_prod": reduction(lambda x, **how: x.prod(dtype=x.dtype, **how)),
+    "reduce_l1_norm": reduction(lambda x, **how: np.abs(x).sum(dtype=x.dtype, **how)),
+    "reduce_l2_norm": reduction(lambda x, **how: np.sqrt(np.square(x).sum(**how)).astype(x.dtype)),
+    "reduce_log_sum": reduction(lambda x, **how: np.log(x.sum(**how)).astype(x.dtype)),
+    "reduce_log_sum_exp": reduction(_log_sum_exp),
+    "reduce_sum_square": reduction(lambda x, **how: np.square(x).sum(dtype=x.dtype, **how)),
+    "reduce_argmax": arg_reduction(np.argmax),
+    "reduce_argmin": arg_reduction(np.argmin),
+}
