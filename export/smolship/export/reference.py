@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -21,11 +22,12 @@ class Numerics:
 
     activations  "float32"; "int8-token": asymmetric int8, one scale and zero point a token (XNNPACK's qd8);
                  "int8-block": symmetric int8, one scale for each `block` inputs (MatMulNBits at accuracy level 4,
-                 llama.cpp)
+                 llama.cpp); "float16": not the matrix alone but all that the engine computes, and its cache: every
+                 operator's output is rounded to fp16, sums are float32 (Core ML)
     dither       a seed: uniform noise of the same step width instead of rounding, to price the rounding against
     """
 
-    activations: Literal["float32", "int8-token", "int8-block"] = "float32"
+    activations: Literal["float32", "int8-token", "int8-block", "float16"] = "float32"
     block: int = 32
     dither: int | None = None
 
@@ -46,6 +48,17 @@ class Numerics:
             return (codes * (peak / 127)).flatten(-2)[..., :width]
         return x
 
+    def output(self, x: Tensor, noise: torch.Generator) -> Tensor:
+        """An operator's output as the engine keeps it: float16 where that is what it computes in, so that plain
+        torch's operators between the primitives round too."""
+        if self.activations != "float16":
+            return x
+        if self.dither is None:
+            return x.half()
+        _, exponent = torch.frexp(x.abs().clamp(min=2.0**-14))  # below it fp16's steps stay as they are
+        step = torch.ldexp(torch.ones_like(x), exponent - 11)
+        return x + (torch.rand(x.shape, generator=noise) - 0.5) * step
+
     def _nearest(self, x: Tensor) -> Tensor:
         if self.dither is None:
             return x.round()
@@ -54,7 +67,7 @@ class Numerics:
 
 
 class Reference:
-    """The four primitives and the embedding, in float32 torch.
+    """The four primitives and the embedding, in torch: float32, or fp16 with sums in float32.
 
     weights   a checkpoint (the unquantized model) or a finished `Weights`, read at first use and kept
     context   length of the cache
@@ -73,22 +86,34 @@ class Reference:
     ):
         self.config, self.weights = config, weights
         self.numerics = numerics if callable(numerics) else lambda name: numerics
+        throughout = self.numerics(config.head)  # an engine in fp16 is so throughout
+        self.half = throughout.activations == "float16"
+        self.round = partial(throughout.output, noise=torch.Generator().manual_seed(throughout.dither or 0))
         self.noise = None if ulp is None else torch.Generator().manual_seed(ulp)
         self.tensors: dict[str, Tensor] = {}
         self.k = [torch.zeros(1, s.length, s.kv_heads, s.head_dim) for s in config.cache(context)]
         self.v = [torch.zeros_like(k) for k in self.k]
-        self.cos, self.sin = (torch.from_numpy(t) for t in config.rotary.tables(context))
+        self.cos, self.sin = (self._stored(t) for t in config.rotary.tables(context))
 
     def get(self, name: str) -> Tensor:
         """A tensor as float32."""
         if name not in self.tensors:
-            self.tensors[name] = torch.from_numpy(np.asarray(self.weights.read(name), np.float32))
+            self.tensors[name] = self._stored(np.asarray(self.weights.read(name), np.float32))
         return self.tensors[name]
 
+    def _stored(self, values: np.ndarray) -> Tensor:
+        """A constant, as float32, as the engine holds it: in fp16 a product of scale and code may be rounded."""
+        if self.half and not np.array_equal(rounded := values.astype(np.float16).astype(np.float32), values):
+            values = rounded  # else the array of the source is shared, not held twice
+        return torch.from_numpy(values)
+
     def _out(self, x: Tensor) -> Tensor:
+        x = self.round(x)
         if self.noise is None:
             return x
         sign = torch.randint(-1, 2, x.shape, generator=self.noise)
+        if x.dtype == torch.float16:  # for which torch has no nextafter; its bits are in the order of its numbers
+            return torch.where(x == 0, x, (x.view(torch.int16) + sign.to(torch.int16)).view(torch.float16))
         return torch.where(sign == 0, x, torch.nextafter(x, sign * torch.inf))
 
     def embed(self, name: str, ids: Tensor) -> Tensor:
@@ -97,22 +122,34 @@ class Reference:
     def linear(self, names: Sequence[str], x: Tensor) -> list[Tensor]:
         outputs = []
         for name in names:
-            seen = self.numerics(name).round(x)
+            seen = self.numerics(name).round(x.float())
             bias = self.get(f"{name}.bias") if f"{name}.bias" in self.config.vectors() else None
             outputs.append(self._out(torch.nn.functional.linear(seen, self.get(name), bias)))
         return outputs
 
     def rms_norm(self, name: str, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        s = x if residual is None else x + residual
+        s = x if residual is None else self.round(x + residual)
+        if self.half:
+            return self._out(self._half_norm(s) * self.get(name)), s
         scale = torch.rsqrt(s.square().mean(-1, keepdim=True) + self.config.norm_eps)
         return self._out(s * scale * self.get(name)), s
+
+    def _half_norm(self, s: Tensor) -> Tensor:
+        """s / sqrt(mean(s²) + eps) in steps that stay within fp16: y = s / max|s| is at most 1."""
+        r = self.round
+        root = torch.tensor(max(self.config.norm_eps**0.5, 2.0**-14), dtype=torch.float16).to(s.dtype)
+        peak = s.abs().amax(-1, keepdim=True).maximum(root)
+        y, t = r(s / peak), r(root / peak)
+        mean = r(r(y * y).float().mean(-1, keepdim=True))
+        return r(y * r(torch.rsqrt(r(mean + r(t * t)))))
 
     def rotary(self, x: Tensor, position: Tensor) -> Tensor:
         start = int(position)
         cos = self.cos[start : start + x.shape[1], None]  # [S, 1, K / 2]
         sin = self.sin[start : start + x.shape[1], None]
         a, b = x.chunk(2, dim=-1)  # [1, S, heads, K / 2]
-        return self._out(torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1))
+        r = self.round
+        return self._out(torch.cat([r(a * cos) - r(b * sin), r(b * cos) + r(a * sin)], dim=-1))
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
         start, s = int(position), q.shape[1]
@@ -120,7 +157,7 @@ class Reference:
         self.v[layer][:, start : start + s] = v
         mask = torch.ones(s, start + s, dtype=torch.bool).tril(start)  # token i sees all up to start + i
         mixed = torch.nn.functional.scaled_dot_product_attention(
-            q.transpose(1, 2),  # [1, H, S, K]
+            q.float().transpose(1, 2),  # [1, H, S, K]
             self.k[layer][:, : start + s].transpose(1, 2),
             self.v[layer][:, : start + s].transpose(1, 2),
             attn_mask=mask,
@@ -134,4 +171,4 @@ def run(config: DecoderConfig, ops: Reference, ids: Sequence[int], position: int
     """Logits float32 [S, V] of `ids`, whose first is at `position`."""
     with torch.inference_mode():
         logits = Decoder(config, ops)(torch.tensor([list(ids)]), torch.tensor([position]))
-    return logits[0].numpy()
+    return logits[0].float().numpy()

@@ -35,10 +35,11 @@ def emit(job: Job, chunk: int, path: Path) -> None:
         program.add_function(name, Emitter(job, constants, tokens).function(nodes))
     program.default_function_name = "decode"
     program.export_as_multifunction = True
-    program.skip_all_passes = True  # the program is as it should be
+    program.skip_all_passes = True  # the program is as it should be; an empty list alone leaves the backend's own
     mil_convert(
         program, convert_from="milinternal", convert_to="mlprogram", compute_units=ct.ComputeUnit.CPU_AND_GPU,
         specification_version=ct.target.iOS18.value, skip_model_load=True, package_dir=str(path),
+        pass_pipeline=ct.PassPipeline.EMPTY,
     )  # fmt: skip
     constants.check()
 
