@@ -25,11 +25,14 @@ class Numerics:
                  llama.cpp); "float16": not the matrix alone but all that the engine computes, and its cache: every
                  operator's output is rounded to fp16, sums are float32 (Core ML)
     dither       a seed: uniform noise of the same step width instead of rounding, to price the rounding against
+    constants    what the file holds the rotary tables and the root of the norms' epsilon in, where it is not what is
+                 computed in: a package made for fp16, run in float32
     """
 
     activations: Literal["float32", "int8-token", "int8-block", "float16"] = "float32"
     block: int = 32
     dither: int | None = None
+    constants: Literal["float32", "float16"] = "float32"
 
     def round(self, x: Tensor) -> Tensor:
         """x as the engine sees it: quantized and dequantized along the last dimension."""
@@ -93,7 +96,10 @@ class Reference:
         self.tensors: dict[str, Tensor] = {}
         self.k = [torch.zeros(1, s.length, s.kv_heads, s.head_dim) for s in config.cache(context)]
         self.v = [torch.zeros_like(k) for k in self.k]
-        self.cos, self.sin = (self._stored(t) for t in config.rotary.tables(context))
+        halved = throughout.constants == "float16"
+        tables = (t.astype(np.float16).astype(np.float32) if halved else t for t in config.rotary.tables(context))
+        self.cos, self.sin = (self._stored(t) for t in tables)
+        self.eps = float(self._root(torch.float32)) ** 2 if halved else config.norm_eps
 
     def get(self, name: str) -> Tensor:
         """A tensor as float32."""
@@ -131,17 +137,21 @@ class Reference:
         s = x if residual is None else self.round(x + residual)
         if self.half:
             return self._out(self._half_norm(s) * self.get(name)), s
-        scale = torch.rsqrt(s.square().mean(-1, keepdim=True) + self.config.norm_eps)
+        scale = torch.rsqrt(s.square().mean(-1, keepdim=True) + self.eps)
         return self._out(s * scale * self.get(name)), s
 
     def _half_norm(self, s: Tensor) -> Tensor:
         """s / sqrt(mean(s²) + eps) in steps that stay within fp16: y = s / max|s| is at most 1."""
         r = self.round
-        root = torch.tensor(max(self.config.norm_eps**0.5, 2.0**-14), dtype=torch.float16).to(s.dtype)
+        root = self._root(s.dtype)
         peak = s.abs().amax(-1, keepdim=True).maximum(root)
         y, t = r(s / peak), r(root / peak)
         mean = r(r(y * y).float().mean(-1, keepdim=True))
         return r(y * r(torch.rsqrt(r(mean + r(t * t)))))
+
+    def _root(self, dtype: torch.dtype) -> Tensor:
+        """The root of the norms' epsilon as fp16 holds it, a normal number."""
+        return torch.tensor(max(self.config.norm_eps**0.5, 2.0**-14), dtype=torch.float16).to(dtype)
 
     def rotary(self, x: Tensor, position: Tensor) -> Tensor:
         start = int(position)

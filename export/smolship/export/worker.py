@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -107,6 +108,11 @@ def lower(model: str, revision: str | None, target: str, context: int, weights: 
     return {"target": module.NAME, "engine": module.ENGINE, "info": info}
 
 
+def _same(numerics: Any, linear: str) -> Any:
+    """The numerics of an engine that computes every linear alike."""
+    return numerics
+
+
 def probe(model: str, revision: str | None, targets: list[str], context: int, tokens: int, text: str | None,
           weights: str, path: str, progress: Progress) -> Any:  # fmt: skip
     """Make the golden probes."""
@@ -116,7 +122,12 @@ def probe(model: str, revision: str | None, targets: list[str], context: int, to
     from smolship.export.weights import Weights
 
     store = Weights(Path(weights))
-    numerics = {name: load_target(name).numerics(store) for name in targets}
+    numerics: dict[str, Any] = {}
+    for name in targets:
+        target = load_target(name)
+        numerics[name] = target.numerics(store)
+        for other, how in getattr(target, "OTHER_ARITHMETICS", {}).items():
+            numerics[f"{name}.{other}"] = partial(_same, how)
     checkpoint = open_checkpoint(model, revision)
     make_probes(checkpoint, store, numerics, context, tokens, text, progress).save(Path(path))
     return {}

@@ -21,6 +21,7 @@ from smolship.runtime import errors
 from smolship.runtime.bench_worker import TOKENS, artifact_files
 from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.memory import Memory, copy_bandwidth, cpu_model
+from smolship.runtime.session import INTERPRETER
 
 Progress = Callable[[str, int, int], None]
 
@@ -79,6 +80,7 @@ class BenchReport:
     memory: Memory
     copy_gb_per_s: Spread
     conditions: list[str]
+    runtime: str = ""  # what ran, where the engine's name stands for more than one
 
     @property
     def weights_gb_per_s(self) -> float | None:
@@ -89,6 +91,8 @@ class BenchReport:
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """(label, value with its unit and spread), for a table."""
+        if self.runtime:
+            yield "run by", self.runtime + (", in numpy: not the engine's speed" if self.runtime == INTERPRETER else "")
         yield "import of the engine", self.import_ms.text("ms", 0)
         yield "load, cold", self.cold_load_ms.text("ms", 0) if self.cold_load_ms else "unavailable"
         yield "load, warm", self.warm_load_ms.text("ms", 0)
@@ -175,6 +179,7 @@ def bench(
         **{f"inter_token_p{q}_ms": float(np.quantile(intervals, q / 100)) for q in (50, 95, 99)},
         memory_before_load=Memory(**found["memory_before_load"]), memory=Memory(**found["memory"]),
         copy_gb_per_s=copying, conditions=_conditions(found, repeats, threads, dropped, len(intervals)),
+        runtime=found.get("runtime", ""),
     )  # fmt: skip
 
 

@@ -33,8 +33,10 @@ SEED = 0
 
 
 def artifact_files(folder: Path, info: dict[str, Any]) -> list[Path]:
-    """The artifact's file and those that its name begins (external weights)."""
+    """The artifact's file and those that its name begins (external weights); all in it, where it is a folder."""
     path = inside(folder, str(info.get("file")))
+    if path.is_dir() and not path.is_symlink():
+        return sorted(p for p in path.rglob("*") if p.is_file())
     regular_file(path, "artifact")
     return sorted(p for p in path.parent.iterdir() if p.name.startswith(path.name) and p.is_file())
 
@@ -66,6 +68,7 @@ def measure(session: Session, repeats: int, clock: Callable[[], float] = time.pe
         session.forward(ids[:depth])
         gaps[depth] = [decode(depth) for _ in range(repeats + 1)][1:]
     return {
+        "runtime": session.runtime,
         "context_tokens": capacity,
         "deepest_tokens": max(lengths[-1], min(depths[-1] + TOKENS, capacity)),
         "ttft_ms": ttft,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from smolship.runtime.engines import load_engine
 from smolship.runtime.errors import InputError
@@ -47,13 +48,13 @@ class Bundle:
             raise InputError("the bundle was altered", got="; ".join(problems[:5]), expected="files as in the manifest",
                              todo="export it again, or copy it again")  # fmt: skip
 
-    def session(self, target: str, threads: int | None = None, verify: bool = True) -> Session:
-        """Open one artifact. `verify` hashes its files first."""
+    def session(self, target: str, threads: int | None = None, verify: bool = True, **options: Any) -> Session:
+        """Open one artifact. `verify` hashes its files first; `options` are the engine's own, such as `arithmetic`."""
         entry = self.entry(target)
         if verify:
             self.verify(entry.folder + "/")
         engine = load_engine(entry.engine)
-        return engine.open_session(self.path / entry.folder, entry.info, threads or default_threads())
+        return engine.open_session(self.path / entry.folder, entry.info | options, threads or default_threads())
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

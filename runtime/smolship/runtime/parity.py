@@ -81,11 +81,13 @@ class ParityReport:
     greedy: list[dict[str, Any]] = field(default_factory=list)
     drift: list[dict[str, Any]] = field(default_factory=list)
     found: str = ""  # where the drift begins, when the engine's gate failed
+    runtime: str = ""  # what ran, where the engine's name stands for more than one: "Core ML" or "interpreter"
+    nonfinite: list[str] = field(default_factory=list)  # infinities and NaNs on the way, each with its operator
     seconds: float = 0.0
 
     @property
     def passed(self) -> bool:
-        return all(check.passed for check in self.checks)
+        return all(check.passed for check in self.checks) and not self.nonfinite
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"passed": self.passed}
@@ -154,27 +156,45 @@ def parity(
         raise InputError("the probes do not cover that target", got=target, expected=", ".join(probes.sketches))
     threads = threads or default_threads()
     checks = stored_checks(probes, target)
+    limit = 64 if quick else None
+    found: list[str] = []
     with bundle.session(target, threads) as session:
-        engine = _Engine(session, probes, target, 64 if quick else None, progress)
+        engine = _Engine(session, probes, target, limit, progress)
         checks += engine.checks(max_kl)
         greedy = engine.greedy()
         drift = engine.drift()
+        runtime, nonfinite = session.runtime, session.nonfinite
+    if _engine_failed(checks):
+        found.append(_found(drift))
+    for arithmetic in probes.arithmetics(target):
+        with bundle.session(target, threads, verify=False, arithmetic=arithmetic) as session:
+            engine = _Engine(session, probes, f"{target}.{arithmetic}", limit, progress, f", {arithmetic}")
+            more = engine.checks(None)[:-1]
+            if _engine_failed(more):
+                found.append(f"{arithmetic}: {_found(engine.drift())}")
+            checks += more
+    if nonfinite:
+        found.append("not finite: " + "; ".join(nonfinite))
     report = ParityReport(
-        bundle=bundle.path.name, target=entry.target, engine=entry.engine, host=platform.platform(), threads=threads,
+        bundle=bundle.path.name, target=entry.target, engine=entry.engine, runtime=runtime, nonfinite=nonfinite,
+        host=platform.platform(), threads=threads,
         weights_digest=bundle.manifest.weights_digest, quick=quick, checks=checks, greedy=greedy, drift=drift,
-        seconds=time.monotonic() - start,
+        found="\n".join(found), seconds=time.monotonic() - start,
     )  # fmt: skip
-    if any(not check.passed for check in checks if check.stage == "engine"):
-        report.found = _found(drift)
     return report
+
+
+def _engine_failed(checks: list[Check]) -> bool:
+    return any(not check.passed for check in checks if check.stage == "engine")
 
 
 class _Engine:
     """The live stages of one session."""
 
-    def __init__(self, session: Session, probes: Probes, target: str, limit: int | None, progress: Callable):
+    def __init__(self, session: Session, probes: Probes, target: str, limit: int | None, progress: Callable,
+                 label: str = ""):  # fmt: skip
         self.session, self.probes, self.progress = session, probes, progress
-        self.target, self.limit = target, limit
+        self.target, self.limit, self.label = target, limit, label
         self.simulated = probes.sketches[f"{target}.simulated"]
         self.floor = probes.gaps[f"{target}.ulp"]
         self.stepped: dict[int, np.ndarray] = {}  # window -> logits [n, V], token by token
@@ -201,7 +221,7 @@ class _Engine:
 
     def _rounding(self, what: str, gaps: list[Gap]) -> Check:
         gap = Gap.join(gaps)
-        return judge("engine", what, gap, self.floor, rounding_bound(self.floor.kl, len(gap.kl)))
+        return judge("engine", what + self.label, gap, self.floor, rounding_bound(self.floor.kl, len(gap.kl)))
 
     def _step(self, index: int, window: Window) -> tuple[slice, np.ndarray]:
         """Logits of a window token by token, and the rows of the probes that they belong to."""

@@ -135,7 +135,8 @@ class Probes:
     """Everything that `probes.npz` holds.
 
     windows   the tokens
-    sketches  "original" and "TARGET.simulated", over all positions in order; "TARGET.edge", at the last positions of
+    sketches  "original" and "TARGET.simulated", over all positions in order ("TARGET.ARITHMETIC.…" for what else the
+              engine can compute in, in this and in all names that follow); "TARGET.edge", at the last positions of
               a full cache that "edge.ids" fills
     gaps      "STAGE" or "TARGET.STAGE": gaps measured at export
     arrays    further arrays by name ("greedy.…", "drift.…", "edge.ids")
@@ -153,6 +154,11 @@ class Probes:
     def total(self) -> int:
         """Probed positions."""
         return sum(len(w.ids) for w in self.windows)
+
+    def arithmetics(self, target: str) -> list[str]:
+        """In what else the target's engine was simulated, as TARGET.NAME.simulated."""
+        names = (name.split(".") for name in self.sketches)
+        return sorted(name[1] for name in names if len(name) == 3 and (name[0], name[2]) == (target, "simulated"))
 
     def rows(self, index: int) -> slice:
         """Where window `index` lies among the probed positions."""

@@ -26,8 +26,6 @@ class Session(ABC):
     chunk: int | None = None
     # What runs it, where one engine name stands for more than one runtime: "Core ML" or "interpreter".
     runtime: str = ""
-    # Infinities and NaNs met on the way, each with the operator that made it, where the engine shows them.
-    nonfinite: Sequence[str] = ()
 
     def __init__(self, vocab: int, capacity: int):
         self.vocab, self.capacity, self.position = vocab, capacity, 0
@@ -41,6 +39,11 @@ class Session(ABC):
         """Copies of one layer's keys and values, float32 [position, kv_heads, head_dim], keys as rotated; None where
         the engine does not show them. Parity finds the layer where a drift begins with it."""
         return None
+
+    @property
+    def nonfinite(self) -> list[str]:
+        """Infinities and NaNs met so far, each with the operator that made it, where the engine shows them."""
+        return []
 
     @abstractmethod
     def close(self) -> None:

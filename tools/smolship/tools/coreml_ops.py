@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
@@ -57,7 +57,8 @@ class Counts:
     def __str__(self) -> str:
         operators = ", ".join(f"{name} {count}" for name, count in Counter(self.unsupported.values()).most_common())
         return (f"{self.passed:,} passed, {len(self.failed):,} failed, {len(self.unsupported):,} unsupported "
-                f"({operators or 'none'}); {self.nothing_run:,} predict nothing, {self.skipped:,} skip themselves")  # fmt: skip
+                f"({operators or 'none'}); "
+                f"{self.nothing_run:,} predict nothing, {self.skipped:,} skip themselves")  # fmt: skip
 
 
 def run_tests(files: tuple[str, ...] = FILES, processes: int = 2) -> Counts:
@@ -67,7 +68,8 @@ def run_tests(files: tuple[str, ...] = FILES, processes: int = 2) -> Counts:
     folder = Path(spec.origin).parent / "converters" / "mil" / "mil" / "ops" / "tests"
     with tempfile.TemporaryDirectory() as work:
         command = [sys.executable, "-m", "pytest", "-p", HERE, "-p", "no:cacheprovider", "--tb=line",
-                   "-n", str(processes), "-c", os.devnull, "--rootdir", str(folder), *(str(folder / f) for f in files)]  # fmt: skip
+                   "-n", str(processes), "-c", os.devnull, "--rootdir", str(folder),
+                   *(str(folder / f) for f in files)]  # fmt: skip
         paths = os.pathsep.join(path for path in sys.path if path)
         environment = os.environ | {RESULT: work, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
@@ -121,7 +123,7 @@ class Plugin:
         utils._macos_version = testing_utils.coremltoolsutils._macos_version = lambda: (15, 0)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo) -> Iterator[Any]:
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo) -> Generator[None, Any, Any]:
         report = yield
         counts = self.counts
         if report.skipped:

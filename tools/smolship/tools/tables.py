@@ -35,7 +35,8 @@ def parity_table(report: ParityReport) -> Table:
     """One target's checks; a failing one is red."""
     failed = sum(not check.passed for check in report.checks)
     title = Text.assemble(
-        (clip(report.target), "bold"), f", {report.threads} threads{', quick' if report.quick else ''}: ",
+        (clip(report.target), "bold"), f", {report.runtime}" if report.runtime else "",
+        f", {report.threads} threads{', quick' if report.quick else ''}: ",
         (f"FAIL, {failed} of {len(report.checks)} checks", "bold red") if failed else ("PASS", "bold green"),
     )  # fmt: skip
     caption = "KL in nats, mean ± 95 % interval; it must not exceed the bound, which derives from the floor."

@@ -51,6 +51,9 @@ class Target(Protocol):
         """How the engine computes the linear of a given name."""
         ...
 
+    # Optional: OTHER_ARITHMETICS, dict[str, Numerics]: in what else its engine computes on request, by the name that
+    # `info["arithmetic"]` asks for it. Parity judges each, as TARGET.NAME in the probes.
+
     def lower(self, job: Job, folder: Path) -> dict[str, Any]:
         """Write the artifact into `folder` and return what the manifest should say of it (at least `file`)."""
         ...

@@ -20,6 +20,7 @@ from smolship.runtime.errors import missing_engine
 
 NAME = "coreml-gpu"
 ENGINE = "coreml"
+OTHER_ARITHMETICS = {"float32": Numerics(constants="float16")}  # on a Mac too, in smolship's interpreter
 FILE = "model.mlpackage"
 CHUNK = 64  # tokens of one call of `prefill`
 MAX_RMS = 2**14  # inputs of a norm: in fp16 the mean square of numbers up to 1 is at least 1 / inputs

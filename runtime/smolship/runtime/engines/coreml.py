@@ -22,6 +22,7 @@ from smolship.runtime.session import INTERPRETER, Session
 ARITHMETICS = ("float16", "float32")
 UNITS = ("CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE", "ALL")  # coremltools' names
 FUNCTIONS = ("prefill", "decode")
+VALUES = ("input_ids", "position", "keys", "values", "logits")
 MAX_CONTEXT = 1 << 24
 
 
@@ -33,7 +34,8 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
     info["units"]       where Core ML may compute: one of `UNITS`
     """
     path = inside(folder, str(info.get("file")))
-    arithmetic, units = info.get("arithmetic"), info.get("units", UNITS[0])
+    arithmetic: Any = info.get("arithmetic")
+    units = info.get("units", UNITS[0])
     if arithmetic not in (None, *ARITHMETICS):
         raise unknown("arithmetic", arithmetic, ARITHMETICS)
     if units not in UNITS:
@@ -41,7 +43,7 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
     if sys.platform == "darwin" and arithmetic is None:
         return CoreMLSession(path, units)
     _set_threads(threads)
-    return InterpreterSession(Program(path, arithmetic or ARITHMETICS[0]))
+    return InterpreterSession(Program(path, "float32" if arithmetic == "float32" else "float16"))
 
 
 class _Decoder(Session):
@@ -102,30 +104,33 @@ class InterpreterSession(_Decoder):
 
 def _sizes(functions: dict[str, Function]) -> tuple[dict[str, int], int, int]:
     """Tokens of one call of each function, the vocabulary and the context; refused where this is no such decoder."""
-    sizes, found = {}, set()
-    for name, function in functions.items():
-        ids, position = (function.inputs.get(n) for n in ("input_ids", "position"))
-        keys, values = (function.states.get(n) for n in ("keys", "values"))
-        logits = function.kinds.get(function.slot.get("logits", -1))
-        shapes = [declared.shape if declared else None for declared in (ids, position, keys, values, logits)]
-        if (
-            set(function.inputs) != {"input_ids", "position"} or set(function.states) != {"keys", "values"}
-            or function.outputs != ["logits"] or any(shape is None or None in shape for shape in shapes)
-            or [len(shape or ()) for shape in shapes] != [2, 1, 4, 4, 3] or shapes[2] != shapes[3]
-            or not all(length for shape in shapes for length in shape or ())
-        ):  # fmt: skip
-            raise InputError(f"function {name} of the package is not a decoder's", got=", ".join(
-                f"{n} {d}" for n, d in {**function.inputs, **function.states}.items()),
-                expected="input_ids [1, S], position [1], states keys, values [L, G, T, K] -> logits [1, 1, V]")  # fmt: skip
-        sizes[name] = shapes[0][1]  # type: ignore[index]
-        found.add((shapes[2], shapes[4]))
+    shapes = {name: _shapes(function) for name, function in functions.items()}
+    sizes = {name: ids[1] for name, (ids, *_) in shapes.items()}
+    found = {(keys, logits) for _, _, keys, _, logits in shapes.values()}
     if len(found) != 1 or sizes["decode"] != 1:
         raise InputError("the package's functions do not belong together", got=sorted(map(str, found)),
                          expected="one state and vocabulary, and one token for decode")  # fmt: skip
-    ((state, logits_shape),) = found
-    if not 1 <= state[2] <= MAX_CONTEXT:
+    ((state, logits),) = found
+    if state[2] > MAX_CONTEXT:
         raise InputError("the package gives no usable context", got=state[2], expected=f"1 to {MAX_CONTEXT:,}")
-    return sizes, logits_shape[2], state[2]
+    return sizes, logits[2], state[2]
+
+
+def _shapes(function: Function) -> list[tuple[int, ...]]:
+    """Shapes of input_ids, position, keys, values and logits."""
+    outputs = {name: function.kinds.get(function.slot[name]) for name in function.outputs}
+    values = {**function.inputs, **function.states, **outputs}
+    shapes: list[Any] = [declared.shape if (declared := values.get(name)) else None for name in VALUES]
+    if (
+        set(values) != set(VALUES) or set(function.states) != {"keys", "values"} or list(outputs) != ["logits"]
+        or any(shape is None or not all(shape) for shape in shapes)
+        or [len(shape) for shape in shapes] != [2, 1, 4, 4, 3] or shapes[2] != shapes[3]
+    ):  # fmt: skip
+        raise InputError(f"function {function.name} of the package is not a decoder's",
+                         got=", ".join(f"{name} {declared}" for name, declared in values.items()),
+                         expected="input_ids [1, S], position [1], states keys, values [L, G, T, K], logits [1, 1, V]"
+                         )  # fmt: skip
+    return shapes
 
 
 class CoreMLSession(_Decoder):

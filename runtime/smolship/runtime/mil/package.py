@@ -31,8 +31,10 @@ TYPES = {
     25: "int4", 31: "uint8", 32: "uint16", 33: "uint32", 34: "uint64", 35: "uint4", 36: "uint2", 37: "uint1",
     38: "uint6", 39: "uint3",
 }  # MIL's DataType  # fmt: skip
-STORED: dict[str, Any] = {"fp16": "<f2", "fp32": "<f4", "fp64": "<f8", "bool": "?", "int8": "i1", "int16": "<i2",
-                          "int32": "<i4", "int64": "<i8", "uint8": "u1", "uint16": "<u2", "uint32": "<u4", "uint64": "<u8"}  # fmt: skip
+STORED: dict[str, Any] = {
+    "fp16": "<f2", "fp32": "<f4", "fp64": "<f8", "bool": "?", "int8": "i1", "int16": "<i2", "int32": "<i4",
+    "int64": "<i8", "uint8": "u1", "uint16": "<u2", "uint32": "<u4", "uint64": "<u8",
+}  # fmt: skip
 BITS = {"int4": 4, "uint1": 1, "uint2": 2, "uint3": 3, "uint4": 4, "uint6": 6}
 # weight.bin: a header of 64 bytes, and for each blob 64 bytes of metadata and then, elsewhere, its data.
 BLOB_TYPES = {1: "fp16", 2: "fp32", 3: "uint8", 4: "int8", 6: "int16", 7: "uint16", 8: "int4", 9: "uint1",
@@ -101,7 +103,7 @@ class Package:
         data = self._file(name)
         if offset % RECORD or not RECORD <= offset <= len(data) - RECORD:
             raise ValueError(f"no blob can lie at {offset} of {len(data)} bytes")
-        sentinel, kind, size, start, _ = METADATA.unpack_from(data, offset)
+        sentinel, kind, size, start, _ = METADATA.unpack_from(data.data, offset)
         if sentinel != SENTINEL or BLOB_TYPES.get(kind) != declared.dtype:
             raise ValueError(
                 f"the blob at {offset} is {BLOB_TYPES.get(kind, 'of no known type')}, not {declared.dtype}"
@@ -117,7 +119,7 @@ class Package:
             if regular_file(path, "weight file") < RECORD:
                 raise ValueError(f"{name} is too short")
             self.files[name] = np.memmap(path, np.uint8, "r")
-            if (version := HEADER.unpack_from(self.files[name])[1]) != VERSION:
+            if (version := HEADER.unpack_from(self.files[name].data)[1]) != VERSION:
                 raise ValueError(f"{name} is of version {version}, not {VERSION}")
         return self.files[name]
 

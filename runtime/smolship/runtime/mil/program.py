@@ -110,7 +110,7 @@ class Function:
 
     def __call__(self, inputs: Mapping[str, np.ndarray], state: State | None = None) -> dict[str, np.ndarray]:
         """Run on arrays that must be as declared, changing `state`. Raises InputError that names the operator."""
-        values = list(self.template)
+        values: list[Any] = list(self.template)
         for kind, given, declared in (("input", inputs, self.inputs), ("state", state or {}, self.states)):
             if set(given) != set(declared):
                 raise InputError(

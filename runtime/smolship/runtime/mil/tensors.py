@@ -14,7 +14,7 @@ Array = np.ndarray
 
 
 def ints(values: Iterable[Any]) -> tuple[int, ...]:
-    return tuple(np.ravel(values).tolist())  # type: ignore[arg-type]
+    return tuple(np.asarray(values).reshape(-1).tolist())
 
 
 def room(shape: Sequence[int]) -> tuple[int, ...]:
