@@ -47,3 +47,11 @@ def double_scales_onnx(folder: Path, weights: Weights, name: str) -> None:
         scales = np.fromfile(file, np.float32, width * weights.entries[name].shape[0])
         file.seek(start)
         (scales * 2).tofile(file)
+
+
+def double_scales_coreml(package: Path, weights: Weights, name: str) -> None:
+    """Double every scale of the linear `name` in the weight.bin of a finished .mlpackage. A tied head is also the
+    embedding: both are changed."""
+    scales = weights.scales(name).astype("<f2")
+    file = package / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
+    replace_bytes(file, scales.tobytes(), (scales * np.float16(2)).tobytes())
