@@ -1,4 +1,4 @@
-"""The Core ML target: what the package holds, read by coremltools' own code, and what it says, on tiny random models."""
+"""The Core ML target: what the package holds, by coremltools' own code, and what it says, on tiny random models."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from coremltools.converters.mil.mil import Builder as mb
 
 from smolship.export.checkpoint import Checkpoint, open_checkpoint
 from smolship.export.reference import Numerics, Reference, run
-from smolship.export.targets import Job
+from smolship.export.targets import Job, coreml_data, coreml_emit
 from smolship.export.targets import coreml as target
-from smolship.export.targets import coreml_data, coreml_emit
 from smolship.export.weights import SCHEMES, Scheme, Weights, write_weights
 from smolship.runtime.engines.coreml import open_session
 from tests.conftest import TINY, make_tiny
@@ -90,9 +89,9 @@ def test_a_head_size_of_its_own(tmp_path):
 
 
 def test_a_context_shorter_than_a_chunk(tiny, tmp_path):
-    checkpoint, weights, folder = made = lowered(tiny("llama"), SCHEMES["int4"], tmp_path, context=40)
+    made = lowered(tiny("llama"), SCHEMES["int4"], tmp_path, context=40)
     want = simulated(made, Numerics("float16"))
-    with open_session(folder, INFO | {"context": 40, "chunk": 40}, threads=1) as session:
+    with open_session(made[2], INFO | {"context": 40, "chunk": 40}, threads=1) as session:
         assert np.abs(session.forward(IDS[:40]) - want[39]).max() < CLOSE["float16"] * np.abs(want).max()
 
 

@@ -82,8 +82,8 @@ class Emitter:
                 if node.op == "placeholder":
                     self.values[node] = self.inputs["input_ids" if node.name == "ids" else "position"]
                 elif node.op == "output":
-                    (logits,) = (self.values[arg] for arg in node.args[0])
-                    function.set_outputs([mb.identity(x=logits, name="logits")])
+                    (logits,) = node.all_input_nodes
+                    function.set_outputs([mb.identity(x=self.values[logits], name="logits")])
                 else:
                     args = [self.values[a] if isinstance(a, torch.fx.Node) else a for a in node.args]
                     self.values[node] = self.handlers[node.target](*args)
