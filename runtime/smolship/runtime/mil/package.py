@@ -68,9 +68,10 @@ class Package:
     """
 
     def __init__(self, path: Path):
+        message = _message()
         model = _model_file(path)
         self.path, self.root = path, model.parent
-        self.model = _parse(model)
+        self.model = _parse(model, message)
         self.files: dict[str, np.ndarray] = {}  # blob files, as mapped bytes
         self.blobs: dict[tuple[str, int], np.ndarray] = {}
 
@@ -174,14 +175,18 @@ def _model_file(path: Path) -> Path:
                          "and its itemInfoEntries") from None  # fmt: skip
 
 
-def _parse(path: Path) -> Any:
-    content = read_bytes(path, "Core ML program", PROTO_LIMIT)
+def _message() -> Any:
+    """An empty `Model`."""
     try:
-        from google.protobuf.message import DecodeError
-
-        model = protos().Model()
+        return protos().Model()
     except ImportError as error:
         raise missing_engine("coremltools", "coreml", error) from None
+
+
+def _parse(path: Path, model: Any) -> Any:
+    from google.protobuf.message import DecodeError
+
+    content = read_bytes(path, "Core ML program", PROTO_LIMIT)
     try:
         model.ParseFromString(content)
     except (DecodeError, RecursionError) as error:
