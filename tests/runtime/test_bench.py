@@ -165,7 +165,7 @@ def test_errors_of_the_engine_arrive(fake: Any) -> None:
 
 def test_an_unknown_engine_lists_the_known(tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"unknown engine\n.*nothing\n.*one of executorch"):
+    with pytest.raises(InputError, match=r"unknown engine\n.*nothing\n.*one of coreml, executorch"):
         bench("nothing", tmp_path, {"file": "m"}, threads=1, repeats=1)
 
 
