@@ -43,17 +43,25 @@ def theirs(model: str, folder: Path) -> float:
     import torch
     import transformers
     from coremltools.converters.mil.frontend.torch import ops
+    from coremltools.converters.mil.frontend.torch.torch_op_registry import register_torch_op
 
     # numpy 2.4 no longer makes a number of an array of one element, as coremltools 9.0 expects it to.
-    setattr(ops, "int", lambda x: int(np.asarray(x).item()) if isinstance(x, np.ndarray) else int(x))  # noqa: B010
+    cast = ops._cast
+    ops._cast = lambda context, node, kind, name: cast(context, node, lambda x: kind(np.asarray(x).item()), name)
+
+    @register_torch_op
+    def alias(context, node):  # type: ignore[no-untyped-def]
+        context.add(context[node.inputs[0]], node.name)
 
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+            # A mask of ours: coremltools knows no `diff`, with which transformers looks for packed sequences.
+            self.register_buffer("mask", torch.full((1, 1, TOKENS, TOKENS), -1e4).triu(1))
 
         def forward(self, ids: torch.Tensor) -> torch.Tensor:
-            return self.model(ids, use_cache=False).logits
+            return self.model(ids, attention_mask=self.mask, use_cache=False).logits
 
     whole = Logits()
     start = time.monotonic()
