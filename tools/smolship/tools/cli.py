@@ -67,6 +67,17 @@ def run(arguments: list[str] | None = None) -> int:
         return 0
 
 
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"smolship {installed('smolship')}")
+        raise typer.Exit(0)
+
+
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(help="A folder with config.json and safetensors, a .gguf file, or a Hub id.")],
