@@ -115,6 +115,11 @@ def test_parity_writes_junit_and_judges_max_kl(bundle, tmp_path):
     assert "<failure" in junit.read_text()
 
 
+def test_version(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("smolship ")
+
+
 @pytest.mark.parametrize("command", ["export", "parity", "bench", "generate", "chat", "inspect", "report"])
 def test_help_teaches(command, capsys):
     assert run([command, "--help"]) == 0

@@ -67,15 +67,21 @@ def run(arguments: list[str] | None = None) -> int:
         return 0
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"smolship {version('smolship')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
-    if version:
-        from importlib.metadata import version as installed
-
-        print(f"smolship {installed('smolship')}")
-        raise typer.Exit(0)
+    """Options before the command."""
 
 
 @app.command()
