@@ -1,15 +1,16 @@
 """The `smolship` command.
 
-Exit codes: 0 done, 1 a gate failed, 2 bad input, 3 the environment falls short, 130 interrupted.
+Exit codes: 0 done, 1 a gate failed, 2 bad input, 3 the environment falls short, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -43,7 +44,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard outpu
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; ends in SystemExit."""
+    signal.signal(signal.SIGTERM, _terminated)
     sys.exit(run(arguments))
+
+
+def _terminated(signum: int, frame: object) -> NoReturn:
+    """Leave as from Ctrl-C, so that what is half-made is put away."""
+    raise SystemExit(128 + signum)
 
 
 def run(arguments: list[str] | None = None) -> int:
