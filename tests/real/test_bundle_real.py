@@ -39,7 +39,6 @@ def test_what_the_manifest_says(real_bundle):
     assert manifest.quantization["share_at_4_bits"] >= 0.95
     assert manifest.steps["lower onnx"]["peak_bytes"] < 0.8e9
     assert manifest.steps["lower executorch"]["peak_bytes"] < 2.5e9
-    assert manifest.steps["lower executorch"]["seconds"] < 300
 
 
 @pytest.mark.parametrize("quant", ["int8", "none"])

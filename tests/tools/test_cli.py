@@ -10,6 +10,8 @@ import pytest
 from smolship.runtime.bundle import open_bundle
 from smolship.tools.cli import run
 from tests.bundles import snapshot
+from tests.conftest import make_tiny
+from tests.gguf_maker import make_gguf
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -41,6 +43,28 @@ def test_export_prints_what_it_made(tiny, tmp_path, capsys):
     assert manifest["steps"]["lower onnx"]["peak_bytes"] > 0
     assert set(manifest["targets"]) == {"onnx"}
     assert not list(tmp_path.glob(".*")), "temporary folders are left"
+
+
+def test_widths_that_no_group_divides(tmp_path, capsys):
+    """They are held at 8 bits, the user is told, and both engines still pass."""
+    model = make_tiny(tmp_path / "odd", "llama", hidden_size=144, head_dim=32)
+    out = tmp_path / "bundle"
+    assert run(["export", str(model), "-o", str(out), "--context", "64", "--probe-tokens", "128"]) == 0
+    printed = capsys.readouterr()
+    manifest = open_bundle(out).manifest
+    assert 0 < manifest.quantization["share_at_4_bits"] < 0.8
+    assert f"only {manifest.quantization['share_at_4_bits']:.0%} of the linear parameters" in printed.err
+    assert run(["parity", str(out)]) == 0
+
+
+def test_a_gguf_file_is_a_checkpoint_too(tiny, tmp_path, capsys):
+    """The original is then transformers' own reading of the same file."""
+    path = tmp_path / "tiny.gguf"
+    make_gguf(tiny("llama"), path, "Q8_0")
+    out = tmp_path / "bundle"
+    assert run(["export", str(path), "-o", str(out), "--to", "onnx", "--context", "64", "--probe-tokens", "64"]) == 0
+    capsys.readouterr()
+    assert run(["parity", str(out)]) == 0
 
 
 @pytest.mark.parametrize("engine", ["executorch", "onnx"])
@@ -89,6 +113,11 @@ def test_parity_writes_junit_and_judges_max_kl(bundle, tmp_path):
     junit = tmp_path / "junit.xml"
     assert run(["parity", str(bundle), "-e", "onnx", "--quick", "--junit", str(junit), "--max-kl", "1e-9"]) == 1
     assert "<failure" in junit.read_text()
+
+
+def test_version(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("smolship ")
 
 
 @pytest.mark.parametrize("command", ["export", "parity", "bench", "generate", "chat", "inspect", "report"])

@@ -1,25 +1,15 @@
-"""The interpreter passes the operator tests that ship with coremltools."""
+"""The interpreter passes the operator tests that ship with coremltools: a subset of them, which takes minutes all the
+same. `python -m smolship.tools.coreml_ops` runs all that concern language models."""
 
 from __future__ import annotations
 
 import pytest
 
-from smolship.tools.coreml_ops import FAST, FILES, KNOWN, run_tests
+from smolship.tools.coreml_ops import FAST, run_tests
 
 
-def strange(counts):
-    """Failures that the table does not explain."""
-    return {name: text for name, text in counts.failed.items() if not any(part in name for part in KNOWN)}
-
-
+@pytest.mark.real
 def test_attention_states_and_products():
     counts = run_tests(FAST)
     assert counts.failed == {} and counts.unsupported == {}, counts
     assert counts.passed >= 75, counts
-
-
-@pytest.mark.real
-def test_all_that_concern_language_models():
-    counts = run_tests(FILES)
-    assert strange(counts) == {}, counts
-    assert counts.passed >= 850, counts

@@ -1,15 +1,16 @@
 """The `smolship` command.
 
-Exit codes: 0 done, 1 a gate failed, 2 bad input, 3 the environment falls short, 130 interrupted.
+Exit codes: 0 done, 1 a gate failed, 2 bad input, 3 the environment falls short, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -43,7 +44,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard outpu
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; ends in SystemExit."""
+    signal.signal(signal.SIGTERM, _terminated)
     sys.exit(run(arguments))
+
+
+def _terminated(signum: int, frame: object) -> NoReturn:
+    """Leave as from Ctrl-C, so that what is half-made is put away."""
+    raise SystemExit(128 + signum)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -65,6 +72,23 @@ def run(arguments: list[str] | None = None) -> int:
         # The reader of our output has gone (`| head`). What is left in the buffer must not raise at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"smolship {version('smolship')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options before the command."""
 
 
 @app.command()
