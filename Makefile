@@ -23,7 +23,7 @@ types: $(VENV)/installed
 	$(BIN)/mypy
 
 fast: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not real" -n 2
+	$(BIN)/python -m pytest -m "not real" -n 2 --dist loadfile  # a file's bundles are made once
 
 real: $(VENV)/installed
 	$(BIN)/python -m pytest -m real

@@ -26,8 +26,15 @@ def listen() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("half_made", [".work/weights.json", "onnx/model.onnx"], ids=["lowering", "probing"])
+@pytest.mark.parametrize(
+    "half_made, signum, code",
+    [
+        (".work/weights.json", signal.SIGINT, 130),
+        ("onnx/model.onnx", signal.SIGINT, 130),
+        ("onnx/model.onnx", signal.SIGTERM, 143),
+    ],
+    ids=["lowering", "probing", "terminated"],
+)
 def test_an_interrupt_leaves_the_old_bundle(tiny, bundle, half_made, signum, code):
     before = snapshot(bundle)
     export = [*COMMAND, "export", str(tiny("smollm3")), "-o", str(bundle), "--context", "64", "--probe-tokens", "4096"]
