@@ -70,7 +70,7 @@ class Numerics:
 
 
 class Reference:
-    """The four primitives and the embedding, in torch: float32, or fp16 with sums in float32.
+    """The primitives in torch: float32, or fp16 with sums in float32.
 
     weights   a checkpoint (the unquantized model) or a finished `Weights`, read at first use and kept
     context   length of the cache

@@ -29,12 +29,6 @@ class InputError(SmolshipError):
     """The user's input (checkpoint, bundle, prompt, option) cannot be used. Exit code 2."""
 
 
-class GateError(SmolshipError):
-    """A parity or benchmark gate failed. Exit code 1."""
-
-    exit_code = 1
-
-
 class SetupError(SmolshipError):
     """The environment falls short: an engine is not installed, the disk is full. Exit code 3."""
 

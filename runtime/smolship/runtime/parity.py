@@ -26,7 +26,7 @@ import numpy as np
 
 from smolship.runtime.bundle import Bundle, default_threads
 from smolship.runtime.errors import InputError
-from smolship.runtime.probes import Gap, Probes, Window, mean_and_error
+from smolship.runtime.probes import Gap, Probes, Sketch, Window, mean_and_error
 from smolship.runtime.session import Session
 
 # Engine against simulation, and our decoder against the original, differ in the order of their sums and in how exp and
@@ -203,7 +203,6 @@ class _Engine:
         self.simulated = probes.sketches[f"{target}.simulated"]
         self.floor = probes.gaps[f"{target}.ulp"]
         self.flip = float(probes.gaps[f"{target}.noise"].kl.mean())
-        self.stepped: dict[int, np.ndarray] = {}  # window -> logits [n, V], token by token
 
     def checks(self, max_kl: float | None) -> list[Check]:
         live, original = [], []
@@ -260,8 +259,6 @@ class _Engine:
 
     def _rewind(self, window: Window) -> Gap:
         """Feed, rewind to the middle, feed something else, rewind, go on: equal to a run that never turned back."""
-        from smolship.runtime.probes import Sketch
-
         count = min(len(window.ids), self.session.capacity, 96)
         half, tail = count // 2, window.ids[count // 2 : count]
         self.session.rewind(0)

@@ -150,11 +150,6 @@ class Probes:
         self.arrays: dict[str, np.ndarray] = {}
         self.facts = facts or {}
 
-    @property
-    def total(self) -> int:
-        """Probed positions."""
-        return sum(len(w.ids) for w in self.windows)
-
     def arithmetics(self, target: str) -> list[str]:
         """In what else the target's engine was simulated, as TARGET.NAME.simulated."""
         names = (name.split(".") for name in self.sketches)

@@ -39,6 +39,9 @@ Engines = Annotated[
     str | None, typer.Option("--engine", "-e", help="Targets to run, separated by commas. Default: all it holds.")
 ]
 Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="Threads. Default: all processors of this process.")]
+Temperature = Annotated[float | None, typer.Option(min=0, help="0 is greedy. Default: the model's own.")]
+TopP = Annotated[float | None, typer.Option(min=0, max=1, help="Nucleus sampling. Default: the model's own.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Makes sampling repeatable.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
 
 
@@ -202,11 +205,9 @@ def generate(
     engine: Engine = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Stop after so many tokens.")] = 256,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
-    temperature: Annotated[float | None, typer.Option(min=0, help="0 is greedy. Default: the model's own.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Nucleus sampling. Default: the model's own.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Makes sampling repeatable.")] = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    seed: Seed = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -242,11 +243,9 @@ def chat(
     engine: Engine = None,
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 1024,
-    temperature: Annotated[float | None, typer.Option(min=0, help="0 is greedy. Default: the model's own.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Nucleus sampling. Default: the model's own.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Makes sampling repeatable.")] = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    seed: Seed = None,
     threads: Threads = None,
 ) -> None:
     """Talk to the model; the cache is kept from turn to turn. Ctrl-C stops an answer, Ctrl-D ends."""
