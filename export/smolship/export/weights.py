@@ -7,7 +7,6 @@ SHA-256, and the digest over all of them names the set.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import numpy as np
 from smolship.export.config import DecoderConfig
 from smolship.export.quantize import QuantTensor, layout, pack4, quantize, to_half, unpack4
 from smolship.export.tensorfile import TensorWriter, read_header, row_chunks
+from smolship.runtime.weights.hashing import Entry, TensorHash, digest
 
 Bits = Literal[4, 8, 16]
 
@@ -40,17 +40,6 @@ class Scheme:
 
 
 SCHEMES = {"int4": Scheme(4, 8, 8), "int8": Scheme(8, 8, 8), "none": Scheme(16, 16, 16)}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One tensor of the set, as the manifest lists it."""
-
-    shape: tuple[int, ...]
-    bits: int
-    group: int
-    origin: str  # "quantized", "lifted", or "rounded" (fp16)
-    sha256: str = ""
 
 
 class Source(Protocol):
@@ -120,7 +109,7 @@ def write_weights(
     """
     entries = _plan(config, scheme)
     total = sum(math.prod(entry.shape) for entry in entries.values())
-    done, digest = 0, hashlib.sha256()
+    done = 0
     listed: dict[str, dict[str, Any]] = {}
     with TensorWriter(folder / "weights.safetensors", _stored_shapes(entries)) as writer:
         for name, entry in entries.items():
@@ -133,37 +122,15 @@ def write_weights(
                     writer.append(name, half)
                 else:
                     q = quantize(rows, entry.bits, entry.group, name)
-                    hashed.update(q)
+                    hashed.update(q.codes, q.scales)
                     writer.append(f"{name}.codes", pack4(q.codes) if entry.bits == 4 else q.codes)
                     writer.append(f"{name}.scales", q.scales.astype(np.float16))
                 done += rows.size
                 progress(name, done, total)
             listed[name] = asdict(entry) | {"sha256": hashed.hexdigest()}
-            digest.update(bytes.fromhex(listed[name]["sha256"]))
-    (folder / "weights.json").write_text(json.dumps({"digest": digest.hexdigest(), "tensors": listed}, indent=1))
+    whole = digest(entry["sha256"] for entry in listed.values())
+    (folder / "weights.json").write_text(json.dumps({"digest": whole, "tensors": listed}, indent=1))
     return Weights(folder)
-
-
-class TensorHash:
-    """SHA-256 of one tensor: its name, shape, bits and group, then all codes, then all scales, row by row.
-
-    Codes are hashed one a byte and scales as little-endian fp16, whatever a file packs them into, so that any
-    artifact can be compared. Rows may come in pieces of any size.
-    """
-
-    def __init__(self, name: str, entry: Entry):
-        head = f"{name} {list(entry.shape)} {entry.bits} {entry.group}\n".encode()
-        self.codes, self.scales = hashlib.sha256(head), hashlib.sha256()
-
-    def update(self, rows: QuantTensor | np.ndarray) -> None:
-        if isinstance(rows, QuantTensor):
-            self.codes.update(np.ascontiguousarray(rows.codes).data)
-            self.scales.update(np.ascontiguousarray(rows.scales.astype("<f2")).data)
-        else:
-            self.codes.update(np.ascontiguousarray(rows.astype("<f2")).data)
-
-    def hexdigest(self) -> str:
-        return hashlib.sha256(self.codes.digest() + self.scales.digest()).hexdigest()
 
 
 def _plan(config: DecoderConfig, scheme: Scheme) -> dict[str, Entry]:
