@@ -1,0 +1,95 @@
+"""What is compared: each row one artifact, by us or by a peer."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from smolship.runtime.errors import unknown
+from smolship.runtime.session import Session
+
+
+@dataclass(frozen=True)
+class Row:
+    """One artifact.
+
+    name     as the table shows it
+    peer     the module that exports and opens it
+    bits     of the layers' linears: rows of the same bits are compared
+    options  of that module
+    base     the row of ours that its speed is compared with
+    source   the row whose artifact it is made of, in place of the checkpoint
+    """
+
+    name: str
+    peer: str
+    bits: int
+    options: dict[str, Any] = field(default_factory=dict)
+    base: str = ""
+    source: str = ""
+
+    @property
+    def ours(self) -> bool:
+        return self.peer == "ours"
+
+    @property
+    def slug(self) -> str:
+        """The name of its folder."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+
+class Peer(Protocol):
+    """What a peer's module holds."""
+
+    REQUIREMENTS: tuple[str, ...]  # of an environment of its own; none: it runs in ours
+    VERSIONS: tuple[str, ...]  # packages whose versions name what was measured
+    PACKAGES: tuple[str, ...]  # modules that are imported before memory and load are counted
+
+    OURS: bool  # whether our exporter has a part in it
+    __file__: str | None
+
+    def export(self, source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+        """Write the artifact into `folder`. Returns `files` (relative paths: what counts and is hashed; all where it
+        is left out), `peak_bytes` where processes of its own did the work, and anything worth telling."""
+        ...
+
+    def open_session(self, folder: Path, options: dict[str, Any], threads: int) -> Session: ...
+
+
+def peer_module(name: str) -> Peer:
+    """The module of a peer."""
+    return import_module(f"smolship.tools.peers.{name}")  # type: ignore[return-value]
+
+
+def _ours(target: str, bits: int) -> Row:
+    return Row(f"smolship {target} int{bits}", "ours", bits, {"target": target, "quant": f"int{bits}"})
+
+
+EXECUTORCH, ONNX = "smolship executorch int4", "smolship onnx int4"
+EQUAL_BITS = ["matmul_mixed_precision=last_matmul:int8"]
+TUNED = ["prune_lm_head=true", "fuse_mlp_gate_up=true"]
+
+ROWS = [
+    *(_ours(target, bits) for bits in (4, 8) for target in ("executorch", "onnx", "gguf")),
+    Row("llama.cpp Q4_0", "llamacpp", 4, {"type": "Q4_0"}, EXECUTORCH),
+    Row("llama.cpp Q8_0", "llamacpp", 8, {"type": "Q8_0"}, "smolship executorch int8"),
+    Row("genai builder int4", "genai", 4, {}, ONNX),
+    Row("genai builder int4, int8 head", "genai", 4, {"extra": EQUAL_BITS}, ONNX),
+    Row("genai builder int4, int8 head, tuned", "genai", 4, {"extra": EQUAL_BITS + TUNED}, ONNX),
+    Row("export_llm 8da4w", "exportllm", 4, {}, EXECUTORCH),
+    Row("mobius Q4_0", "mobius", 4, {}, ONNX, source="llama.cpp Q4_0"),
+    Row("transformers ONNX int4", "transformers_onnx", 4, {}, ONNX),
+]  # fmt: skip
+
+
+def choose(only: list[str], bits: set[int]) -> list[Row]:
+    """The rows whose name has one of `only` in it (all, where that is empty), and the rows that those need."""
+    for part in only:
+        if not any(part.lower() in row.name.lower() for row in ROWS):
+            raise unknown("row", part, [row.name for row in ROWS])
+    wanted = {row.name for row in ROWS
+              if row.bits in bits and (not only or any(part.lower() in row.name.lower() for part in only))}  # fmt: skip
+    return [row for row in ROWS if row.name in wanted]

@@ -1,0 +1,65 @@
+"""Checkpoints of random weights in the shape of a known model: for speed, which does not depend on what weights say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from smolship.export.config import Fields
+from smolship.export.families import llama, theirs
+from smolship.export.tensorfile import TensorWriter
+from smolship.runtime.errors import unknown
+from smolship.runtime.files import new_folder
+
+# As Llama, with rotary embedding in every layer: SmolLM3 leaves it out of every fourth, which some peers cannot.
+SHAPES = {
+    "smollm3-3b": {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 2048, "intermediate_size": 11_008,
+        "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 128_256,
+        "max_position_embeddings": 65_536, "rms_norm_eps": 1e-6, "rope_theta": 5_000_000.0, "hidden_act": "silu",
+        "tie_word_embeddings": True, "bos_token_id": 128_000, "eos_token_id": 128_012, "torch_dtype": "float16",
+        "initializer_range": 0.02,
+    },
+}  # fmt: skip
+CHUNK = 1 << 22  # numbers made at once
+
+
+def make_shape(name: str, layers: int | None, cache: Path) -> Path:
+    """The folder of that checkpoint, with so many layers; made where it is not there yet."""
+    if name not in SHAPES:
+        raise unknown("shape", name, SHAPES)
+    raw = SHAPES[name] | ({"num_hidden_layers": layers} if layers else {})
+    target = cache / f"{name}-{raw['num_hidden_layers']}-layers"
+    if not target.exists():
+        with new_folder(target) as folder:
+            _write(raw, folder)
+    return target
+
+
+def _write(raw: dict[str, object], folder: Path) -> None:
+    config = llama.translate(Fields(raw, folder))
+    half, random = np.dtype("float16"), np.random.default_rng(0)
+    shapes = {theirs(llama.NAMES, name): (half, shape) for name, shape in config.shapes().items()}
+    with TensorWriter(folder / "model.safetensors", shapes) as writer:
+        for name, (_, shape) in shapes.items():
+            size = int(np.prod(shape))
+            for start in range(0, size, CHUNK):
+                count = min(CHUNK, size - start)
+                piece = np.ones(count) if len(shape) == 1 else random.standard_normal(count, np.float32) * 0.02
+                writer.append(name, piece.astype(half))
+    (folder / "config.json").write_text(json.dumps(raw))
+    _tokenizer(folder)
+
+
+def _tokenizer(folder: Path) -> None:
+    """Bytes and nothing else: text is never put in, but every exporter wants a tokenizer."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}\n')
