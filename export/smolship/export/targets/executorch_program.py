@@ -78,10 +78,15 @@ class Program:
         self.inputs.append(self._tensor(sizes, dtype, 0, dynamic))
         return self.inputs[-1]
 
-    def constant(self, sizes: tuple[int, ...], dtype: ScalarType, data: Bytes) -> int:
+    def constant(self, sizes: tuple[int, ...], dtype: ScalarType, data: Bytes, name: str | None = None) -> int:
+        """A constant tensor. What is a weight has a name, by which it can be found in the file."""
         assert len(data) == math.prod(sizes) * BYTES[dtype]
         self.constants.append(data)
-        return self._tensor(sizes, dtype, len(self.constants) - 1, dynamic=False)
+        index = self._tensor(sizes, dtype, len(self.constants) - 1, dynamic=False)
+        if name is not None:
+            tensor: Any = self.values[index].val
+            tensor.extra_tensor_info = et.ExtraTensorInfo(fully_qualified_name=name)
+        return index
 
     def tensor(self, sizes: tuple[int, ...], dynamic: bool = True) -> int:
         """A float tensor in the arena, written by the next instruction."""
@@ -136,10 +141,10 @@ class Program:
             graph.output(value)
         self.run_delegate(self.add_delegate(graph.to_bytes()), graph.args)
 
-    def floats(self, array: np.ndarray) -> Value:
+    def floats(self, array: np.ndarray, name: str | None = None) -> Value:
         """A float constant."""
         array = np.ascontiguousarray(array, np.float32)
-        return Value(array.shape, self.constant(array.shape, ScalarType.FLOAT, array.tobytes()))
+        return Value(array.shape, self.constant(array.shape, ScalarType.FLOAT, array.tobytes(), name))
 
     def rows(self, table: np.ndarray, start: int, end: int, most: int) -> Value:
         """Rows start…end, at most `most`, of a constant table."""

@@ -108,11 +108,11 @@ class Lowering:
         shape = self.weights.entries[name].shape
         out = p.tensor((1, self.chunk, dim))
         if scales is None:
-            values = p.constant(shape, ScalarType.FLOAT, table)
+            values = p.constant(shape, ScalarType.FLOAT, table, name)
             p.call("aten::embedding.out", values, self.ids, p.scalar(-1), p.scalar(False), p.scalar(False), out)
         else:
-            codes = p.constant(shape, ScalarType.CHAR, table)
-            steps = p.constant((shape[0], len(scales) // (4 * shape[0])), ScalarType.FLOAT, scales)
+            codes = p.constant(shape, ScalarType.CHAR, table, f"{name}.codes")
+            steps = p.constant((shape[0], len(scales) // (4 * shape[0])), ScalarType.FLOAT, scales, f"{name}.scales")
             p.call("quantized_decomposed::embedding_byte.out", codes, steps, p.scalar(None), p.scalar(-128),
                    p.scalar(127), self.ids, out)  # fmt: skip
         return Value((1, self.chunk, dim), out)
@@ -131,7 +131,7 @@ class Lowering:
         # The mean of squares, plus eps, as a fully connected node: weights 1 / n and bias eps.
         weights, bias = self.data.constant(np.full(width, 1 / width)), self.data.constant(np.array([eps]))
         mean = g.linear(g.square(x), Matrix((1, width), 32, width, weights, bias=bias))
-        return g.multiply(g.multiply(x, g.rsqrt(mean)), self.program.floats(self.weights.values(name)))
+        return g.multiply(g.multiply(x, g.rsqrt(mean)), self.program.floats(self.weights.values(name), name))
 
     def add_rms_norm(self, x: Value, residual: Value, name: str, eps: float) -> tuple[Value, Value]:
         total = self.graph.add(x, residual)

@@ -1,0 +1,151 @@
+"""The weights in a GGUF file. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+
+Tensors are F32, F16, or blocks of 32 inputs with an fp16 scale before them: Q8_0 (32 bytes, int8 codes) and Q4_0
+(16 bytes, code + 8: the first half of the inputs in the low nibbles, the second in the high ones). A scale of ours for
+more inputs is repeated.
+
+llama.cpp rotates neighbours (0, 1), (2, 3), … where we rotate halves (0, d/2), (1, d/2 + 1), …: of each q and k head,
+row s * d/2 + p of ours, s in 0, 1, is its row 2 p + s.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smolship.runtime.files import regular_file
+from smolship.runtime.weights.stored import Rows, Shapes, Stored, cut, mapped, reading
+
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+STRING, ARRAY = 8, 9
+F32, F16, Q4_0, Q8_0 = 0, 1, 2, 8
+BLOCK = 32
+ROW_BYTES = {F32: (1, 4), F16: (1, 2), Q4_0: (BLOCK, 18), Q8_0: (BLOCK, 34)}  # type -> numbers of a block, its bytes
+TABLES = {"token_embd": "embed", "output": "head", "output_norm": "norm"}
+LAYER = {"attn_norm": "attn_norm", "ffn_norm": "mlp_norm", "attn_q": "q", "attn_k": "k", "attn_v": "v",
+         "attn_output": "o", "ffn_gate": "gate", "ffn_up": "up", "ffn_down": "down"}  # fmt: skip
+NO_WEIGHTS = {"rope_freqs.weight"}  # what the frequencies of the rotary embedding are divided by
+
+
+def read(folder: Path, file: str, shapes: Shapes) -> Iterator[Stored]:
+    """Every tensor of the file."""
+    path = folder / file
+    regular_file(path, "GGUF file")
+    with reading(path):
+        data = mapped(path)
+        header = Header(data)
+        for name, (kind, shape, offset) in header.tensors.items():
+            if name not in NO_WEIGHTS:
+                yield _stored(our_name(name), kind, shape, data, header.data + offset, header.head_dim)
+
+
+def our_name(name: str) -> str:
+    """Ours for llama.cpp's; its own where it is none that we know."""
+    stem, _, end = name.rpartition(".")
+    bias = ".bias" if end == "bias" else ""
+    if stem in TABLES:
+        return TABLES[stem] + bias
+    found = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
+    return f"layers.{found[1]}.{LAYER[found[2]]}{bias}" if found and found[2] in LAYER else name
+
+
+def _stored(name: str, kind: int, shape: tuple[int, ...], data: np.ndarray, offset: int, head: int) -> Stored:
+    if kind not in ROW_BYTES or len(shape) > 2:
+        raise ValueError(f"{name} is of GGML type {kind} and shape {shape}")
+    numbers, size = ROW_BYTES[kind]
+    width = math.prod(shape[1:])
+    if width % numbers:
+        raise ValueError(f"{name} has {width} inputs")
+    raw = cut(data, offset, shape[0] * width // numbers * size).reshape(shape[0], -1)
+    order = _order(shape[0], head) if name.removesuffix(".bias").endswith((".q", ".k")) else None
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        return raw[start:stop] if order is None else raw[order[start:stop]]
+
+    if kind in (F32, F16):
+        dtype = "<f4" if kind == F32 else "<f2"
+        return Stored(
+            name, shape, 16, 0, lambda i, j: (rows(i, j).reshape(-1).view(dtype).reshape(-1, *shape[1:]), None)
+        )
+
+    def codes(start: int, stop: int) -> Rows:
+        blocks = rows(start, stop).reshape(-1, width // BLOCK, size)
+        scales = blocks[..., :2].copy().view("<f2")[..., 0]
+        packed = blocks[..., 2:]
+        if kind == Q8_0:
+            return packed.reshape(-1, width).view(np.int8), scales
+        halves = np.concatenate([packed & 15, packed >> 4], axis=-1)
+        return halves.reshape(-1, width).view(np.int8) - np.int8(8), scales
+
+    return Stored(name, shape, 8 if kind == Q8_0 else 4, BLOCK, codes)
+
+
+def _order(rows: int, head: int) -> np.ndarray:
+    """Where llama.cpp keeps each row of ours, of a q or k matrix."""
+    if not head or rows % head or head % 2:
+        raise ValueError(f"{rows} rows in heads of {head}")
+    return np.arange(rows).reshape(-1, head // 2, 2).swapaxes(1, 2).reshape(-1)
+
+
+class Header:
+    """Numbers of the metadata, and where the tensors lie: name -> (type, shape, offset from `data`)."""
+
+    def __init__(self, data: np.ndarray):
+        self.bytes, self.at = data.data, 0
+        if bytes(self._take(4)) != b"GGUF" or self._number("I") not in (2, 3):
+            raise ValueError("no GGUF file of version 2 or 3")
+        count, pairs = self._number("Q"), self._number("Q")
+        self.metadata: dict[str, Any] = {}
+        for _ in range(pairs):
+            key = self._text()
+            self.metadata[key] = self._value(self._number("I"))
+        self.tensors: dict[str, tuple[int, tuple[int, ...], int]] = {}
+        for _ in range(count):
+            name, rank = self._text(), self._number("I")
+            shape = tuple(self._number("Q") for _ in range(rank))[::-1]
+            self.tensors[name] = self._number("I"), shape, self._number("Q")
+        alignment = self.metadata.get("general.alignment", 32)
+        self.data = -(-self.at // alignment) * alignment
+
+    @property
+    def head_dim(self) -> int:
+        """Rows of a head of q and k."""
+        name = self.metadata["general.architecture"]
+        length = self.metadata.get(f"{name}.attention.key_length")
+        return int(length or self.metadata[f"{name}.embedding_length"] // self.metadata[f"{name}.attention.head_count"])
+
+    def _take(self, size: int) -> memoryview:
+        if size > len(self.bytes) - self.at:
+            raise ValueError(f"a field of {size:,} bytes at {self.at:,} of {len(self.bytes):,}")
+        self.at += size
+        return self.bytes[self.at - size : self.at]
+
+    def _number(self, code: str) -> Any:
+        return struct.unpack(f"<{code}", self._take(struct.calcsize(code)))[0]
+
+    def _text(self) -> str:
+        return str(self._take(self._number("Q")), "utf-8")
+
+    def _value(self, kind: int) -> Any:
+        """A value of the metadata; None for an array."""
+        if kind in SCALARS:
+            return self._number(SCALARS[kind])
+        if kind == STRING:
+            return self._text()
+        if kind != ARRAY:
+            raise ValueError(f"metadata of type {kind}")
+        item, count = self._number("I"), self._number("Q")
+        if item in SCALARS:
+            self._take(count * struct.calcsize(SCALARS[item]))
+        elif item == STRING:
+            for _ in range(count):
+                self._take(self._number("Q"))
+        else:
+            raise ValueError(f"an array of type {item}")
+        return None
