@@ -23,14 +23,18 @@ class Numerics:
     activations  "float32"; "int8-token": asymmetric int8, one scale and zero point a token (XNNPACK's qd8);
                  "int8-block": symmetric int8, one scale for each `block` inputs (MatMulNBits at accuracy level 4,
                  llama.cpp); "float16": not the matrix alone but all that the engine computes, and its cache: every
-                 operator's output is rounded to fp16, sums are float32 (Core ML)
+                 operator's output is rounded to fp16, sums are float32 (Core ML); "float16-inputs": fp16, sums float32
+    scales       what the scale of an int8 block is kept in; codes are rounded for the unrounded scale (llama.cpp)
+    attention    "float16": queries, keys, values and probabilities are rounded to fp16, sums are float32 (llama.cpp)
     dither       a seed: uniform noise of the same step width instead of rounding, to price the rounding against
     constants    what the file holds the rotary tables and the root of the norms' epsilon in, where it is not what is
                  computed in: a package made for fp16, run in float32
     """
 
-    activations: Literal["float32", "int8-token", "int8-block", "float16"] = "float32"
+    activations: Literal["float32", "int8-token", "int8-block", "float16-inputs", "float16"] = "float32"
     block: int = 32
+    scales: Literal["float32", "float16"] = "float32"
+    attention: Literal["float32", "float16"] = "float32"
     dither: int | None = None
     constants: Literal["float32", "float16"] = "float32"
 
@@ -48,14 +52,19 @@ class Numerics:
             blocks = torch.nn.functional.pad(x, (0, -width % self.block)).unflatten(-1, (-1, self.block))
             peak = blocks.abs().amax(-1, keepdim=True)
             codes = self._nearest(torch.where(peak > 0, blocks * (127 / peak), 0))  # in MLAS's order of operations
-            return (codes * (peak / 127)).flatten(-2)[..., :width]
+            scale = peak / 127
+            return (codes * (scale.half().float() if self.scales == "float16" else scale)).flatten(-2)[..., :width]
+        if self.activations == "float16-inputs":
+            return self.half(x, torch.Generator().manual_seed(self.dither or 0)).float()
         return x
 
     def output(self, x: Tensor, noise: torch.Generator) -> Tensor:
         """An operator's output as the engine keeps it: float16 where that is what it computes in, so that plain
         torch's operators between the primitives round too."""
-        if self.activations != "float16":
-            return x
+        return self.half(x, noise) if self.activations == "float16" else x
+
+    def half(self, x: Tensor, noise: torch.Generator) -> Tensor:
+        """x in fp16, or, where rounding is priced, in float32 with that much noise."""
         if self.dither is None:
             return x.half()
         _, exponent = torch.frexp(x.abs().clamp(min=2.0**-14))  # below it fp16's steps stay as they are
@@ -92,6 +101,11 @@ class Reference:
         throughout = self.numerics(config.head)  # an engine in fp16 is so throughout
         self.half = throughout.activations == "float16"
         self.round = partial(throughout.output, noise=torch.Generator().manual_seed(throughout.dither or 0))
+        # What attention sees of a tensor, where that is rounded.
+        self.seen: Callable[[Tensor], Tensor] | None = None
+        if throughout.attention == "float16":
+            seed = torch.Generator().manual_seed(throughout.dither or 0)
+            self.seen = lambda x: throughout.half(x, seed).float()
         self.noise = None if ulp is None else torch.Generator().manual_seed(ulp)
         self.tensors: dict[str, Tensor] = {}
         self.k = [torch.zeros(1, s.length, s.kv_heads, s.head_dim) for s in config.cache(context)]
@@ -163,18 +177,29 @@ class Reference:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
         start, s = int(position), q.shape[1]
+        if self.seen:
+            q, k, v = self.seen(q), self.seen(k), self.seen(v)
         self.k[layer][:, start : start + s] = k
         self.v[layer][:, start : start + s] = v
         mask = torch.ones(s, start + s, dtype=torch.bool).tril(start)  # token i sees all up to start + i
-        mixed = torch.nn.functional.scaled_dot_product_attention(
-            q.float().transpose(1, 2),  # [1, H, S, K]
-            self.k[layer][:, : start + s].transpose(1, 2),
-            self.v[layer][:, : start + s].transpose(1, 2),
-            attn_mask=mask,
-            scale=self.config.attention_scale,
-            enable_gqa=True,
-        )
+        q = q.float().transpose(1, 2)  # [1, H, S, K]
+        k, v = (t[layer][:, : start + s].transpose(1, 2) for t in (self.k, self.v))  # [1, G, T, K]
+        if self.seen:
+            mixed = self._mix(q, k, v, mask)
+        else:
+            scale = self.config.attention_scale
+            mixed = torch.nn.functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, scale=scale, enable_gqa=True
+            )
         return self._out(mixed.transpose(1, 2).flatten(2))  # [1, S, H * K]
+
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """Attention step by step, where the probabilities are rounded before they meet the values."""
+        assert self.seen
+        grouped = q.unflatten(1, (self.config.kv_heads, -1))  # [1, G, H / G, S, K]
+        scores = self._out(grouped @ k[:, :, None].mT) * self.config.attention_scale
+        weights = self._out(torch.softmax(scores.masked_fill(~mask, -torch.inf), -1))
+        return (self.seen(weights) @ v[:, :, None]).flatten(1, 2)  # [1, H, S, K]
 
 
 def run(config: DecoderConfig, ops: Reference, ids: Sequence[int], position: int = 0) -> np.ndarray:

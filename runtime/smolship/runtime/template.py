@@ -81,14 +81,8 @@ class ChatTemplate:
 
 def find_template(read: Callable[[str], bytes | None], date: str | None = None) -> ChatTemplate | None:
     """The chat template among a model's files, None where it has none. `read` gives a file's content by its name."""
-    raw = read("tokenizer_config.json")
-    config = parse_json(raw, "tokenizer_config.json", "the tokenizer's files") if raw else {}
-    file, source = read("chat_template.jinja"), config.get("chat_template")
-    if file is not None:
-        source = file.decode("utf-8", "replace")
-    elif isinstance(source, list):  # several, by name
-        source = next((t.get("template") for t in source if isinstance(t, dict) and t.get("name") == "default"), None)
-    if not isinstance(source, str):
+    source, config = template_source(read), _tokenizer_config(read)
+    if source is None:
         return None
     special = {}
     for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
@@ -97,6 +91,21 @@ def find_template(read: Callable[[str], bytes | None], date: str | None = None) 
         if isinstance(value, str):
             special[key] = value
     return ChatTemplate(source, special, date)
+
+
+def template_source(read: Callable[[str], bytes | None]) -> str | None:
+    """The template itself, as `find_template` finds it."""
+    file, source = read("chat_template.jinja"), _tokenizer_config(read).get("chat_template")
+    if file is not None:
+        return file.decode("utf-8", "replace")
+    if isinstance(source, list):  # several, by name
+        source = next((t.get("template") for t in source if isinstance(t, dict) and t.get("name") == "default"), None)
+    return source if isinstance(source, str) else None
+
+
+def _tokenizer_config(read: Callable[[str], bytes | None]) -> dict[str, Any]:
+    raw = read("tokenizer_config.json")
+    return parse_json(raw, "tokenizer_config.json", "the tokenizer's files") if raw else {}
 
 
 class _Worker:

@@ -16,6 +16,7 @@ from smolship.runtime.errors import unknown
 TARGETS = {  # target name -> module; the bare format names its default
     "coreml": "smolship.export.targets.coreml",
     "executorch": "smolship.export.targets.executorch",
+    "gguf": "smolship.export.targets.gguf",
     "onnx": "smolship.export.targets.onnx",
 }
 

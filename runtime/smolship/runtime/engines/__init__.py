@@ -13,6 +13,7 @@ from smolship.runtime.session import Session
 ENGINES = {
     "coreml": "smolship.runtime.engines.coreml",
     "executorch": "smolship.runtime.engines.executorch",
+    "gguf": "smolship.runtime.engines.gguf",
     "onnx": "smolship.runtime.engines.onnx",
 }
 
@@ -20,6 +21,7 @@ ENGINES = {
 PACKAGES = {
     "coreml": ("coremltools",) if sys.platform == "darwin" else ("google.protobuf",),
     "executorch": ("torch", "executorch.extension.pybindings._C"),
+    "gguf": ("llama_cpp",),
     "onnx": ("onnxruntime",),
 }
 

@@ -1,0 +1,200 @@
+"""GGUF for llama.cpp: `model.gguf`, whose blocks are our codes and scales, and a `Modelfile` for Ollama.
+
+Q4_0 and Q8_0 hold a scale for each 32 inputs: a wider group's is repeated. Matrices that are not quantized are F16,
+vectors F32.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from smolship.export.config import DecoderConfig
+from smolship.export.families import theirs
+from smolship.export.gguf_checkpoint import KEYS, NAMES
+from smolship.export.reference import Numerics
+from smolship.export.targets import Job
+from smolship.export.targets.gguf_vocabulary import vocabulary
+from smolship.export.weights import Entry, Weights
+from smolship.runtime.errors import InputError
+from smolship.runtime.files import parse_json
+from smolship.runtime.template import template_source
+
+NAME = ENGINE = "gguf"
+FILE = "model.gguf"
+BLOCK = 32  # inputs that share a scale
+ROPE = "rope_freqs.weight"  # divisors of the frequencies
+NOPE_STEP = 4  # llama.cpp's smollm3: every fourth layer has no rotary embedding
+CHUNK = 1 << 21  # numbers held at once
+
+
+def problems(config: DecoderConfig) -> list[str]:
+    """Why llama.cpp's architecture of that name cannot express such a model."""
+    found = []
+    if config.architecture == "llama" and not all(config.rotary_layers):
+        found.append("layers without rotary embedding, which llama.cpp's llama does not know")
+    if config.architecture == "smollm3":
+        if config.rotary_layers != tuple((i + 1) % NOPE_STEP != 0 for i in range(config.layers)):
+            found.append("no_rope_layers other than every fourth, which is all that llama.cpp's smollm3 knows")
+        if config.rotary.scaling:
+            found.append("a rope scaling, which llama.cpp's smollm3 does not know")
+        if config.attention_bias or config.output_bias or config.mlp_bias:
+            found.append("biases, which llama.cpp's smollm3 does not know")
+    return found
+
+
+def numerics(weights: Weights) -> Callable[[str], Numerics]:
+    """llama.cpp rounds the activations of a quantized matrix to Q8_0: int8, a scale max|x| / 127 for each 32 inputs,
+    kept in fp16. Those of an F16 matrix are rounded to fp16, and so are queries, probabilities and the cache.
+
+    So it computes on x86. On Arm cores with fp16 arithmetic it also sums products of fp16 in fp16.
+    """
+
+    def of(name: str) -> Numerics:
+        if weights.quantized(name):
+            return Numerics("int8-block", BLOCK, scales="float16", attention="float16")
+        return Numerics("float16-inputs", attention="float16")
+
+    return of
+
+
+def lower(job: Job, folder: Path) -> dict[str, Any]:
+    """Write the model, tensor by tensor in pieces, and the Modelfile."""
+    import gguf
+
+    metadata = {**_hyperparameters(job.config, job.weights), **vocabulary(job.files, job.config)}
+    if (template := template_source(job.files.get)) is not None:
+        metadata["tokenizer.chat_template"] = template
+    writer = gguf.GGUFWriter(folder / FILE, job.config.architecture)
+    add: dict[type, Callable[[str, Any], None]] = {
+        str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32,
+        list: writer.add_array,
+    }  # fmt: skip
+    for key, value in metadata.items():
+        add[type(value)](key, value)
+    entries = job.weights.entries
+    for name, entry in entries.items():
+        kind = _kind(name, entry)
+        block, size = gguf.GGML_QUANT_SIZES[kind]
+        count = math.prod(entry.shape) // block * size
+        writer.add_tensor_info(theirs(NAMES, name), entry.shape, np.dtype(np.float32), count, kind)
+    divisors = _divisors(job.config)
+    if divisors is not None:
+        writer.add_tensor_info(ROPE, divisors.shape, divisors.dtype, divisors.nbytes)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    assert writer.fout
+    file = writer.fout[0]
+    done, total = 0, sum(math.prod(entry.shape) for entry in entries.values())
+    for name in entries:
+        _align(file)
+        for rows, piece in _pieces(job, name):
+            file.write(np.ascontiguousarray(piece).data)
+            done += rows * math.prod(entries[name].shape[1:])
+            job.progress(name, done, total)
+    if divisors is not None:
+        _align(file)
+        file.write(divisors.data)
+    _align(file)
+    writer.close()
+    (folder / "Modelfile").write_text(modelfile(job, metadata))
+    return {"file": FILE, "context": job.context}
+
+
+def _align(file: IO[bytes]) -> None:
+    file.write(bytes(-file.tell() % 32))
+
+
+def _hyperparameters(config: DecoderConfig, weights: Weights) -> dict[str, Any]:
+    import gguf
+
+    bits = [weights.entries[name].bits for name in config.linears() if name != "head"]
+    kinds = gguf.LlamaFileType
+    most = {4: kinds.MOSTLY_Q4_0, 8: kinds.MOSTLY_Q8_0, 16: kinds.MOSTLY_F16}[max(set(bits), key=bits.count)]
+    of = {
+        "num_hidden_layers": config.layers, "hidden_size": config.hidden, "intermediate_size": config.intermediate,
+        "num_attention_heads": config.heads, "num_key_value_heads": config.kv_heads, "head_dim": config.head_dim,
+        "max_position_embeddings": config.positions, "rms_norm_eps": config.norm_eps, "rope_theta": config.rotary.theta,
+    }  # fmt: skip
+    keys = {KEYS[name]: value for name, value in of.items()}
+    keys |= {"attention.value_length": config.head_dim, "rope.dimension_count": config.rotary.dim,
+             "vocab_size": config.vocab}  # fmt: skip
+    general = {"general.type": "model", "general.file_type": int(most),
+               "general.quantization_version": gguf.GGML_QUANT_VERSION}  # fmt: skip
+    return general | {f"{config.architecture}.{key}": value for key, value in keys.items()}
+
+
+def _divisors(config: DecoderConfig) -> np.ndarray | None:
+    """Llama 3's rope scaling as llama.cpp holds it: what each frequency is divided by, float32 [head_dim / 2]."""
+    if config.rotary.scaling is None:
+        return None
+    plain = type(config.rotary)(config.rotary.theta, config.rotary.dim).frequencies()
+    return (plain / config.rotary.frequencies()).astype("<f4")
+
+
+def _kind(name: str, entry: Entry) -> Any:
+    """The GGML type that holds a tensor as it is."""
+    from gguf import GGMLQuantizationType as Kind
+
+    if entry.bits < 16 and entry.group % BLOCK:
+        raise InputError("GGUF holds a scale for each 32 inputs", got=f"{entry.shape[1]} inputs of {name}",
+                         expected="a multiple of 32", todo="export with --quant none, or leave the gguf target out")  # fmt: skip
+    return Kind.F32 if len(entry.shape) == 1 else {16: Kind.F16, 8: Kind.Q8_0, 4: Kind.Q4_0}[entry.bits]
+
+
+def _pieces(job: Job, name: str) -> Iterator[tuple[int, np.ndarray]]:
+    """(rows, their bytes in the file), rows in llama.cpp's order.
+
+    llama.cpp rotates neighbours (0, 1), (2, 3), … where transformers rotates halves (0, d/2), (1, d/2 + 1), …: row
+    s * d/2 + p of each q and k head, s in 0, 1, is stored at 2 p + s. In layers without rotary embedding too, as its
+    converter does; the scores stay as they are.
+    """
+    shape = job.weights.entries[name].shape
+    rotated = name.removesuffix(".bias").endswith((".q", ".k"))
+    unit = job.config.head_dim if rotated else 1
+    step = max(CHUNK // math.prod(shape[1:]) // unit, 1) * unit
+    for start in range(0, shape[0], step):
+        piece = _stored(job.weights, name, start, min(start + step, shape[0]))
+        if rotated:
+            heads = piece.reshape(-1, 2, unit // 2, *piece.shape[1:])
+            piece = heads.swapaxes(1, 2).reshape(piece.shape)
+        yield len(piece), piece
+
+
+def _stored(weights: Weights, name: str, start: int, stop: int) -> np.ndarray:
+    """Rows as the file holds them: float32 [rows], fp16 [rows, K], or the bytes of their blocks, uint8 [rows, …]."""
+    entry = weights.entries[name]
+    if entry.bits == 16:
+        return weights.values(name, start, stop).astype("<f4" if len(entry.shape) == 1 else "<f2")
+    q = weights.tensor(name, start, stop)
+    codes = q.codes.reshape(len(q.codes), -1, BLOCK)  # [rows, blocks, 32]
+    scales = np.repeat(q.scales.astype("<f2"), entry.group // BLOCK, axis=1)[..., None].view(np.uint8)
+    packed = pack_q4_0(codes) if entry.bits == 4 else codes.view(np.uint8)
+    return np.concatenate([scales, packed], axis=2).reshape(len(codes), -1)
+
+
+def pack_q4_0(codes: np.ndarray) -> np.ndarray:
+    """int8 [..., 32] in -8…7 -> uint8 [..., 16]: code + 8, the first half in the low nibbles."""
+    biased = (codes + np.int8(8)).view(np.uint8)
+    return biased[..., :16] | biased[..., 16:] << 4
+
+
+def modelfile(job: Job, metadata: dict[str, Any]) -> str:
+    """Ollama's description of the model: what ends a turn, the context, and the sampling that its makers recommend.
+
+    No TEMPLATE: Ollama's are programs in another language. It recognizes those that it knows by the one in the file.
+    """
+    tokens = metadata["tokenizer.ggml.tokens"]
+    lines = [f"FROM ./{FILE}", f"PARAMETER num_ctx {job.context}"]
+    lines += [f"PARAMETER stop {json.dumps(tokens[i], ensure_ascii=False)}" for i in job.config.eos]
+    raw = parse_json(job.files.get("generation_config.json", b"{}"), "generation_config.json", "the checkpoint")
+    if raw.get("do_sample"):
+        lines += [f"PARAMETER {key} {raw[key]}" for key in ("temperature", "top_p", "top_k")
+                  if type(raw.get(key)) in (int, float)]  # fmt: skip
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,182 @@
+"""tokenizer.json -> the tokenizer of a GGUF file, or a refusal.
+
+llama.cpp knows a split by its name and does the rest in ways of its own. So each step of tokenizer.json must be one that
+it does too; what is not understood is refused, because the ids would differ without a word.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from smolship.export.config import DecoderConfig
+from smolship.export.gguf_tokenizer import BYTES, LLAMA3, SPLITS, WHOLE_WORDS_FIRST
+from smolship.runtime.errors import InputError, show
+from smolship.runtime.files import parse_json
+from smolship.runtime.tokenizer import Tokenizer
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # llama.cpp's token types
+SPACE = "▁"
+
+
+def _split(regex: str) -> list[dict[str, Any]]:
+    pattern = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+    return [pattern, BYTES | {"use_regex": False}]
+
+
+# What SmolLM3 uses is Llama 3's split by its regex, but for words that are tokens: they are merged up to all the same.
+NAMES = SPLITS | {"smaug-bpe": _split(LLAMA3), "qwen2": _split(LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}"))}
+
+SENTENCEPIECE = [
+    {"type": "Prepend", "prepend": SPACE},
+    {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
+]
+
+
+def vocabulary(files: dict[str, bytes], config: DecoderConfig) -> dict[str, Any]:
+    """GGUF's metadata of the tokenizer, by key. Raises InputError where llama.cpp would not give the same ids."""
+    tokenizer = Tokenizer(files["tokenizer.json"])  # which also checks the file
+    raw = json.loads(files["tokenizer.json"])
+    model = raw["model"]
+    if model.get("type", "BPE") != "BPE":
+        raise _refuse("model", model["type"], "BPE")
+    tokens, types = _tokens(raw, config)
+    around = _around(raw.get("post_processor"))
+    found: dict[str, Any] = {"tokens": tokens, "token_type": types, "add_bos_token": around[0] is not None,
+                             "add_eos_token": around[1] is not None}  # fmt: skip
+    if model.get("byte_fallback"):
+        found |= {"model": "llama", "pre": "default", "scores": _scores(raw, tokens), "add_space_prefix": True}
+    else:
+        found |= {"model": "gpt2", "pre": _split_name(raw), "merges": [" ".join(pair) for pair in _merges(model)]}
+    found |= _special_ids(files, config, tokenizer, *around)
+    return {f"tokenizer.ggml.{key}": value for key, value in found.items()}
+
+
+def _refuse(part: str, got: object, expected: str) -> InputError:
+    return InputError(f"llama.cpp does not tokenize so: {part} of tokenizer.json", got=show(got), expected=expected,
+                      todo="leave the gguf target out")  # fmt: skip
+
+
+def _tokens(raw: dict[str, Any], config: DecoderConfig) -> tuple[list[str], list[int]]:
+    """Text and type of each id; rows of the embedding beyond the tokenizer's last id are unused tokens."""
+    texts: dict[int, tuple[str, int]] = {}
+    unknown, fallback = raw["model"].get("unk_token"), raw["model"].get("byte_fallback")
+    for text, i in raw["model"]["vocab"].items():
+        byte = fallback and len(text) == 6 and text.startswith("<0x")
+        texts[i] = (text, BYTE if byte else UNKNOWN if text == unknown else NORMAL)
+    for token in raw.get("added_tokens", []):
+        if (
+            token["lstrip"]
+            or token["rstrip"]
+            or token["single_word"]
+            or (raw.get("normalizer") and token["normalized"])
+        ):
+            raise _refuse("an added token", token, "no lstrip, rstrip, single_word, and none that is normalized")
+        texts[token["id"]] = (token["content"], CONTROL if token["special"] else USER_DEFINED)
+    if max(texts) >= config.vocab:
+        raise InputError("the tokenizer has more tokens than the model", got=f"id {max(texts):,}",
+                         expected=f"ids below {config.vocab:,}")  # fmt: skip
+    filled = [texts.get(i, (f"[PAD{i}]", UNUSED)) for i in range(config.vocab)]
+    if len({text for text, _ in filled}) != len(filled):
+        raise _refuse("vocab", "two ids of the same text", "different tokens")
+    return [text for text, _ in filled], [kind for _, kind in filled]
+
+
+def _merges(model: dict[str, Any]) -> list[list[str]]:
+    return [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+
+
+def _split_name(raw: dict[str, Any]) -> str:
+    """The name by which llama.cpp knows this pre-tokenizer."""
+    if raw.get("normalizer"):
+        raise _refuse("normalizer", raw["normalizer"], "none")
+    for part in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"):
+        if raw["model"].get(part):
+            raise _refuse(part, raw["model"][part], "none")
+    steps, whole = _steps(raw.get("pre_tokenizer")), bool(raw["model"].get("ignore_merges"))
+    for name, known in NAMES.items():
+        if steps == [_plain(step) for step in known] and whole == (name in WHOLE_WORDS_FIRST):
+            return name
+    raise _refuse("pre_tokenizer", f"{json.dumps(steps)}, ignore_merges {whole}", "that of " + ", ".join(sorted(NAMES)))
+
+
+def _steps(pre: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if pre is None:
+        return []
+    return [s for p in pre["pretokenizers"] for s in _steps(p)] if pre["type"] == "Sequence" else [_plain(pre)]
+
+
+def _plain(step: dict[str, Any]) -> dict[str, Any]:
+    """A step with its defaults filled in, without what concerns offsets only."""
+    defaults = {"use_regex": True} if step["type"] == "ByteLevel" else {}
+    return {key: value for key, value in (defaults | step).items() if key != "trim_offsets"}
+
+
+def _scores(raw: dict[str, Any], tokens: list[str]) -> list[float]:
+    """SentencePiece's scores from the order of the merges.
+
+    llama.cpp joins whichever neighbours make the token of the highest score; the merges say the same only where all
+    splits of a token that the vocabulary allows are listed, those of one token together.
+    """
+    normalizer = raw.get("normalizer") or {}
+    if normalizer.get("normalizers") != SENTENCEPIECE or raw.get("pre_tokenizer"):
+        raise _refuse("normalizer and pre_tokenizer", [normalizer, raw.get("pre_tokenizer")],
+                      f"{SPACE} put in front and for spaces, and no pre-tokenizer")  # fmt: skip
+    rank: dict[str, int] = {}
+    last, merges = "", {tuple(pair) for pair in _merges(raw["model"])}
+    for i, (left, right) in enumerate(_merges(raw["model"])):
+        if left + right != last and left + right in rank:
+            raise _refuse("merges", f"those of {left + right!r} lie apart", "those of one token together")
+        last = left + right
+        rank.setdefault(last, i)
+    vocab = raw["model"]["vocab"]
+    for token in rank:
+        halves = ((token[:k], token[k:]) for k in range(1, len(token)))
+        if lost := [h for h in halves if h[0] in vocab and h[1] in vocab and h not in merges]:
+            raise _refuse("merges", f"no {lost[0]}", "every pair of tokens that makes a token")
+    return [-float(rank.get(token, len(merges))) for token in tokens]
+
+
+def _around(post: dict[str, Any] | None) -> tuple[str | None, str | None]:
+    """The tokens that the tokenizer puts before and after a text."""
+    steps = post["processors"] if post and post["type"] == "Sequence" else [post] if post else []
+    before, after = None, None
+    for step in steps:
+        if step["type"] == "ByteLevel":
+            continue
+        match [next(iter(item.items())) for item in step.get("single", [])]:
+            case [("Sequence", _)]:
+                pass
+            case [("SpecialToken", {"id": before}), ("Sequence", _)]:
+                pass
+            case [("Sequence", _), ("SpecialToken", {"id": after})]:
+                pass
+            case [("SpecialToken", {"id": before}), ("Sequence", _), ("SpecialToken", {"id": after})]:
+                pass
+            case _:
+                raise _refuse("post_processor", step, "at most a token in front and one behind")
+    return before, after
+
+
+def _special_ids(
+    files: dict[str, bytes], config: DecoderConfig, tokenizer: Tokenizer, before: str | None, after: str | None
+) -> dict[str, int]:
+    """Ids of the special tokens. A second token that ends a turn is GGUF's `eot`."""
+    said = parse_json(files.get("tokenizer_config.json", b"{}"), "tokenizer_config.json", "the checkpoint")
+
+    def named(role: str) -> int | None:
+        value = said.get(f"{role}_token")
+        text = value.get("content") if isinstance(value, dict) else value
+        i = tokenizer.token_to_id(text) if isinstance(text, str) else None
+        return i if i is None or i < config.vocab else None
+
+    eos = sorted(config.eos, key=lambda i: i != named("eos")) or [i for i in [named("eos")] if i is not None]
+    if after is not None:
+        eos = sorted({*eos, tokenizer.token_to_id(after)}, key=lambda i: i != tokenizer.token_to_id(after))
+    if not eos:  # llama.cpp would take token 11 for it
+        raise InputError("no token ends a text", got="no eos_token_id in config.json", expected="the id of one")
+    ids = {
+        "bos": tokenizer.token_to_id(before) if before is not None else config.bos if config.bos is not None else named("bos"),
+        "eos": eos[0], "eot": eos[1] if len(eos) > 1 else None, "unknown": named("unk"), "padding": named("pad"),
+    }  # fmt: skip
+    return {f"{role}_token_id": i for role, i in ids.items() if i is not None}

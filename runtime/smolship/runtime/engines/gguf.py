@@ -1,0 +1,163 @@
+"""llama.cpp, through llama-cpp-python's low-level interface: one model, one context, one sequence.
+
+The cache is fp16, as llama.cpp's is by default. Its flash attention is left out: on the CPU it sums in fp16 when it
+decodes and in fp32 when it prefills, so that no one arithmetic describes it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smolship.runtime.errors import InputError, missing_engine
+from smolship.runtime.files import inside, regular_file
+from smolship.runtime.session import Session
+
+MAX_CONTEXT = 1 << 24
+CHUNK = 512  # tokens of one call
+VERSIONS = (2, 3)
+COUNT_LIMIT = 1 << 20  # tensors or keys of one file
+ERROR = 3  # llama.cpp's log level
+KEPT = 20  # lines of the log
+
+
+def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
+    """Open `info["file"]` in `folder` with a cache for `info["context"]` tokens."""
+    path, context = inside(folder, str(info.get("file"))), info.get("context")
+    if type(context) is not int or not 1 <= context <= MAX_CONTEXT:
+        raise InputError("the manifest gives no usable context", got=context, expected=f"1 to {MAX_CONTEXT:,} tokens")
+    llama = _library()
+    model = _open_model(llama, path)
+    with _log(llama) as said:
+        options = llama.llama_context_default_params()
+        options.n_ctx, options.n_batch, options.n_ubatch = context, CHUNK, CHUNK
+        options.n_outputs_max = 1
+        options.n_threads = options.n_threads_batch = threads
+        options.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        options.offload_kqv = options.op_offload = False
+        options.no_perf = True
+        handle = llama.llama_init_from_model(model, options)
+        if not handle:
+            llama.llama_model_free(model)
+            raise InputError("llama.cpp cannot make a cache for the model", got=f"{context:,} tokens: {' '.join(said)}",
+                             todo="export with a smaller --context")  # fmt: skip
+    return GgufSession(llama, model, handle, context)
+
+
+class GgufSession(Session):
+    """One sequence. Where it goes on is kept by llama.cpp, whose cache is cut when the session is rewound."""
+
+    chunk = CHUNK
+
+    def __init__(self, llama: Any, model: Any, context: Any, capacity: int):
+        super().__init__(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)), capacity)
+        self.llama, self.model, self.context = llama, model, context
+        self.memory = llama.llama_get_memory(context)
+
+    def _run(self, ids: np.ndarray, position: int) -> np.ndarray:
+        tokens = ids.astype(np.int32)
+        batch = self.llama.llama_batch_get_one(tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)), len(tokens))
+        with _log(self.llama) as said:
+            status = self.llama.llama_decode(self.context, batch)
+        if status:
+            self.llama.llama_memory_seq_rm(self.memory, 0, position, -1)
+            raise InputError("llama.cpp cannot run the model", got=f"status {status}: {' '.join(said)}",
+                             todo="export it again")  # fmt: skip
+        logits: np.ndarray = np.ctypeslib.as_array(self.llama.llama_get_logits_ith(self.context, -1), (self.vocab,))
+        return logits
+
+    def rewind(self, to: int) -> None:
+        super().rewind(to)
+        if not self.llama.llama_memory_seq_rm(self.memory, 0, to, -1):
+            raise InputError("llama.cpp cannot rewind this model", got=f"position {to:,}",
+                             expected="a model whose cache can be cut anywhere")  # fmt: skip
+
+    def close(self) -> None:
+        if self.context:
+            self.llama.llama_free(self.context)
+            self.llama.llama_model_free(self.model)
+        self.context = self.model = self.memory = None
+
+
+class GgufTokenizer:
+    """The tokenizer that llama.cpp makes of a GGUF file; its weights are not read."""
+
+    def __init__(self, path: Path):
+        self.llama = _library()
+        self.model = _open_model(self.llama, path, vocab_only=True)
+        self.vocab = self.llama.llama_model_get_vocab(self.model)
+
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """Token ids; `special` adds what the model wants around a text. Special tokens in the text are always found."""
+        raw = text.encode()
+        out = (ctypes.c_int32 * (len(raw) + 8))()
+        with _log(self.llama):  # it warns of a second BOS
+            count = self.llama.llama_tokenize(self.vocab, raw, len(raw), out, len(out), special, True)
+        return out[:count]
+
+    def close(self) -> None:
+        if self.model:
+            self.llama.llama_model_free(self.model)
+        self.model = self.vocab = None
+
+
+def _library() -> Any:
+    try:
+        import llama_cpp
+    except ImportError as error:
+        raise missing_engine("llama_cpp", "gguf", error) from None
+    llama_cpp.llama_backend_init()
+    return llama_cpp
+
+
+def _open_model(llama: Any, path: Path, vocab_only: bool = False) -> Any:
+    _check_head(path, regular_file(path, "GGUF file"))
+    options = llama.llama_model_default_params()
+    options.n_gpu_layers, options.vocab_only = 0, vocab_only
+    with _log(llama) as said:
+        model = llama.llama_model_load_from_file(str(path).encode(), options)
+    if not model:
+        raise _bad(path, " ".join(said))
+    return model
+
+
+def _bad(path: Path, why: str) -> InputError:
+    return InputError("not a model that llama.cpp can open", got=f"{why or 'no reason given'} in {path}",
+                      expected="a model.gguf as smolship writes it", todo="export it again")  # fmt: skip
+
+
+def _check_head(path: Path, size: int) -> None:
+    """Magic number, version and counts, before native code sees the file."""
+    with path.open("rb") as file:
+        head = file.read(24)
+    if len(head) < 24 or head[:4] != b"GGUF":
+        raise _bad(path, "it does not begin as a GGUF file does")
+    version = int.from_bytes(head[4:8], "little")
+    tensors, keys = (int.from_bytes(head[i : i + 8], "little") for i in (8, 16))
+    if version not in VERSIONS or max(tensors, keys) > COUNT_LIMIT or 24 * tensors + 12 * keys > size:
+        raise _bad(path, f"it has version {version} and claims {tensors:,} tensors and {keys:,} keys")
+
+
+@contextmanager
+def _log(llama: Any) -> Iterator[list[str]]:
+    """Catches what llama.cpp would print; its errors, line by line, are what the block gets."""
+    said: list[str] = []
+
+    def keep(level: int, text: bytes, data: Any) -> None:
+        if level == ERROR and len(said) < KEPT:
+            said.append(text.decode(errors="replace").strip())
+
+    callback = llama.llama_log_callback(keep)
+    llama.llama_log_set(callback, None)
+    try:
+        yield said
+    finally:
+        llama.llama_log_set(_SILENT.setdefault("log", llama.llama_log_callback(lambda level, text, data: None)), None)
+
+
+_SILENT: dict[str, Any] = {}  # the callback that stays must outlive the process' last call
