@@ -13,6 +13,8 @@ import numpy as np
 
 from smolship.export.config import DecoderConfig, Fields
 from smolship.export.families import family_of, theirs
+from smolship.export.gguffile import GgufSlot
+from smolship.export.quantize import QuantTensor
 from smolship.export.tensorfile import Slot, read_header
 from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.files import parse_json, read_bytes, read_json
@@ -58,6 +60,17 @@ class Checkpoint:
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start…stop of a tensor as float32."""
         return self.slots[name].read(start, stop).astype(np.float32, copy=False)
+
+    def grid(self, name: str) -> tuple[int, int] | None:
+        """(bits, group) of a matrix that is quantized already, on a grid that we hold."""
+        slot = self.slots[name]
+        return slot.grid if isinstance(slot, GgufSlot) else None
+
+    def lift(self, name: str, start: int = 0, stop: int | None = None) -> QuantTensor:
+        """Rows of a matrix that has a `grid`, as they are quantized."""
+        slot = self.slots[name]
+        assert isinstance(slot, GgufSlot)
+        return slot.lift(start, stop)
 
 
 def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:

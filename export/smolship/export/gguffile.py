@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from smolship.export.quantize import QuantTensor
 from smolship.runtime.errors import InputError
 from smolship.runtime.files import open_file, regular_file
 
@@ -21,6 +23,8 @@ HEADER_LIMIT = 128 << 20  # bytes; vocabularies of 256,000 tokens with their mer
 ARRAY_LIMIT = 1 << 24  # entries
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+Q4_0, Q8_0 = 2, 8
+GRIDS = {Q4_0: (4, 32), Q8_0: (8, 32)}  # GGML types whose blocks are ours: bits, and weights that share an fp16 scale
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,41 @@ class GgufSlot:
     offset: int
     heads: int = 0
 
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """(bits, group) where the file holds codes and scales that can be taken as they are (`lift`)."""
+        return GRIDS.get(self.kind) if len(self.shape) == 2 else None
+
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows start…stop (values of a vector) as float32.
+        """Rows start…stop (values of a vector) as float32."""
+        from gguf import GGMLQuantizationType
+        from gguf.quants import dequantize
+
+        rows = self._rows(start, stop)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused where it is quantized
+            values = dequantize(rows, GGMLQuantizationType(self.kind))
+        return values.reshape(len(rows), *self.shape[1:])
+
+    def lift(self, start: int = 0, stop: int | None = None) -> QuantTensor:
+        """Rows of a matrix in their own codes and scales; Q4_0 and Q8_0 only. Scales may be negative, zero or below
+        fp16's normal numbers.
+
+        A block is an fp16 scale, then its codes: Q8_0's as int8; Q4_0's plus 8 in nibbles, the first half of the block
+        in the low ones.
+        """
+        bits, group = GRIDS[self.kind]
+        rows = self._rows(start, stop)
+        blocks = rows.reshape(len(rows), self.shape[1] // group, -1)
+        scales = np.ascontiguousarray(blocks[..., :2]).view("<f2")[..., 0].astype(np.float32)
+        if not np.isfinite(scales).all():
+            raise InputError("weights are not finite", got=f"a block's scale in {self.path}", expected="finite numbers")
+        codes = blocks[..., 2:]
+        if bits == 4:
+            codes = np.concatenate([codes & 15, codes >> 4], axis=-1) - np.uint8(8)
+        return QuantTensor(codes.view(np.int8).reshape(len(rows), -1), scales, bits, group, "lifted")
+
+    def _rows(self, start: int, stop: int | None) -> np.ndarray:
+        """Rows as they are stored, uint8 [rows, bytes], in transformers' order.
 
         llama.cpp rotates neighbours (0, 1), (2, 3), … where transformers rotates halves (0, d/2), (1, d/2 + 1), …, so
         its converter stores row s * d/2 + p of each q and k head, s in 0, 1, at 2 p + s. That is undone here.
@@ -50,28 +87,31 @@ class GgufSlot:
             return self._stored(start, stop)
         head = rows // self.heads
         first, last = start // head, -(-stop // head)
-        pairs = self._stored(first * head, last * head).reshape(last - first, head // 2, 2, -1)
-        return pairs.swapaxes(1, 2).reshape(-1, *self.shape[1:])[start - first * head : stop - first * head]
+        stored = self._stored(first * head, last * head)
+        pairs = stored.reshape(last - first, head // 2, 2, -1).swapaxes(1, 2)
+        return pairs.reshape(stored.shape)[start - first * head : stop - first * head]
 
     def _stored(self, start: int, stop: int) -> np.ndarray:
-        from gguf import GGMLQuantizationType
-        from gguf.quants import dequantize
-
-        vector = len(self.shape) == 1
-        size = row_bytes(self.kind, 1 if vector else self.shape[-1])
-        size *= math.prod(self.shape[1:-1])
+        size = row_bytes(self.kind, self.shape)
         with open_file(self.path, "GGUF file") as file:
             file.seek(self.offset + start * size)
             raw = np.fromfile(file, np.uint8, (stop - start) * size)
         if raw.size != (stop - start) * size:
             raise InputError("a file ends too early", got=self.path, expected=f"a tensor of shape {list(self.shape)}")
-        values = dequantize(raw.reshape(stop - start, size), GGMLQuantizationType(self.kind))
-        return values.reshape(stop - start, *self.shape[1:])
+        return raw.reshape(stop - start, size)
 
 
-def row_bytes(kind: int, width: int) -> int:
-    """Bytes of a row of `width` numbers of a GGML type; 0 where gguf-py cannot dequantize it or no whole number of
-    its blocks makes the row."""
+def row_bytes(kind: int, shape: tuple[int, ...]) -> int:
+    """Bytes of a row of a tensor, or of a value of a vector; 0 where gguf-py cannot dequantize its GGML type or no
+    whole number of blocks makes it."""
+    block, size = _block(kind)
+    width = shape[-1] if len(shape) > 1 else 1
+    return 0 if width % block else math.prod(shape[1:-1]) * (width // block) * size
+
+
+@cache
+def _block(kind: int) -> tuple[int, int]:
+    """(numbers, bytes) of one block of a GGML type, as gguf-py knows it; (1, 0) where it cannot dequantize it."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     from gguf.quants import dequantize
 
@@ -79,8 +119,8 @@ def row_bytes(kind: int, width: int) -> int:
         block, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
         dequantize(np.zeros((1, size), np.uint8), GGMLQuantizationType(kind))
     except (ValueError, KeyError, NotImplementedError):
-        return 0
-    return 0 if width % block else width // block * size
+        return 1, 0
+    return block, size
 
 
 def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, GgufSlot]]:
@@ -116,7 +156,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, GgufSlot]]:
         data = -(-file.tell() // alignment) * alignment
     slots = {}
     for name, (kind, shape, offset) in entries.items():
-        need = math.prod(shape[:-1]) * row_bytes(kind, shape[-1])
+        need = shape[0] * row_bytes(kind, shape)
         if not need:
             got = f"tensor {name!r} of type {kind} and shape {list(shape)}"
             raise cursor.bad(got, "a type that gguf-py can dequantize, in whole blocks")

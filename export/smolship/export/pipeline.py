@@ -82,6 +82,8 @@ def export(
             made = step("lower", f"lower {name}", target=name, context=context, weights=str(work),
                         folder=str(folder / name))  # fmt: skip
             entries[name] = TargetEntry(folder=name, **made)
+            if entries[name].own_digest:
+                shutil.copyfile(work / name / "weights.json", folder / f"weights-{name}.json")
         if probe_tokens:
             step("probe", "probe", targets=targets, context=context, tokens=probe_tokens, text=probe_text,
                  weights=str(work), path=str(folder / "probes.npz"))  # fmt: skip
@@ -135,6 +137,7 @@ def _manifest(
     config = checkpoint.config
     share = round(weights.share_at(4, config), 4)
     notes = list(checkpoint.notes)
+    notes += [f"{name}: {entry.rerounded()}" for name, entry in entries.items() if entry.rerounded()]
     if scheme.linear == 4 and share < LOW_SHARE:
         notes.append(f"only {share:.0%} of the linear parameters are held at 4 bits: their widths do not divide by 32")
     versions = {}
@@ -152,7 +155,8 @@ def _manifest(
             "parameters": sum(_count(e.shape) for e in weights.entries.values()),
         },
         context=context,
-        quantization={"name": quant, **asdict(scheme), "share_at_4_bits": share, "notes": notes},
+        quantization={"name": quant, **asdict(scheme), "share_at_4_bits": share, "notes": notes,
+                      "lifted": sum(entry.origin == "lifted" for entry in weights.entries.values())},
         weights_digest=weights.digest,
         weights_bytes=_bytes_per_token(weights, config.head),
         targets=entries,

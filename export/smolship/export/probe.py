@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import inspect
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -123,8 +124,10 @@ def make_probes(
     tokens: int,
     text: str | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    own: Mapping[str, Weights] = MappingProxyType({}),
 ) -> Probes:
-    """Probes for `targets` (name -> numerics of each linear); about `tokens` positions.
+    """Probes for `targets` (name -> numerics of each linear); about `tokens` positions. `own` are the sets of weights
+    of targets that could not hold `weights` as they are.
 
     The floors and the noise that bounds derive from are measured on every other window: they need no such precision.
     """
@@ -135,7 +138,8 @@ def make_probes(
     prompts = _prompts(checkpoint, tokenizer, context)
     every = list(range(len(windows)))
     some = every[::4] + every[1::4]  # of English and of code alike
-    total = len(every) * (3 + len(targets)) + len(some) * (2 + 2 * len(targets))
+    rerounded = [name for name in targets if own.get(name, weights) is not weights]
+    total = len(every) * (3 + len(targets) + len(rerounded)) + len(some) * (2 + 2 * len(targets) + len(rerounded))
     done = [0]
 
     def passes(what: str, forward: Callable[[Window], np.ndarray], of: list[int] = every) -> Iterator[np.ndarray]:
@@ -169,14 +173,21 @@ def make_probes(
     held = Held(Noisy(checkpoint, weights))
     probes.gaps["quantized.noise"] = against(first, "weights with noise", decoder(held), some)
     held = Held(weights)
-    quantized, probes.gaps["quantized"] = both(first, "quantized weights", decoder(held))
-    for name, numerics in targets.items():
+    shared, probes.gaps["quantized"] = both(first, "quantized weights", decoder(held))
+    quantized = shared
+    for name in sorted(targets, key=lambda name: name in rerounded):
+        numerics = targets[name]
+        if name in rerounded:  # its own weights take the place of the others, one copy at a time
+            held = Held(Noisy(weights, own[name]))
+            probes.gaps[f"{name}.rerounded.noise"] = against(shared, f"{name}, weights with noise", decoder(held), some)
+            held = Held(own[name])
+            quantized, probes.gaps[f"{name}.rerounded"] = both(shared, f"{name}, rounded again", decoder(held))
         simulated, probes.gaps[f"{name}.simulated"] = both(quantized, f"{name}, simulated", decoder(held, numerics))
         probes.sketches[f"{name}.simulated"] = simulated
         moved, noise = decoder(held, numerics, ulp=2), decoder(held, _dithered(numerics))
         probes.gaps[f"{name}.ulp"] = against(simulated, f"{name}, moved by an ulp", moved, some)
         probes.gaps[f"{name}.noise"] = against(quantized, f"{name}, with noise", noise, some)
-        _drift(probes, name, lambda ulp, n=numerics: Reference(config, held, context, n, ulp), windows[0])  # type: ignore[misc]
+        _drift(probes, name, lambda ulp, n=numerics, w=held: Reference(config, w, context, n, ulp), windows[0])  # type: ignore[misc]
         ops = Reference(config, held, context, numerics)
         for i, prompt in enumerate(prompts):
             probes.arrays[f"greedy.{name}.{i}"] = _greedy(ops, prompt)

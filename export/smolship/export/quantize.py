@@ -5,6 +5,9 @@ int8  symmetric, codes -127…127, one scale for each output row.
 
 Every scale is positive, a bf16 number of at least 2^-14. XNNPACK keeps scales as bf16, Core ML and GGUF as fp16:
 in [2^-14, 65280] each bf16 number is an fp16 number too, so none of them changes it.
+
+Weights that are lifted from a GGUF file (Q4_0, Q8_0) keep its scales, any finite fp16 numbers in groups of 32. GGUF,
+ONNX and Core ML hold those; XNNPACK does not, and gets them rounded again.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ class QuantTensor:
     """A quantized matrix [out, in], or some rows of one. Its value is codes * scales, each scale over its group.
 
     codes   int8 [out, in]
-    scales  float32 [out, in / group], on the portable grid
+    scales  float32 [out, in / group], on the portable grid; fp16 numbers of any sign where they are lifted
     bits    4 or 8
     group   inputs that share a scale; equal to `in` where there is one scale a row
     origin  "quantized" here, or "lifted" from a checkpoint that was already on a grid we hold
@@ -45,7 +48,7 @@ class QuantTensor:
         return self.codes.shape[0], self.codes.shape[1]
 
     def dequantize(self) -> np.ndarray:
-        """float32 [out, in]. Exact: a product of a bf16 scale and a code of 8 bits fits into float32."""
+        """float32 [out, in]. Exact: a product of an fp16 scale and a code of 8 bits fits into float32."""
         out, width = self.codes.shape
         grouped = self.codes.reshape(out, width // self.group, self.group)
         return (grouped * self.scales[:, :, None]).reshape(out, width).astype(np.float32, copy=False)
@@ -56,6 +59,12 @@ def round_bf16(x: np.ndarray) -> np.ndarray:
     bits = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
     return rounded.view(np.float32)
+
+
+def portable(scales: np.ndarray) -> np.ndarray:
+    """Which float32 scales lie on the portable grid."""
+    bf16 = (np.ascontiguousarray(scales, np.float32).view(np.uint32) & 0xFFFF) == 0
+    return bf16 & (scales >= MIN_SCALE) & (scales <= MAX_SCALE)
 
 
 def quantize(rows: np.ndarray, bits: int, group: int, name: str = "tensor") -> QuantTensor:

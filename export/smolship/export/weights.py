@@ -3,22 +3,25 @@
 The file is safetensors: `NAME.codes` (uint8, int4 packed as `pack4` does; or int8) and `NAME.scales` (float16,
 exact) for what is quantized, `NAME` (float16) for the rest. `weights.json` in the bundle lists each tensor with its
 SHA-256, and the digest over all of them names the set.
+
+What a GGUF file already holds on a grid of ours is lifted: its codes and scales are taken as they are. A target that
+cannot hold some of those reads a set of its own, in which they are rounded again (`reround`).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from smolship.export.config import DecoderConfig
-from smolship.export.quantize import QuantTensor, layout, pack4, quantize, to_half, unpack4
-from smolship.export.tensorfile import TensorWriter, read_header, row_chunks
+from smolship.export.quantize import GROUPS, QuantTensor, layout, pack4, quantize, to_half, unpack4
+from smolship.export.tensorfile import Slot, TensorWriter, read_header, row_chunks
 from smolship.runtime.weights.hashing import Entry, TensorHash, digest
 
 Bits = Literal[4, 8, 16]
@@ -26,17 +29,30 @@ Bits = Literal[4, 8, 16]
 
 @dataclass(frozen=True)
 class Scheme:
-    """What to quantize to. Bits 16 leaves a tensor alone but for its rounding to fp16."""
+    """What to quantize to. Bits 16 leaves a tensor alone but for its rounding to fp16.
+
+    A matrix that the file holds in Q4_0 or Q8_0 is lifted where that is no more bits than asked for here, whatever the
+    group asked for: int4 keeps a file's Q4_0 linears, and its embedding and head whether Q4_0 or Q8_0; int8 keeps both
+    everywhere. Q8_0 linears under int4 are quantized, and 16 bits ("none") takes the values.
+    """
 
     linear: Bits = 4
     embedding: Bits = 8  # the table, and the head where it is tied to it
     head: Bits = 8  # a head of its own
     group: int = 32
 
+    def bits(self, name: str) -> Bits:
+        """Asked for, of a matrix."""
+        return self.embedding if name == "embed" else self.head if name == "head" else self.linear
+
     def of(self, name: str, width: int) -> tuple[int, int]:
         """(bits, group) for a matrix; group 0 at 16 bits."""
-        bits = self.embedding if name == "embed" else self.head if name == "head" else self.linear
+        bits = self.bits(name)
         return (16, 0) if bits == 16 else layout(width, bits, self.group)
+
+    def lifts(self, name: str, grid: tuple[int, int] | None) -> bool:
+        """Whether a matrix that is on that grid already (bits, group) stays on it."""
+        return grid is not None and grid[0] <= self.bits(name) < 16
 
 
 SCHEMES = {"int4": Scheme(4, 8, 8), "int8": Scheme(8, 8, 8), "none": Scheme(16, 16, 16)}
@@ -48,14 +64,25 @@ class Source(Protocol):
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray: ...
 
 
-class Weights:
-    """A finished set: reads by name, whole or in rows; nothing is kept in memory."""
+@runtime_checkable
+class GridSource(Source, Protocol):
+    """A source that may hold matrices on a grid of ours already."""
 
-    def __init__(self, folder: Path):
+    def grid(self, name: str) -> tuple[int, int] | None: ...
+
+    def lift(self, name: str, start: int = 0, stop: int | None = None) -> QuantTensor: ...
+
+
+class Weights:
+    """A finished set: reads by name, whole or in rows; nothing is kept in memory. `base` holds what the folder's own
+    file does not."""
+
+    def __init__(self, folder: Path, base: Weights | None = None):
         info = json.loads((folder / "weights.json").read_text())
         self.digest: str = info["digest"]
         self.entries = {name: Entry(**{**e, "shape": tuple(e["shape"])}) for name, e in info["tensors"].items()}
-        self._slots = read_header(folder / "weights.safetensors")
+        self._slots: dict[str, Slot] = dict(base._slots) if base else {}
+        self._slots |= read_header(folder / "weights.safetensors")
 
     def quantized(self, name: str) -> bool:
         return self.entries[name].bits < 16
@@ -103,41 +130,81 @@ def write_weights(
     folder: Path,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> Weights:
-    """Read each tensor in row chunks, quantize it, and write `weights.safetensors` and `weights.json` to `folder`.
+    """Read each tensor in row chunks, quantize or lift it, and write `weights.safetensors` and `weights.json` to
+    `folder`.
 
     `progress(name, done, total)` is called in numbers read.
     """
-    entries = _plan(config, scheme)
+    _list(_write(source, _plan(source, config, scheme), folder, progress), folder)
+    return Weights(folder)
+
+
+def reround(
+    weights: Weights,
+    names: Iterable[str],
+    folder: Path,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> Weights:
+    """The set `weights` with these matrices on the portable grid, at their bits. The rest is not copied."""
+    entries = {}
+    for name in names:
+        entry = weights.entries[name]
+        bits, group = layout(entry.shape[1], entry.bits, min(GROUPS))
+        entries[name] = replace(entry, bits=bits, group=group, origin="re-rounded")
+    _list(weights.entries | _write(weights, entries, folder, progress), folder)
+    return Weights(folder, weights)
+
+
+def _write(
+    source: Source, entries: dict[str, Entry], folder: Path, progress: Callable[[str, int, int], None]
+) -> dict[str, Entry]:
+    """Write tensors to `weights.safetensors`; their entries, with hashes."""
     total = sum(math.prod(entry.shape) for entry in entries.values())
-    done = 0
-    listed: dict[str, dict[str, Any]] = {}
+    done, written = 0, {}
     with TensorWriter(folder / "weights.safetensors", _stored_shapes(entries)) as writer:
         for name, entry in entries.items():
             hashed = TensorHash(name, entry)
             for start, stop in row_chunks(entry.shape[0], math.prod(entry.shape[1:])):
-                rows = source.read(name, start, stop)
                 if entry.bits == 16:
-                    half = to_half(rows, name)
+                    half = to_half(source.read(name, start, stop), name)
                     hashed.update(half)
                     writer.append(name, half)
                 else:
-                    q = quantize(rows, entry.bits, entry.group, name)
+                    q = _rows(source, name, entry, start, stop)
                     hashed.update(q.codes, q.scales)
                     writer.append(f"{name}.codes", pack4(q.codes) if entry.bits == 4 else q.codes)
                     writer.append(f"{name}.scales", q.scales.astype(np.float16))
-                done += rows.size
+                done += (stop - start) * math.prod(entry.shape[1:])
                 progress(name, done, total)
-            listed[name] = asdict(entry) | {"sha256": hashed.hexdigest()}
-    whole = digest(entry["sha256"] for entry in listed.values())
-    (folder / "weights.json").write_text(json.dumps({"digest": whole, "tensors": listed}, indent=1))
-    return Weights(folder)
+            written[name] = replace(entry, sha256=hashed.hexdigest())
+    return written
 
 
-def _plan(config: DecoderConfig, scheme: Scheme) -> dict[str, Entry]:
+def _rows(source: Source, name: str, entry: Entry, start: int, stop: int) -> QuantTensor:
+    if entry.origin == "lifted":
+        assert isinstance(source, GridSource)
+        return source.lift(name, start, stop)
+    return quantize(source.read(name, start, stop), entry.bits, entry.group, name)
+
+
+def _list(entries: dict[str, Entry], folder: Path) -> None:
+    listed = {"digest": digest(entry.sha256 for entry in entries.values()),
+              "tensors": {name: asdict(entry) for name, entry in entries.items()}}  # fmt: skip
+    (folder / "weights.json").write_text(json.dumps(listed, indent=1))
+
+
+def _plan(source: Source, config: DecoderConfig, scheme: Scheme) -> dict[str, Entry]:
     entries = {}
     for name, shape in config.shapes().items():
-        bits, group = scheme.of(name, shape[1]) if len(shape) == 2 else (16, 0)
-        entries[name] = Entry(shape, bits, group, "rounded" if bits == 16 else "quantized")
+        if len(shape) == 1:
+            entries[name] = Entry(shape, 16, 0, "rounded")
+            continue
+        grid = source.grid(name) if isinstance(source, GridSource) else None
+        if grid and scheme.lifts(name, grid):
+            entries[name] = Entry(shape, *grid, "lifted")
+        else:
+            bits, group = scheme.of(name, shape[1])
+            entries[name] = Entry(shape, bits, group, "rounded" if bits == 16 else "quantized")
     return entries
 
 

@@ -96,6 +96,7 @@ def lower(model: str, revision: str | None, target: str, context: int, weights: 
           progress: Progress) -> Any:  # fmt: skip
     """Lower one target into `folder`."""
     from smolship.export.checkpoint import open_checkpoint
+    from smolship.export.held import hold
     from smolship.export.targets import Job, load_target
     from smolship.export.weights import Weights
 
@@ -103,9 +104,10 @@ def lower(model: str, revision: str | None, target: str, context: int, weights: 
     module = load_target(target)
     if problems := module.problems(checkpoint.config):
         raise InputError(f"the target {target} cannot hold this model", got="; ".join(problems))
-    job = Job(checkpoint.config, Weights(Path(weights)), context, checkpoint.files, progress)
+    store, facts = hold(module, checkpoint.config, Weights(Path(weights)), Path(weights) / target, progress)
+    job = Job(checkpoint.config, store, context, checkpoint.files, progress)
     info = module.lower(job, Path(folder))
-    return {"target": module.NAME, "engine": module.ENGINE, "info": info}
+    return {"target": module.NAME, "engine": module.ENGINE, "info": info | facts}
 
 
 def _same(numerics: Any, linear: str) -> Any:
@@ -117,19 +119,21 @@ def probe(model: str, revision: str | None, targets: list[str], context: int, to
           weights: str, path: str, progress: Progress) -> Any:  # fmt: skip
     """Make the golden probes."""
     from smolship.export.checkpoint import open_checkpoint
+    from smolship.export.held import held
     from smolship.export.probe import make_probes
     from smolship.export.targets import load_target
     from smolship.export.weights import Weights
 
     store = Weights(Path(weights))
+    own = {name: held(store, Path(weights) / name) for name in targets}
     numerics: dict[str, Any] = {}
     for name in targets:
         target = load_target(name)
-        numerics[name] = target.numerics(store)
+        numerics[name] = target.numerics(own[name])
         for other, how in getattr(target, "OTHER_ARITHMETICS", {}).items():
-            numerics[f"{name}.{other}"] = partial(_same, how)
+            numerics[f"{name}.{other}"], own[f"{name}.{other}"] = partial(_same, how), own[name]
     checkpoint = open_checkpoint(model, revision)
-    make_probes(checkpoint, store, numerics, context, tokens, text, progress).save(Path(path))
+    make_probes(checkpoint, store, numerics, context, tokens, text, progress, own).save(Path(path))
     return {}
 
 

@@ -21,13 +21,28 @@ class TargetEntry:
     target   format-backend, such as "onnx-cpu"
     engine   what opens it
     folder   where it lies, relative to the bundle
-    info     what the target says of it (at least `file`, relative to `folder`)
+    info     what the target says of it (at least `file`, relative to `folder`). Where it could not hold some lifted
+             weights as they are, `weights`: the `digest` of the set that it does hold (its tensors are listed in
+             weights-TARGET.json), and `rerounded`, reason -> how many matrices were rounded again
     """
 
     target: str
     engine: str
     folder: str
     info: dict[str, Any]
+
+    @property
+    def own_digest(self) -> str | None:
+        """The digest of its weights where they are not the bundle's."""
+        return self.info["weights"]["digest"] if "weights" in self.info else None
+
+    def rerounded(self) -> str:
+        """What was rounded again for this target, and why, in words; empty where nothing was."""
+        if "weights" not in self.info:
+            return ""
+        counts = self.info["weights"]["rerounded"]
+        why = "; ".join(f"{count:,} with {reason}" for reason, count in counts.items())
+        return f"{sum(counts.values()):,} lifted matrices were rounded again, as this target cannot hold them: {why}"
 
 
 @dataclass
@@ -99,6 +114,13 @@ def _target(name: str, entry: Any) -> TargetEntry:
     for key, kind in {"target": str, "engine": str, "folder": str, "info": dict}.items():
         _typed(entry.get(key), kind, f"targets[{name}].{key}")
     _typed(entry["info"].get("file"), str, f"targets[{name}].info.file")
+    if "weights" in entry["info"]:
+        own = entry["info"]["weights"]
+        _typed(own, dict, f"targets[{name}].info.weights")
+        _typed(own.get("digest"), str, f"targets[{name}].info.weights.digest")
+        _typed(own.get("rerounded"), dict, f"targets[{name}].info.weights.rerounded")
+        for reason, count in own["rerounded"].items():
+            _typed(count, int, f"targets[{name}].info.weights.rerounded[{reason}]")
     if unknown := set(entry) - set(TargetEntry.__dataclass_fields__):
         raise InputError(f"{NAME}: targets[{name}] has unknown keys", got=sorted(unknown))
     return TargetEntry(**entry)

@@ -2,11 +2,12 @@
 
     original fp32 -> our decoder      translation   rounding only
     original -> quantized weights     quantization  the price of the bits
+    quantized -> rounded again        re-rounding   the price of lifted weights that the target cannot hold; rare
     quantized -> simulated numerics   arithmetic    the price of the engine's fp16 or int8 activations
     simulated -> engine               engine        rounding only: anything more is a bug
     engine -> engine                  prefill, chunks, rewind, edge: the same tokens by another way
 
-The first three were measured at export and travel in the probes; the rest is measured here, without torch.
+All up to the simulation were measured at export and travel in the probes; the rest is measured here, without torch.
 
 Where only rounding may differ, the bound is a multiple of the **noise floor**: the divergence between two runs of the
 very same computation, one of them moved by one unit in the last place at every primitive. It is not a guessed number:
@@ -131,8 +132,11 @@ def stored_checks(probes: Probes, target: str) -> list[Check]:
     checks.append(judge("translation", "original → our decoder", decoder, ulp, bound))
     for stage, what, name, noise in (
         ("quantization", "original → quantized", "quantized", "quantized.noise"),
+        ("re-rounding", "quantized → rounded again", f"{target}.rerounded", f"{target}.rerounded.noise"),
         ("arithmetic", "quantized → simulated", f"{target}.simulated", f"{target}.noise"),
     ):
+        if name not in gaps:
+            continue  # the target holds the weights as they are
         mean, error = mean_and_error(gaps[noise].kl)
         # Where nothing is rounded at all (fp16 weights, fp32 activations) both are 0 but for float noise.
         bound = PRICE * (mean + SIGMAS * (error if error == error else 0.0)) + rounding_bound(ulp.kl, len(ulp.kl))
@@ -151,7 +155,7 @@ def parity(
 ) -> ParityReport:
     """Measure every stage of one target on this machine.
 
-    quick   the first 64 positions of each window only
+    quick   the first 64 positions of each window, and of the first window alone the prefills and some chunks
     max_kl  an upper bound of your own on the mean KL from the original to the engine, in nats
     """
     start = time.monotonic()
@@ -161,6 +165,8 @@ def parity(
         raise InputError("the probes do not cover that target", got=target, expected=", ".join(probes.sketches))
     threads = threads or default_threads()
     checks = stored_checks(probes, target)
+    for check in checks:
+        check.note = entry.rerounded() if check.stage == "re-rounding" else ""
     limit = 64 if quick else None
     found: list[str] = []
     with bundle.session(target, threads) as session:
@@ -178,12 +184,13 @@ def parity(
             if _engine_failed(more):
                 found.append(f"{arithmetic}: {_found(engine.drift())}")
             checks += more
+            nonfinite += [f"{where} ({arithmetic})" for where in session.nonfinite]
     if nonfinite:
         found.append("not finite: " + "; ".join(nonfinite))
     report = ParityReport(
         bundle=bundle.path.name, target=entry.target, engine=entry.engine, runtime=runtime, nonfinite=nonfinite,
-        host=platform.platform(), threads=threads,
-        weights_digest=bundle.manifest.weights_digest, quick=quick, checks=checks, greedy=greedy, drift=drift,
+        host=platform.platform(), threads=threads, weights_digest=entry.own_digest or bundle.manifest.weights_digest,
+        quick=quick, checks=checks, greedy=greedy, drift=drift,
         found="\n".join(found), seconds=time.monotonic() - start,
     )  # fmt: skip
     return report
@@ -216,8 +223,8 @@ class _Engine:
         total = judge("total", "original → engine", Gap.join(original), None, max_kl)
         checks = [
             self._rounding("simulated → decode", live),
-            self._rounding("simulated → prefill", self._prefills(windows)),
-            self._rounding("simulated → chunks", self._chunks(windows)),
+            self._rounding("simulated → prefill", self._prefills(windows[: 1 if self.limit else None])),
+            self._rounding("simulated → chunks", self._chunks(windows[: 1 if self.limit else None])),
             self._rounding("cold → rewound", [self._rewind(windows[0][1])]),
         ]
         if "edge.ids" in self.probes.arrays:
@@ -255,6 +262,7 @@ class _Engine:
 
     def _chunks(self, windows: list[tuple[int, Window]]) -> list[Gap]:
         shapes = ((3, 19), (5, 61), (7, 90), (16, 48), (32, 150), (63, 200), (100, 250))  # (chunk, length)
+        shapes = shapes[:: 3 if self.limit else 1]
         return [self._last(i, w, min(len(w.ids), length), chunk) for i, w in windows for chunk, length in shapes]
 
     def _rewind(self, window: Window) -> Gap:

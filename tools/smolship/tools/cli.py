@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from smolship.runtime.bundle import Bundle, default_threads, open_bundle
-from smolship.runtime.errors import InputError, SmolshipError
+from smolship.runtime.errors import InputError, SmolshipError, clip
 from smolship.runtime.files import disk_errors, read_text
 from smolship.runtime.generate import Sampling
 from smolship.runtime.generate import generate as generate_ids
@@ -172,9 +172,37 @@ def parity(
     else:
         for report in reports:
             Console().print(parity_table(report))
+            for note in filter(None, (check.note for check in report.checks)):
+                err.print("note:", clip(note), style="yellow", markup=False)
             if report.found:
                 Console().print(report.found, style="red", markup=False)
     if not all(report.passed for report in reports):
+        raise typer.Exit(1)
+
+
+@app.command()
+def weights(
+    folder: BundleDir,
+    engine: Engines = None,
+    every: Annotated[bool, typer.Option("--all", help="A row for each tensor, not for each kind of layer.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Read codes, scales and all the rest back out of each artifact and compare them, bit for bit, with the digest of
+    the set. Exit code 1 where a tensor is missing, differs, or is not of the set."""
+    from smolship.runtime.weights.compare import compare
+    from smolship.tools.display import Steps
+    from smolship.tools.weights import findings, to_json, weights_table
+
+    bundle = open_bundle(folder)
+    with Steps(err) as steps:
+        held = compare(bundle, _targets(bundle, engine), lambda target, n, total: steps.update(target, "", n, total))
+    if as_json:
+        _print_json(to_json(bundle, held))
+    else:
+        Console().print(weights_table(bundle, held, every))
+        for line in findings(held):
+            Console().print(line, style="red", markup=False, highlight=False)
+    if any(one.wrong for one in held):
         raise typer.Exit(1)
 
 

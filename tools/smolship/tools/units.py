@@ -85,7 +85,10 @@ def quantization(manifest: Manifest) -> str:
     parts = [clip(scheme.get("name", UNAVAILABLE), 40)]
     if scheme.get("linear") == 4:
         parts.append(f"groups of {number(scheme.get('group'))}")
-    return ", ".join([*parts, f"embedding {number(scheme.get('embedding'))} bits"])
+    parts.append(f"embedding {number(scheme.get('embedding'))} bits")
+    if scheme.get("lifted"):
+        parts.append(f"{number(scheme['lifted'])} matrices as the GGUF file holds them")
+    return ", ".join(parts)
 
 
 def notes(manifest: Manifest) -> list[str]:

@@ -16,12 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from smolship.export.config import DecoderConfig
 from smolship.export.opaque import trace
+from smolship.export.quantize import portable
 from smolship.export.reference import Numerics
 from smolship.export.targets import Job
 from smolship.export.weights import Weights
 from smolship.runtime.errors import missing_engine
+from smolship.runtime.weights.hashing import Entry
 
 NAME = "executorch-xnnpack"
 ENGINE = "executorch"
@@ -41,6 +45,18 @@ def problems(config: DecoderConfig) -> list[str]:
 def numerics(weights: Weights) -> Callable[[str], Numerics]:
     """XNNPACK multiplies quantized matrices with activations in int8, one scale and zero point a token."""
     return lambda name: Numerics("int8-token") if weights.quantized(name) else Numerics()
+
+
+def cannot_hold(config: DecoderConfig, name: str, entry: Entry, scales: np.ndarray) -> str:
+    """Why XNNPACK's matrices, int4 in blocks and int8 with a scale a row, cannot hold such scales; empty where they
+    can. An embedding that is not the head too is for a kernel of ExecuTorch's, which takes any."""
+    if name == "embed" and not config.tied_head:
+        return ""
+    if entry.bits == 8 and entry.group < entry.shape[1]:
+        return "8 bits and a scale for each group"
+    if (scales <= 0).any():
+        return "scales that are not positive"
+    return "" if portable(scales).all() else "scales that bf16 does not hold"
 
 
 def lower(job: Job, folder: Path) -> dict[str, Any]:

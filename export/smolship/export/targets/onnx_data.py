@@ -27,9 +27,10 @@ PAGE = 4096  # bytes; what is at least so large starts on a page, so that it can
 def block_of(entry: Entry) -> int:
     """Inputs that share a scale in MatMulNBits. It is also the block in which it quantizes activations.
 
-    int8 has one scale a row, which is repeated for each block; where none divides the width, rows are padded.
+    int8 has one scale a row, which is repeated for each block; where none divides the width, rows are padded. What is
+    lifted has a scale for each block already.
     """
-    if entry.bits == 4:
+    if entry.bits == 4 or entry.origin == "lifted":
         return entry.group
     return next((block for block in INT8_BLOCKS if entry.shape[1] % block == 0), INT8_BLOCKS[-1])
 
