@@ -48,6 +48,10 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         return self._inner.decode(list(ids), skip_special_tokens=skip_special)
 
+    def added_tokens(self) -> list[str]:
+        """The tokens that are found in a text before anything else, special ones and others, by id."""
+        return [token.content for _, token in sorted(self._inner.get_added_tokens_decoder().items())]
+
     def token_to_id(self, token: str) -> int | None:
         return self._inner.token_to_id(token)
 

@@ -144,7 +144,7 @@ def _kind(name: str, entry: Entry) -> Any:
 
     if entry.bits < 16 and entry.group % BLOCK:
         raise InputError("GGUF holds a scale for each 32 inputs", got=f"{entry.shape[1]} inputs of {name}",
-                         expected="a multiple of 32", todo="export with --quant none, or leave the gguf target out")  # fmt: skip
+                         expected="a multiple of 32", todo="export with --quant none, or without gguf")  # fmt: skip
     return Kind.F32 if len(entry.shape) == 1 else {16: Kind.F16, 8: Kind.Q8_0, 4: Kind.Q4_0}[entry.bits]
 
 

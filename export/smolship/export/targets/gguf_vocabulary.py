@@ -1,7 +1,7 @@
 """tokenizer.json -> the tokenizer of a GGUF file, or a refusal.
 
-llama.cpp knows a split by its name and does the rest in ways of its own. So each step of tokenizer.json must be one that
-it does too; what is not understood is refused, because the ids would differ without a word.
+llama.cpp knows a split by its name and does the rest in ways of its own. So each step of tokenizer.json must be one
+that it does too; what is not understood is refused, because the ids would differ without a word.
 """
 
 from __future__ import annotations
@@ -175,8 +175,9 @@ def _special_ids(
         eos = sorted({*eos, tokenizer.token_to_id(after)}, key=lambda i: i != tokenizer.token_to_id(after))
     if not eos:  # llama.cpp would take token 11 for it
         raise InputError("no token ends a text", got="no eos_token_id in config.json", expected="the id of one")
+    bos = named("bos") if config.bos is None else config.bos
     ids = {
-        "bos": tokenizer.token_to_id(before) if before is not None else config.bos if config.bos is not None else named("bos"),
+        "bos": bos if before is None else tokenizer.token_to_id(before),
         "eos": eos[0], "eot": eos[1] if len(eos) > 1 else None, "unknown": named("unk"), "padding": named("pad"),
     }  # fmt: skip
     return {f"{role}_token_id": i for role, i in ids.items() if i is not None}

@@ -7,6 +7,7 @@ decodes and in fp32 when it prefills, so that no one arithmetic describes it.
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,6 +92,7 @@ class GgufTokenizer:
         self.llama = _library()
         self.model = _open_model(self.llama, path, vocab_only=True)
         self.vocab = self.llama.llama_model_get_vocab(self.model)
+        self.close = weakref.finalize(self, self.llama.llama_model_free, self.model)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Token ids; `special` adds what the model wants around a text. Special tokens in the text are always found."""
@@ -99,11 +101,6 @@ class GgufTokenizer:
         with _log(self.llama):  # it warns of a second BOS
             count = self.llama.llama_tokenize(self.vocab, raw, len(raw), out, len(out), special, True)
         return out[:count]
-
-    def close(self) -> None:
-        if self.model:
-            self.llama.llama_model_free(self.model)
-        self.model = self.vocab = None
 
 
 def _library() -> Any:
