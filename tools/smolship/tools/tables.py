@@ -40,7 +40,7 @@ def parity_table(report: ParityReport) -> Table:
         (f"FAIL, {failed} of {len(report.checks)} checks", "bold red") if failed else ("PASS", "bold green"),
     )  # fmt: skip
     caption = "KL in nats, mean ± 95 % interval; it must not exceed the bound, which derives from the floor."
-    table = _table(title, caption)
+    table = plain_table(title, caption)
     table.add_column("check", overflow="fold", ratio=1)
     for name in ("mean KL", "top-1", "ppl ratio", "floor", "bound", ""):
         table.add_column(name, justify="right", no_wrap=name != "ppl ratio")
@@ -55,7 +55,7 @@ def parity_table(report: ParityReport) -> Table:
 
 def bench_table(reports: Sequence[BenchReport]) -> Table:
     """Engines side by side; what one of them did not measure is "unavailable"."""
-    table = _table(Text("Speed and memory", "bold"), "; ".join(reports[0].conditions[:1]) if reports else None)
+    table = plain_table(Text("Speed and memory", "bold"), "; ".join(reports[0].conditions[:1]) if reports else None)
     table.padding = (0, 2, 0, 0)
     table.add_column("")
     for report in reports:
@@ -68,7 +68,7 @@ def bench_table(reports: Sequence[BenchReport]) -> Table:
 def manifest_table(manifest: Manifest, path: Path) -> Table:
     """What a bundle holds: the model first, then a block for each target."""
     model = manifest.model
-    table = _table(Text(clip(path), "bold"), None)
+    table = plain_table(Text(clip(path), "bold"), None)
     table.add_column("", style="dim")
     table.add_column("", overflow="fold")
     table.show_header = False
@@ -92,6 +92,7 @@ def manifest_table(manifest: Manifest, path: Path) -> Table:
     return table
 
 
-def _table(title: Text, caption: str | None) -> Table:
+def plain_table(title: Text, caption: str | None) -> Table:
+    """A table in the one style that all of them have."""
     return Table(title=Text.assemble("\n", title), caption=caption, title_justify="left", caption_justify="left",
                  box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)  # fmt: skip

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ READERS = {  # engine -> module that reads its files
     "onnx": "smolship.runtime.weights.onnx",
 }
 CHUNK = 1 << 22  # numbers held at once
-EQUAL, MISSING = "equal", "missing"
+EQUAL, MISSING, DIFFERENT = "equal", "missing", "different"
 
 Entries = Mapping[str, Entry]
 Progress = Callable[[str, int, int], None]  # (target, tensors done, total)
@@ -47,18 +46,19 @@ class Held:
         return {name: what for name, what in self.found.items() if what != EQUAL}
 
 
-def entries_of(folder: Path, expected: str) -> dict[str, Entry]:
-    """The tensors that `weights.json` in `folder` lists, whose digest must be `expected`."""
-    raw = read_json(folder / "weights.json", "weights.json")
+def expected(bundle: Bundle, target: str | None = None) -> dict[str, Entry]:
+    """The tensors of the bundle's set, or of the set that a target holds instead, as their list says. Raises InputError
+    where the list does not have the manifest's digest."""
+    own = bundle.entry(target).own_digest if target else None
+    name = f"weights-{target}.json" if own else "weights.json"
+    raw, wanted = read_json(bundle.path / name, name), own or bundle.manifest.weights_digest
     try:
-        entries = {name: _entry(entry) for name, entry in raw["tensors"].items()}
+        entries = {tensor: _entry(entry) for tensor, entry in raw["tensors"].items()}
         found = digest(entry.sha256 for entry in entries.values())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            "weights.json cannot be used", got=clip(error), expected="as `smolship export` wrote it"
-        ) from None
-    if found != expected:
-        raise InputError("weights.json is not the manifest's", got=f"digest {found}", expected=expected,
+        raise InputError(f"{name} cannot be used", got=clip(error), expected="as `smolship export` wrote it") from None
+    if found != wanted:
+        raise InputError(f"{name} is not the manifest's", got=f"digest {found}", expected=wanted,
                          todo="export it again, or copy it again")  # fmt: skip
     return entries
 
@@ -88,18 +88,23 @@ def compare(
     bundle: Bundle, targets: Iterable[str], progress: Progress = lambda target, done, total: None
 ) -> list[Held]:
     """Read the weights of each target and compare them with the set's digest. Hashes of files play no part in it."""
-    entries = entries_of(bundle.path, bundle.manifest.weights_digest)
-    held = [check(bundle, target, entries, progress) for target in targets]
+    held = [check(bundle, target, progress) for target in targets]
     for one in held:
         for name, what in one.wrong.items():
-            other = next((h.target for h in held if h.found.get(name) == EQUAL), None)
-            if other is not None and what != MISSING and name in entries:
-                one.found[name] = f"{what}; {difference(bundle, name, entries, one.target, other)}"
+            right = next((other.target for other in held if _vouches(other, name, one.entries)), None)
+            if right is not None and what == DIFFERENT:
+                one.found[name] = f"{what}: {difference(bundle, name, one.entries, one.target, right)}"
     return held
 
 
-def check(bundle: Bundle, target: str, entries: dict[str, Entry], progress: Progress) -> Held:
+def _vouches(held: Held, name: str, entries: Entries) -> bool:
+    """Whether a target holds the tensor that another should hold."""
+    return held.found.get(name) == EQUAL and held.entries[name].sha256 == getattr(entries.get(name), "sha256", None)
+
+
+def check(bundle: Bundle, target: str, progress: Progress) -> Held:
     """One target by itself."""
+    entries = expected(bundle, target)
     held = Held(target, entries)
     for tensor in stored(bundle, target, entries):
         what = judge(tensor, entries)
@@ -124,7 +129,7 @@ def judge(tensor: Stored, entries: Entries) -> str:
             hashed.update(*canonical(tensor, entry, start, stop))
     except ValueError as error:
         return str(error)
-    return EQUAL if hashed.hexdigest() == entry.sha256 else "different"
+    return EQUAL if hashed.hexdigest() == entry.sha256 else DIFFERENT
 
 
 def chunks(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
@@ -161,29 +166,33 @@ def half(values: np.ndarray, what: str) -> np.ndarray:
     return halved
 
 
-def difference(bundle: Bundle, name: str, entries: Entries, target: str, other: str) -> str:
+def difference(bundle: Bundle, name: str, entries: Entries, target: str, right: str) -> str:
     """Where a tensor of one target differs from another's, which is as the set says."""
     entry = entries[name]
-    right = next(t for t in stored(bundle, other, entries) if t.name == name)
-    for left in (t for t in stored(bundle, target, entries) if t.name == name):
-        if (left.shape, left.bits) != (right.shape, right.bits):
-            continue
-        counts, first = [0, 0], None
-        for start, stop in chunks(entry.shape):
-            try:
-                pairs = zip(canonical(left, entry, start, stop), canonical(right, entry, start, stop), strict=True)
-            except ValueError as error:
-                return str(error)
-            for i, (a, b) in enumerate(pairs):
-                if a is None or b is None:
-                    continue
-                differs = a != b
-                rows = differs.reshape(len(differs), -1).any(axis=1)
-                counts[i] += int(differs.sum())
-                if rows.any() and (first is None or start + int(rows.argmax()) < first):
-                    first = start + int(rows.argmax())
+    (true, *_) = (tensor for tensor in stored(bundle, right, entries) if tensor.name == name)
+    for tensor in (tensor for tensor in stored(bundle, target, entries) if tensor.name == name):
+        try:
+            counts, first = _count(tensor, true, entry)
+        except ValueError:
+            continue  # its verdict has said so
         if first is not None:
-            kinds = ("values",) if entry.bits == 16 else ("codes", "scales")
-            said = " and ".join(f"{n:,} {kind}" for n, kind in zip(counts, kinds, strict=False) if n)
-            return f"{said} differ from {other}'s, first in row {first:,}"
-    return "its layout differs"
+            kinds = ("codes", "scales") if entry.bits < 16 else ("values",)
+            said = " and ".join(f"{n:,} of its {kind}" for n, kind in zip(counts, kinds, strict=False) if n)
+            return f"{said}, first in row {first:,} (the rest as in {right})"
+    return f"{right} has it"
+
+
+def _count(tensor: Stored, true: Stored, entry: Entry) -> tuple[list[int], int | None]:
+    """How many codes (or values) and scales differ, and in which row first."""
+    counts, first = [0, 0], None
+    for start, stop in chunks(entry.shape):
+        mine, theirs = canonical(tensor, entry, start, stop), canonical(true, entry, start, stop)
+        for i, (a, b) in enumerate(zip(mine, theirs, strict=True)):
+            if a is None or b is None:
+                continue
+            differs = (a != b).reshape(len(a), -1)
+            counts[i] += int(differs.sum())
+            if differs.any():
+                row = start + int(differs.any(axis=1).argmax())
+                first = row if first is None else min(first, row)
+    return counts, first

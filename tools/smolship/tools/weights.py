@@ -1,0 +1,105 @@
+"""`smolship weights`: which tensor is equal in which target, as a table and as JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from smolship.runtime.bundle import Bundle
+from smolship.runtime.errors import clip
+from smolship.runtime.weights.compare import EQUAL, MISSING, Held
+from smolship.runtime.weights.hashing import Entry
+from smolship.tools.tables import plain_table
+
+LAYER = re.compile(r"layers\.(\d+)\.(.+)")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor: what the set says of it, and what each target holds."""
+
+    name: str
+    facts: tuple[str, ...]  # shape, form, origin
+    cells: tuple[str, ...]  # by target
+
+
+def weights_table(bundle: Bundle, held: Sequence[Held], every: bool) -> Table:
+    """A row a tensor; neighbouring layers that agree are one row, unless `every` is asked for."""
+    wrong = sum(len(one.wrong) for one in held)
+    total = len(dict.fromkeys(name for one in held for name in one.entries))
+    title = Text.assemble(
+        (clip(bundle.path.name), "bold"), f", weights {clip(bundle.manifest.weights_digest, 16)}, {total:,} tensors: ",
+        (f"{wrong:,} DIFFER", "bold red") if wrong else ("EQUAL", "bold green"),
+    )  # fmt: skip
+    table = plain_table(
+        title, "Form: bits of a code, inputs that share a scale."
+    )
+    table.padding = (0, 1, 0, 0)
+    for name in ("tensor", "shape", "form", "origin", *(clip(one.target, 20) for one in held)):
+        table.add_column(Text(name), no_wrap=True)
+    for row in rows(held) if every else collapsed(rows(held)):
+        cells = (Text("✓", "green") if cell == EQUAL else Text("✗" if cell else "", "bold red") for cell in row.cells)
+        table.add_row(Text(clip(row.name)), *(Text(clip(fact)) for fact in row.facts), *cells)
+    return table
+
+
+def rows(held: Sequence[Held]) -> list[Row]:
+    """Every tensor that any target holds or should hold, in the order of the set."""
+    found = []
+    for name in dict.fromkeys(name for one in held for name in (*one.entries, *one.found)):
+        entries = [one.entries[name] for one in held if name in one.entries]
+        facts = (
+            "×".join(map(str, entries[0].shape)) if entries else "",
+            *(" / ".join(dict.fromkeys(facts)) for facts in ((form(e) for e in entries), (e.origin for e in entries))),
+        )
+        found.append(Row(name, facts, tuple(one.found.get(name, "") for one in held)))
+    return found
+
+
+def form(entry: Entry) -> str:
+    """Bits, and how many inputs share a scale."""
+    return "fp16" if entry.bits == 16 else f"int{entry.bits}, {entry.group}"
+
+
+def collapsed(every: Sequence[Row]) -> list[Row]:
+    """Tensors of one kind in layers that follow one another and agree in all else, as one row."""
+    result: list[Row] = []
+    open_rows: dict[str, tuple[int, int, int]] = {}  # kind -> where its row is, its first layer, its last
+    for row in every:
+        match = LAYER.fullmatch(row.name)
+        if match is None:
+            result.append(row)
+            continue
+        layer, kind = int(match[1]), match[2]
+        at, first, last = open_rows.get(kind, (-1, 0, -2))
+        if layer == last + 1 and (result[at].facts, result[at].cells) == (row.facts, row.cells):
+            result[at] = Row(f"layers.{first}–{layer}.{kind}", row.facts, row.cells)
+            open_rows[kind] = at, first, layer
+        else:
+            open_rows[kind] = len(result), layer, layer
+            result.append(row)
+    return result
+
+
+def findings(held: Sequence[Held]) -> list[str]:
+    """A line for each tensor that is not as it should be, with its target."""
+    return [f"{one.target}: {name} is {what}" if what == MISSING else f"{one.target}: {name}: {what}"
+            for one in held for name, what in one.wrong.items()]  # fmt: skip
+
+
+def to_json(bundle: Bundle, held: Sequence[Held]) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "digest": bundle.manifest.weights_digest,
+        "equal": not any(one.wrong for one in held),
+        "targets": {one.target: {"tensors": len(one.entries), "wrong": one.wrong} for one in held},
+        "tensors": {
+            name: {"shape": list(e.shape), "bits": e.bits, "group": e.group, "origin": e.origin}
+            for one in reversed(held) for name, e in one.entries.items()
+        },
+    }  # fmt: skip
