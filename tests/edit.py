@@ -5,9 +5,12 @@ from __future__ import annotations
 import mmap
 from pathlib import Path
 
+import gguf
 import numpy as np
 import onnx
 
+from smolship.export.families import theirs
+from smolship.export.gguf_checkpoint import NAMES
 from smolship.export.weights import Weights
 
 
@@ -55,3 +58,16 @@ def double_scales_coreml(package: Path, weights: Weights, name: str) -> None:
     scales = weights.scales(name).astype("<f2")
     file = package / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
     replace_bytes(file, scales.tobytes(), (scales * np.float16(2)).tobytes())
+
+
+def double_scales_gguf(path: Path, weights: Weights, name: str) -> None:
+    """Double every scale of the linear `name` in a finished .gguf. A tied head is also the embedding: both are
+    changed."""
+    tensor = next(t for t in gguf.GGUFReader(path, "r").tensors if t.name == theirs(NAMES, name))
+    size = {4: 18, 8: 34}[weights.entries[name].bits]
+    with path.open("r+b") as file:
+        file.seek(tensor.data_offset)
+        blocks = np.fromfile(file, np.uint8, tensor.n_bytes).reshape(-1, size)
+        blocks[:, :2] = (np.ascontiguousarray(blocks[:, :2]).view("<f2") * np.float16(2)).view(np.uint8)
+        file.seek(tensor.data_offset)
+        blocks.tofile(file)

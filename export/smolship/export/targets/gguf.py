@@ -31,6 +31,7 @@ BLOCK = 32  # inputs that share a scale
 ROPE = "rope_freqs.weight"  # divisors of the frequencies
 NOPE_STEP = 4  # llama.cpp's smollm3: every fourth layer has no rotary embedding
 CHUNK = 1 << 21  # numbers held at once
+ROTATED = ("q", "k")  # whose rows are stored in another order, biases too
 
 
 def problems(config: DecoderConfig) -> list[str]:
@@ -156,7 +157,7 @@ def _pieces(job: Job, name: str) -> Iterator[tuple[int, np.ndarray]]:
     converter does; the scores stay as they are.
     """
     shape = job.weights.entries[name].shape
-    rotated = name.removesuffix(".bias").endswith((".q", ".k"))
+    rotated = name.removesuffix(".bias").rpartition(".")[2] in ROTATED
     unit = job.config.head_dim if rotated else 1
     step = max(CHUNK // math.prod(shape[1:]) // unit, 1) * unit
     for start in range(0, shape[0], step):

@@ -1,0 +1,206 @@
+"""The GGUF target: what the file holds, by gguf-py's reader, what llama.cpp makes of it, and that it comes back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+from smolship.export.checkpoint import Checkpoint, open_checkpoint
+from smolship.export.families import theirs
+from smolship.export.gguf_checkpoint import NAMES
+from smolship.export.quantize import unpack4
+from smolship.export.reference import Reference, run
+from smolship.export.targets import Job
+from smolship.export.targets import gguf as target
+from smolship.export.weights import SCHEMES, Scheme, Weights, write_weights
+from smolship.runtime.engines.gguf import open_session
+from smolship.runtime.errors import InputError
+from tests.conftest import TINY, make_tiny
+from tests.edit import double_scales_gguf
+from tests.gguf_maker import permute
+
+CONTEXT = 96
+IDS = np.random.default_rng(3).integers(0, 300, 85)
+INFO = {"file": "model.gguf", "context": CONTEXT}
+Built = tuple[Checkpoint, Weights, Path]
+WIDE = Scheme(4, 4, 4, 64)
+
+
+@pytest.fixture(scope="module")
+def built(tiny, tmp_path_factory):
+    """built(kind, scheme) -> checkpoint, weights and the folder of the file, made once."""
+    made: dict[tuple[str, Scheme], Built] = {}
+
+    def get(kind: str, scheme: Scheme) -> Built:
+        if (kind, scheme) not in made:
+            made[kind, scheme] = lowered(tiny(kind), scheme, tmp_path_factory.mktemp("gguf"))
+        return made[kind, scheme]
+
+    return get
+
+
+def lowered(model: Path, scheme: Scheme, folder: Path) -> Built:
+    folder.mkdir(exist_ok=True)
+    checkpoint = open_checkpoint(str(model))
+    weights = write_weights(checkpoint, checkpoint.config, scheme, folder)
+    assert target.problems(checkpoint.config) == []
+    assert target.lower(Job(checkpoint.config, weights, CONTEXT, checkpoint.files), folder) == INFO
+    return checkpoint, weights, folder
+
+
+def divergence(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean KL(a || b) in nats over rows of logits."""
+    p, q = (torch.log_softmax(torch.from_numpy(x).double(), -1) for x in (a, b))
+    return float((p.exp() * (p - q)).sum(-1).mean())
+
+
+def distance(built: Built) -> tuple[float, float]:
+    """KL from the simulation to the engine, and what one ulp moves the simulation by."""
+    checkpoint, weights, folder = built
+    numerics = target.numerics(weights)
+
+    def simulate(ulp: int | None) -> np.ndarray:
+        return run(checkpoint.config, Reference(checkpoint.config, weights, CONTEXT, numerics, ulp), IDS)
+
+    simulation = simulate(None)
+    with open_session(folder, INFO, threads=2) as session:
+        assert (session.vocab, session.capacity) == (checkpoint.config.vocab, CONTEXT)
+        engine = session.forward(IDS, "all")
+        session.rewind(0)
+        np.testing.assert_allclose(session.forward(IDS)[0], engine[-1], atol=0.05 * np.abs(engine).max())
+    return divergence(simulation, engine), max(divergence(simulation, simulate(i)) for i in (1, 2))
+
+
+@pytest.mark.parametrize("scheme", [SCHEMES["int4"], SCHEMES["int8"], SCHEMES["none"], WIDE], ids=repr)
+@pytest.mark.parametrize("kind", TINY)
+def test_the_engine_is_as_good_as_its_arithmetic(built, kind, scheme):
+    engine, floor = distance(built(kind, scheme))
+    assert engine < 5 * floor
+
+
+def test_a_head_size_of_its_own(tmp_path):
+    engine, floor = distance(lowered(make_tiny(tmp_path / "m", "llama", head_dim=48), SCHEMES["int4"], tmp_path / "o"))
+    assert engine < 5 * floor
+
+
+def test_doubled_scales_are_far_away(tiny, tmp_path):
+    checkpoint, weights, folder = lowered(tiny("llama"), SCHEMES["int4"], tmp_path / "o")
+    double_scales_gguf(folder / "model.gguf", weights, "layers.0.o")
+    engine, floor = distance((checkpoint, weights, folder))
+    assert engine > 20 * floor
+
+
+def test_rows_in_our_order_are_far_away(tiny, tmp_path, monkeypatch):
+    """Unpermuted queries and keys turn by other angles: the gate sees it."""
+    monkeypatch.setattr(target, "ROTATED", ())
+    engine, floor = distance(lowered(tiny("llama"), SCHEMES["int4"], tmp_path / "o"))
+    assert engine > 20 * floor
+
+
+def fields(folder: Path) -> dict:
+    return {name: field.contents() for name, field in gguf.GGUFReader(folder / "model.gguf").fields.items()}
+
+
+def test_blocks_are_our_codes_and_scales_bit_for_bit(built):
+    """Read by gguf-py and taken apart here, by the format's definition."""
+    for scheme in (SCHEMES["int4"], SCHEMES["none"], WIDE):
+        checkpoint, weights, folder = built("llama_bias", scheme)
+        config = checkpoint.config
+        stored = {tensor.name: tensor for tensor in gguf.GGUFReader(folder / "model.gguf").tensors}
+        assert set(stored) == {theirs(NAMES, name) for name in config.shapes()}
+        for name, entry in weights.entries.items():
+            tensor, data = stored[theirs(NAMES, name)], stored[theirs(NAMES, name)].data
+            part = name.removesuffix(".bias").rpartition(".")[2]
+            heads = {"q": config.heads, "k": config.kv_heads}.get(part)
+
+            def ours(rows, heads=heads):
+                return permute(rows, heads) if heads else rows
+
+            if entry.bits == 16:
+                assert tensor.tensor_type.name == ("F32" if len(entry.shape) == 1 else "F16")
+                np.testing.assert_array_equal(data, ours(weights.values(name)))
+                continue
+            assert tensor.tensor_type.name == {4: "Q4_0", 8: "Q8_0"}[entry.bits]
+            q, blocks = weights.tensor(name), data.reshape(entry.shape[0], -1, {4: 18, 8: 34}[entry.bits])
+            scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16)[..., 0].astype(np.float32)
+            packed = np.ascontiguousarray(blocks[..., 2:])
+            if entry.bits == 4:
+                codes = np.concatenate([(packed & 15), (packed >> 4)], axis=-1).astype(np.int8) - 8
+            else:
+                codes = packed.view(np.int8)
+            np.testing.assert_array_equal(codes.reshape(entry.shape), ours(q.codes))
+            np.testing.assert_array_equal(scales, ours(np.repeat(q.scales, q.group // 32, axis=1)))
+
+
+def test_packing_is_undone_by_its_definition():
+    codes = np.random.default_rng(1).integers(-8, 8, (5, 3, 32), np.int8)
+    packed = target.pack_q4_0(codes)
+    np.testing.assert_array_equal(unpack4(packed)[..., 0::2], codes[..., :16])
+    np.testing.assert_array_equal(unpack4(packed)[..., 1::2], codes[..., 16:])
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama_bias", "smollm3"])
+def test_our_own_reader_reads_it_again(built, kind):
+    """Config, values and token ids, through the GGUF checkpoint."""
+    checkpoint, weights, folder = built(kind, SCHEMES["int8"])
+    again = open_checkpoint(str(folder / "model.gguf"))
+    assert again.config == checkpoint.config
+    for name in checkpoint.config.shapes():
+        np.testing.assert_array_equal(again.read(name), weights.values(name))
+    assert again.files["chat_template.jinja"] == checkpoint.files["chat_template.jinja"]
+
+
+@pytest.mark.parametrize("kind", ["llama"])
+def test_transformers_reads_it_too(built, kind):
+    """The original implementation, from our file, against our decoder on the same weights."""
+    from transformers import AutoModelForCausalLM
+
+    checkpoint, weights, folder = built(kind, SCHEMES["int8"])
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file="model.gguf", dtype=torch.float32).eval()
+    with torch.inference_mode():
+        theirs_ = model(torch.from_numpy(IDS)[None]).logits[0].numpy()
+    ours = run(checkpoint.config, Reference(checkpoint.config, weights, CONTEXT), IDS)
+    np.testing.assert_allclose(theirs_, ours, atol=1e-4)
+
+
+def test_metadata(built):
+    found = fields(built("smollm3", SCHEMES["int4"])[2])
+    assert found["general.architecture"] == "smollm3"
+    assert found["general.file_type"] == gguf.LlamaFileType.MOSTLY_Q4_0
+    assert found["smollm3.rope.freq_base"] == 5_000_000.0
+    assert (found["tokenizer.ggml.pre"], found["tokenizer.ggml.add_bos_token"]) == ("gpt-2", False)
+    assert found["tokenizer.ggml.eos_token_id"] == 2
+    assert found["tokenizer.ggml.token_type"][:4] == [3, 3, 3, 1]
+
+
+def test_the_modelfile(tiny, tmp_path):
+    model = make_tiny(tmp_path / "m", "llama")
+    (model / "generation_config.json").write_text(json.dumps({"do_sample": True, "temperature": 0.6, "top_p": 0.95}))
+    folder = lowered(model, SCHEMES["none"], tmp_path / "o")[2]
+    assert (folder / "Modelfile").read_text().splitlines() == [
+        "FROM ./model.gguf", f"PARAMETER num_ctx {CONTEXT}", 'PARAMETER stop "<|im_end|>"',
+        "PARAMETER temperature 0.6", "PARAMETER top_p 0.95"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kind, changes, why",
+    [
+        ("smollm3", {"no_rope_layers": [0, 0, 0, 1]}, "every fourth"),
+        ("smollm3", {"attention_bias": True}, "biases"),
+    ],
+)
+def test_what_llama_cpp_cannot_express(tmp_path, kind, changes, why):
+    checkpoint = open_checkpoint(str(make_tiny(tmp_path, kind, **changes)))
+    assert [problem for problem in target.problems(checkpoint.config) if why in problem]
+
+
+def test_a_width_that_no_block_divides(tmp_path):
+    model = make_tiny(tmp_path / "m", "llama", intermediate_size=200)
+    with pytest.raises(InputError, match=r"200 inputs of layers\.0\.down"):
+        lowered(model, SCHEMES["int8"], tmp_path / "o")
+    distance(lowered(model, SCHEMES["none"], tmp_path / "p"))
