@@ -23,7 +23,7 @@ MAX_CONTEXT = 1 << 24
 CHUNK = 512  # tokens of one call
 VERSIONS = (2, 3)
 COUNT_LIMIT = 1 << 20  # tensors or keys of one file
-ERROR = 3  # llama.cpp's log level
+ERROR = 4  # of llama.cpp's log levels
 KEPT = 20  # lines of the log
 
 
