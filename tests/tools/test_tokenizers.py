@@ -1,0 +1,190 @@
+"""Tiny tokenizers of every kind that the GGUF target knows, through llama.cpp, on the hard strings."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from tokenizers import AddedToken, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Raw
+
+from smolship.export import export
+from smolship.export.checkpoint import open_checkpoint
+from smolship.export.targets import Job
+from smolship.export.targets import gguf as target
+from smolship.export.targets.gguf_vocabulary import NAMES, SPACE, vocabulary
+from smolship.export.weights import SCHEMES, write_weights
+from smolship.runtime.engines.gguf import GgufTokenizer
+from smolship.runtime.errors import InputError
+from smolship.runtime.template import ChatTemplate
+from smolship.runtime.tokenizer import Tokenizer
+from smolship.tools.hard_strings import CODE, CONTRACTIONS, DIGITS, PLAIN, SPACES, UNICODE, hard_strings
+from smolship.tools.tokenizers import compare, main, shortest
+from tests.conftest import make_tiny
+
+VOCAB = 900
+SPECIAL = ["<pad>", "<|im_start|>", "<|im_end|>"]
+# As SmolLM3's: thinking unless it is told otherwise, by a variable or in the system prompt.
+THINKING = """{% if enable_thinking is not defined %}{% set enable_thinking = true %}{% endif %}
+{%- set ns = namespace(mode='/think' if enable_thinking else '/no_think') %}
+{%- if messages[0].role == 'system' and '/no_think' in messages[0].content %}{% set ns.mode = '/no_think' %}{% endif %}
+{{- '<|im_start|>system\n## Metadata\n\nReasoning Mode: ' + ns.mode + '<|im_end|>\n' }}
+{%- for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}
+{%- if ns.mode == '/no_think' %}{{ '<think>\n\n</think>\n' }}{% endif %}{% endif %}"""
+
+
+def byte_level(name: str) -> dict:
+    """A tokenizer.json with the split that llama.cpp calls `name`, trained on the hard strings."""
+    tokenizer = Raw(models.BPE(ignore_merges=name == "llama-bpe"))
+    trainer = trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=SPECIAL, show_progress=False,
+                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))  # fmt: skip
+    raw = json.loads(tokenizer.to_str())
+    raw["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": NAMES[name]}
+    tokenizer = Raw.from_str(json.dumps(raw))
+    tokenizer.train_from_iterator([*PLAIN, *SPACES, *DIGITS, *CONTRACTIONS, *UNICODE, *CODE] * 3, trainer)
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in ("<think>", "</think>")])
+    raw = json.loads(tokenizer.to_str())
+    raw["decoder"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    first, text = {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    special = {"<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}}
+    if name == "llama-bpe":
+        raw["post_processor"] = {"type": "TemplateProcessing", "single": [first, text], "pair": [first, text, text],
+                                 "special_tokens": special}  # fmt: skip
+    return raw
+
+
+def sentencepiece() -> dict:
+    """A tokenizer.json as transformers makes it of a SentencePiece model: every split of a token into two is a merge,
+    in the order of the scores."""
+    whole = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256))]
+    letters = list(dict.fromkeys(SPACE + "etaoinshrdlucmfwypvbgkqjxz.,'12é中"))
+    words = [SPACE + w for w in ("the", "quick", "brown", "fox", "lazy", "dog", "and", "return", "camel")]
+    parts = dict.fromkeys(w[i:j] for w in words for j in range(len(w) + 1) for i in range(j) if j - i > 1)
+    pieces = [*sorted(parts, key=len), SPACE * 2, SPACE * 3]
+    vocab = {token: i for i, token in enumerate(dict.fromkeys([*whole, *pieces, *letters]))}
+    merges = [[t[:k], t[k:]] for t in pieces for k in range(1, len(t)) if t[:k] in vocab and t[k:] in vocab]
+    added = [{"id": i, "content": t, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+              "special": True} for i, t in enumerate(whole[:3])]  # fmt: skip
+    first, text = {"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    return {
+        "version": "1.0", "added_tokens": added, "pre_tokenizer": None, "decoder": None,
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": SPACE}, {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]},
+        "post_processor": {"type": "TemplateProcessing", "single": [first, text], "pair": [first, text, text],
+                           "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
+        "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "vocab": vocab,
+                  "merges": merges},
+    }  # fmt: skip
+
+
+def lowered(folder, raw, vocab=VOCAB + 20):
+    """llama.cpp's tokenizer and the model's own, of a model with that tokenizer.json."""
+    model = make_tiny(folder / "model", "llama", vocab_size=vocab)
+    (model / "tokenizer.json").write_text(json.dumps(raw))
+    checkpoint = open_checkpoint(str(model))
+    weights = write_weights(checkpoint, checkpoint.config, SCHEMES["int4"], folder)
+    target.lower(Job(checkpoint.config, weights, 64, checkpoint.files), folder)
+    return GgufTokenizer(folder / "model.gguf"), Tokenizer(checkpoint.files["tokenizer.json"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_llama_cpp_gives_the_same_ids(tmp_path, name):
+    llama, ours = lowered(tmp_path, byte_level(name))
+    template = ChatTemplate(THINKING)
+    strings = hard_strings(ours, template)
+    assert sum("Reasoning Mode: /no_think" in text for text in strings) >= 2
+    assert sum("Reasoning Mode: /think" in text for text in strings) >= 2
+    assert len(strings) > 600
+    row = compare(name, ours.encode, llama.encode, strings, judged=True)
+    assert row.passed, row.examples
+    assert (llama.encode("a")[0] == 1) == (name == "llama-bpe")  # BOS
+
+
+def test_sentencepiece_gives_the_same_ids(tmp_path):
+    llama, ours = lowered(tmp_path, sentencepiece())
+    row = compare("llama", ours.encode, llama.encode, hard_strings(ours, None), judged=True)
+    assert row.passed, row.examples
+    assert llama.encode("the dog")[0] == 1
+
+
+def test_a_wrong_name_is_seen(tmp_path, monkeypatch):
+    """Digits split one by one and digits kept together: the strings tell them apart."""
+    raw = byte_level("gpt-2")
+    monkeypatch.setattr("smolship.export.targets.gguf_vocabulary._split_name", lambda raw: "smollm")
+    llama, ours = lowered(tmp_path, raw)
+    row = compare("wrong", ours.encode, llama.encode, hard_strings(ours, None), judged=True)
+    assert not row.passed
+    assert any(text.isdecimal() for text, _, _ in row.examples)
+
+
+CHANGES = {
+    "another model": ({"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}, "model"),
+    "another split": ({"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer"),
+    "a normalizer": ({"normalizer": {"type": "NFC"}}, "normalizer"),
+    "a token that strips": ({"added_tokens": [{"id": 0, "content": "<pad>", "single_word": False, "lstrip": True,
+                                               "rstrip": False, "normalized": False, "special": True}]}, "added token"),
+    "two tokens in front": ({"post_processor": {
+        "type": "TemplateProcessing", "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
+        "single": [{"SpecialToken": {"id": "<pad>", "type_id": 0}}] * 2 + [{"Sequence": {"id": "A", "type_id": 0}}],
+        "special_tokens": {"<pad>": {"id": "<pad>", "ids": [0], "tokens": ["<pad>"]}}}}, "post_processor"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_llama_cpp_does_otherwise_is_refused(tmp_path, change):
+    new, part = CHANGES[change]
+    with pytest.raises(InputError, match=f"llama.cpp does not tokenize so: .*{part}"):
+        lowered(tmp_path, byte_level("gpt-2") | new)
+
+
+def test_llama_merges_without_ignore_merges_are_another_split(tmp_path):
+    raw = byte_level("smaug-bpe")
+    config = open_checkpoint(str(make_tiny(tmp_path, "llama", vocab_size=VOCAB + 20))).config
+    for whole, name in ((False, "smaug-bpe"), (True, "llama-bpe")):
+        raw["model"]["ignore_merges"] = whole
+        found = vocabulary({"tokenizer.json": json.dumps(raw).encode()}, config)
+        assert found["tokenizer.ggml.pre"] == name
+
+
+def test_sentencepiece_merges_that_are_not_whole(tmp_path):
+    raw = sentencepiece()
+    del raw["model"]["merges"][-1]
+    with pytest.raises(InputError, match="merges"):
+        lowered(tmp_path, raw)
+
+
+def test_more_tokens_than_rows(tmp_path):
+    with pytest.raises(InputError, match="more tokens than the model"):
+        lowered(tmp_path, byte_level("gpt-2"), vocab=VOCAB - 20)
+
+
+def test_the_shortest_part():
+    fails = lambda text: "ab" in text and len(text) > 2  # noqa: E731
+    assert len(shortest("x" * 40 + "ab" + "y" * 40, fails)) == 3
+    assert len(shortest("ab", lambda text: True)) == 1
+
+
+def test_refusals_count_as_mismatches():
+    def refuse(text):
+        raise RuntimeError("no")
+
+    row = compare("theirs", lambda text: [1], refuse, ["a", "bc"])
+    assert (row.mismatches, row.passed) == (2, True)
+    assert all(len(text) == 1 and theirs is None for text, _, theirs in row.examples)
+
+
+def test_hard_strings_are_always_the_same(tiny):
+    tokenizer = Tokenizer(tiny("llama") / "tokenizer.json")
+    assert hard_strings(tokenizer, None) == hard_strings(tokenizer, None)
+    assert all(a != b for a, b in pairwise(hard_strings(tokenizer, None)))
+
+
+def test_the_command(tiny, tmp_path, capsys):
+    export(tiny("llama"), tmp_path / "b", to=["gguf"], quant="int8", context=64, probe_tokens=0)
+    assert main([str(tmp_path / "b")]) == 0
+    said = capsys.readouterr().out
+    assert "llama.cpp" in said and "ok" in said
+    assert main([str(tmp_path)]) == 2
+    assert main([]) == 2
