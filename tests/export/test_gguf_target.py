@@ -83,6 +83,22 @@ def test_the_engine_is_as_good_as_its_arithmetic(built, kind, scheme):
     assert engine < 5 * floor
 
 
+def test_the_cache_is_ours(built):
+    """In our order of dimensions, by position, in layers with and without rotary embedding."""
+    checkpoint, weights, folder = built("smollm3", SCHEMES["none"])
+    ops = Reference(checkpoint.config, weights, CONTEXT, target.numerics(weights))
+    run(checkpoint.config, ops, IDS[:30])
+    with open_session(folder, INFO, threads=1) as session:
+        assert session.cache(0) is None
+        session.forward(IDS[:50])
+        session.rewind(12)
+        session.forward(IDS[12:30])
+        for layer in range(checkpoint.config.layers):
+            for ours, theirs_ in zip((ops.k, ops.v), session.cache(layer), strict=True):
+                np.testing.assert_allclose(theirs_, ours[layer][0, :30].numpy(), atol=0.02, rtol=0.02)
+        assert session.cache(checkpoint.config.layers) is None
+
+
 def test_a_head_size_of_its_own(tmp_path):
     engine, floor = distance(lowered(make_tiny(tmp_path / "m", "llama", head_dim=48), SCHEMES["int4"], tmp_path / "o"))
     assert engine < 5 * floor

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from smolship.runtime.engines.gguf_cache import read_layer
 from smolship.runtime.errors import InputError, missing_engine
 from smolship.runtime.files import inside, regular_file
 from smolship.runtime.session import Session
@@ -77,6 +78,13 @@ class GgufSession(Session):
         if not self.llama.llama_memory_seq_rm(self.memory, 0, to, -1):
             raise InputError("llama.cpp cannot rewind this model", got=f"position {to:,}",
                              expected="a model whose cache can be cut anywhere")  # fmt: skip
+
+    def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray] | None:
+        size = self.llama.llama_state_seq_get_size(self.context, 0)
+        state = (ctypes.c_uint8 * size)()
+        size = self.llama.llama_state_seq_get_data(self.context, state, size, 0)
+        interleaved = self.llama.llama_model_rope_type(self.model) == self.llama.LLAMA_ROPE_TYPE_NORM
+        return read_layer(bytes(state)[:size], layer, self.llama.llama_model_n_head_kv(self.model), interleaved)
 
     def close(self) -> None:
         if self.context:
