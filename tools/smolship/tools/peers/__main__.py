@@ -7,7 +7,7 @@ import platform
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -30,19 +30,15 @@ def main(
     ] = None,
     shape: Annotated[str | None, typer.Option(help="Instead: random weights of this shape. Speed only.")] = None,
     layers: Annotated[int | None, typer.Option(min=1, max=512, help="Layers of the shape. Default: its own.")] = None,
-    only: Annotated[list[str], typer.Option(help="Rows with this in their name; may be given again.")] = [],
-    bits: Annotated[list[int], typer.Option(help="4, 8; may be given again.")] = [4, 8],
+    only: Annotated[str, typer.Option(help="Rows with one of these in their name, separated by commas.")] = "",
+    bits: Annotated[str, typer.Option(help="Of the layers' linears, separated by commas.")] = "4,8",
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="Times that every row is measured.")] = 7,
     tokens: Annotated[int, typer.Option(min=0, help="Positions of text that KL is measured on; 0: none.")] = 2048,
     context: Annotated[int, typer.Option(min=8, help="Tokens that each cache holds.")] = 2048,
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Default: all processors.")] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="The longest that one export may take.")] = 30,
-    cache: Annotated[Path, typer.Option(help="Where exports, results and environments are kept.")] = Path(
-        ".cache/peers"
-    ),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")
-    ] = False,
+    cache: Annotated[Path, typer.Option(help="Keeps exports, results, environments.")] = Path(".cache/peers"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and no more there.")] = False,
 ) -> None:
     """Bench our artifacts beside what other projects make of the same model.
 
@@ -52,6 +48,7 @@ def main(
     threads = threads or default_threads()
     if (model is None) == (shape is None):
         raise InputError("a checkpoint or --shape is needed, and not both", got=[model, shape])
+    rows = choose([part for part in only.split(",") if part], bits.split(","))
     with Steps(err) as steps:
         if shape:
             from smolship.tools.peers.shapes import make_shape
@@ -61,7 +58,7 @@ def main(
         assert model
         lab = Lab(model, cache, context=context, threads=threads, tokens=tokens, limit_s=60 * minutes,
                   update=steps.update)  # fmt: skip
-        every = lab.run(choose(only, set(bits)), rounds)
+        every = lab.run(rows, rounds)
     told = {
         "model": model.name, "digest": lab.digest, "random_weights": bool(shape), "threads": threads, "rounds": rounds,
         "context": lab.context, "cpu": cpu_model(), "system": platform.platform(),
@@ -74,7 +71,7 @@ def main(
         show(told, every)
 
 
-def show(told: dict, every: list[Found]) -> None:
+def show(told: dict[str, Any], every: list[Found]) -> None:
     screen = Console()
     if not screen.is_terminal:
         screen.width = 150
@@ -83,6 +80,8 @@ def show(told: dict, every: list[Found]) -> None:
     screen.print(f"llama.cpp: {told['llama_cpp'] or 'unavailable'}", markup=False, highlight=False)
     for table in tables(told["rows"], told["rounds"]):
         screen.print(table)
+    versions = {f"{name} {version}" for row in told["rows"] for name, version in (row["versions"] or {}).items()}
+    screen.print("\n" + ", ".join(sorted(versions)), style="dim", markup=False, highlight=False)
     for found in every:
         if found.failed:
             screen.print(f"\n{found.row.name}: {found.failed}", style="yellow", markup=False, highlight=False)

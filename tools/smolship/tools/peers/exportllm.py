@@ -81,9 +81,8 @@ class Pte(Session):
 
         from smolship.runtime.engines.executorch import _runtime
 
-        # The length of a prompt is 1 less than the context at most.
         super().__init__(options["vocab"], options["context"])
-        self.torch = torch
+        self.torch, self.chunk = torch, self.capacity - 1  # a prompt as long as the context is refused
         self.method = _runtime(threads)._load_program(str(path)).load_method("forward")
 
     def _run(self, ids: Any, position: int) -> Any:

@@ -1,4 +1,4 @@
-"""onnxruntime-genai's own model builder, int4; run by ONNX Runtime with past and present in one buffer, as genai does."""
+"""onnxruntime-genai's own model builder, int4; run by ONNX Runtime, past and present in one buffer as genai does it."""
 
 from __future__ import annotations
 

@@ -53,11 +53,11 @@ class Found:
 
     def ratio(self, ours: Found) -> dict[str, dict[str, float]]:
         """How many times as fast `ours` is: medians over the rounds, each round of ours with the same of this row's."""
+        pairs = list(zip(ours.rounds, self.rounds, strict=False))  # one of them may have failed half-way
         return {
-            phase: {size: Spread.of([a[phase][size] / b[phase][size] for a, b in zip(ours.rounds, self.rounds, strict=False)]).median
-                    for size in self.speeds(phase)}
+            phase: {n: Spread.of([a[phase][n] / b[phase][n] for a, b in pairs]).median for n in self.speeds(phase)}
             for phase in ("prefill", "decode")
-        }  # fmt: skip
+        }
 
 
 class Lab:

@@ -1,7 +1,7 @@
 """llama.cpp: its own quantizer on an F16 GGUF, and `llama_decode` without the Python wrapper around it.
 
-The F16 file is ours (`--quant none`), since llama.cpp's converter is a script that no package holds; its tensors are the
-checkpoint's, rounded to fp16. It is thrown away when the quantizer has read it.
+The F16 file is ours (`--quant none`), since llama.cpp's converter is a script that no package holds; its tensors are
+the checkpoint's, rounded to fp16. It is thrown away when the quantizer has read it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def export(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any
 
     from smolship.export import export as run
 
-    bundle = run(source, folder / "f16", to=["gguf"], quant="none", context=options["context"], probe_tokens=0)
-    wide = bundle.path / bundle.entry("gguf").folder / bundle.entry("gguf").info["file"]
     params = lib.llama_model_quantize_default_params()
     params.ftype = getattr(lib, FILE_TYPES[options["type"]])
+    bundle = run(source, folder / "f16", to=["gguf"], quant="none", context=options["context"], probe_tokens=0)
+    wide = bundle.path / bundle.entry("gguf").folder / bundle.entry("gguf").info["file"]
     if lib.llama_model_quantize(str(wide).encode(), str(folder / "model.gguf").encode(), ctypes.byref(params)):
         raise RuntimeError("llama_model_quantize failed")
     shutil.rmtree(folder / "f16")

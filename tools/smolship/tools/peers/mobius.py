@@ -15,7 +15,7 @@ PACKAGES = ("onnxruntime",)
 
 
 def export(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
-    from mobius.__main__ import main
+    from mobius.__main__ import main  # type: ignore[import-not-found]
 
     main(["build-gguf", str(source / "model.gguf"), "-o", str(folder), "--keep-quantized", "--ep", "cpu"])
     return {"files": sorted(path.name for path in folder.glob("model.onnx*"))}

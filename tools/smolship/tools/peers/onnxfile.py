@@ -1,4 +1,4 @@
-"""ONNX decoders of whatever maker, by ONNX Runtime: inputs by their names, buffers bound once where the graph allows."""
+"""ONNX decoders of whatever maker, by ONNX Runtime: inputs by their names, caches bound once where a graph allows."""
 
 from __future__ import annotations
 
@@ -64,18 +64,18 @@ class SharedBuffers(OnnxFile):
     """Past and present are one buffer; the mask's length says how much of it holds."""
 
     def __init__(self, model: Any, options: dict[str, Any]):
+        import onnxruntime
+
         super().__init__(model, options)
-        shape = self.cache_shape(self.capacity)
-        self.caches = [np.zeros(shape, np.float32) for _ in self.pasts]
-        for past, present, cache in zip(self.pasts, self.presents, self.caches, strict=True):
-            for bind, name in ((self.binding.bind_input, past), (self.binding.bind_output, present)):
-                bind(name, "cpu", 0, np.float32, shape, cache.ctypes.data)
+        for past, present in zip(self.pasts, self.presents, strict=True):
+            cache = onnxruntime.OrtValue.ortvalue_from_shape_and_type(self.cache_shape(self.capacity), np.float32)
+            self.binding.bind_ortvalue_input(past, cache)
+            self.binding.bind_ortvalue_output(present, cache)
 
     def _run(self, ids: np.ndarray, position: int) -> np.ndarray:
         self._bind_tokens(ids, position)
         self.model.run_with_iobinding(self.binding)
-        names = [name for name in self.binding.get_outputs()] and len(self.presents)
-        return self._last(names)
+        return self._last(len(self.presents))  # bound before the logits
 
 
 class Growing(OnnxFile):

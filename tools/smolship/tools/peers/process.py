@@ -48,6 +48,8 @@ class Process:
                 answer = json.loads(line)
                 if "result" in answer:
                     return answer["result"]
+                if "error" in answer:
+                    raise SetupError(f"{do} failed", got=answer["error"], todo=f"see {self.log}")
                 progress(*answer["progress"])
             late = not timer.is_alive()
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -61,7 +62,7 @@ class Peer(Protocol):
 
 def peer_module(name: str) -> Peer:
     """The module of a peer."""
-    return import_module(f"smolship.tools.peers.{name}")  # type: ignore[return-value]
+    return import_module(f"smolship.tools.peers.{name}")
 
 
 def _ours(target: str, bits: int) -> Row:
@@ -69,7 +70,7 @@ def _ours(target: str, bits: int) -> Row:
 
 
 EXECUTORCH, ONNX = "smolship executorch int4", "smolship onnx int4"
-EQUAL_BITS = ["matmul_mixed_precision=last_matmul:int8"]
+EQUAL_BITS = ["algo_config=rtn", "matmul_mixed_precision=last_matmul:int8"]
 TUNED = ["prune_lm_head=true", "fuse_mlp_gate_up=true"]
 
 ROWS = [
@@ -85,11 +86,13 @@ ROWS = [
 ]  # fmt: skip
 
 
-def choose(only: list[str], bits: set[int]) -> list[Row]:
-    """The rows whose name has one of `only` in it (all, where that is empty), and the rows that those need."""
+def choose(only: Sequence[str], bits: Collection[str]) -> list[Row]:
+    """The rows whose name has one of `only` in it (all, where that is empty), and those that they are compared with."""
     for part in only:
         if not any(part.lower() in row.name.lower() for row in ROWS):
             raise unknown("row", part, [row.name for row in ROWS])
-    wanted = {row.name for row in ROWS
-              if row.bits in bits and (not only or any(part.lower() in row.name.lower() for part in only))}  # fmt: skip
-    return [row for row in ROWS if row.name in wanted]
+    found = [
+        row for row in ROWS if str(row.bits) in bits and (not only or any(p.lower() in row.name.lower() for p in only))
+    ]
+    names = {row.name for row in found} | {row.base for row in found}
+    return [row for row in ROWS if row.name in names]

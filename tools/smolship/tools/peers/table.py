@@ -49,8 +49,11 @@ def tables(rows: Sequence[dict[str, Any]], rounds: int) -> list[Table]:
 
 def _speed(rows: Sequence[dict[str, Any]], rounds: int) -> Table:
     phases = [(phase, n) for phase in ("prefill", "decode") for n in _sizes(rows, phase)]
-    table = _table(f"Tokens a second, medians of {rounds} rounds, all rows in turn; and how many times as fast ours is",
-                   ["row", *(f"{phase} {n}" for phase, n in phases), "ours ×", *(f"{p} {n}" for p, n in phases[::2])])  # fmt: skip
+    heads = ["row", *(f"{phase} {n}" for phase, n in phases), "ours:", *(f"× {p} {n}" for p, n in phases[::2])]
+    table = _table(
+        f"Tokens a second, medians of {rounds} rounds over all rows in turn; ours: how many times as fast", heads
+    )
+    table.caption = "Prompts of random tokens, the same for all. Caches: fp16 in llama.cpp, fp32 in all others."
     for row in rows:
         if row["failed"]:
             table.add_row(row["row"], *[UNAVAILABLE] * len(phases), style="dim")

@@ -2,8 +2,8 @@
 
     {"do": "export", …} -> {"result": …}      {"progress": [what, done, total]} may come before a result
 
-What a peer raises ends the process with its traceback in the log; whoever asked reads the last line of that. In a peer's
-own environment there is numpy, and no more of ours than smolship.runtime and this package.
+Our own errors are answered with {"error": text}; what a peer raises ends the process with its traceback in the log; whoever asked reads the last line of that. In an
+environment of the peer's own there is numpy, and of ours no more than smolship.runtime and this package need.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 
 from smolship.runtime.bench_worker import measure
 from smolship.runtime.engines import PACKAGES
+from smolship.runtime.errors import SmolshipError
 from smolship.runtime.memory import read_memory
 from smolship.runtime.probes import Gap, Probes, mean_and_error
 from smolship.runtime.session import Session
@@ -133,7 +134,10 @@ def main() -> None:
     worker = Worker(lambda what, done, total: say(progress=[what, done, total]))
     for line in sys.stdin:
         request = json.loads(line)
-        say(result=getattr(worker, request.pop("do"))(**request))
+        try:
+            say(result=getattr(worker, request.pop("do"))(**request))
+        except SmolshipError as error:
+            say(error=str(error))
 
 
 if __name__ == "__main__":
