@@ -2,8 +2,9 @@
 
     {"do": "export", …} -> {"result": …}      {"progress": [what, done, total]} may come before a result
 
-Our own errors are answered with {"error": text}; what a peer raises ends the process with its traceback in the log; whoever asked reads the last line of that. In an
-environment of the peer's own there is numpy, and of ours no more than smolship.runtime and this package need.
+Our own errors are answered with {"error": text}. What a peer raises ends the process with its traceback in the log;
+whoever asked reads the last line of that. In an environment of the peer's own there is numpy, and of ours no more than
+smolship.runtime and this package need.
 """
 
 from __future__ import annotations
