@@ -207,32 +207,6 @@ def weights(
 
 
 @app.command()
-def weights(
-    folder: BundleDir,
-    engine: Engines = None,
-    every: Annotated[bool, typer.Option("--all", help="A row for each tensor, not for each kind of layer.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Read codes, scales and all the rest back out of each artifact and compare them, bit for bit, with the digest of
-    the set. Exit code 1 where a tensor is missing, differs, or is not of the set."""
-    from smolship.runtime.weights.compare import compare
-    from smolship.tools.display import Steps
-    from smolship.tools.weights import findings, to_json, weights_table
-
-    bundle = open_bundle(folder)
-    with Steps(err) as steps:
-        held = compare(bundle, _targets(bundle, engine), lambda target, n, total: steps.update(target, "", n, total))
-    if as_json:
-        _print_json(to_json(bundle, held))
-    else:
-        Console().print(weights_table(bundle, held, every))
-        for line in findings(held):
-            Console().print(line, style="red", markup=False, highlight=False)
-    if any(one.wrong for one in held):
-        raise typer.Exit(1)
-
-
-@app.command()
 def bench(folder: BundleDir, engine: Engines = None, threads: Threads = None,
           repeats: Annotated[int, typer.Option(min=1, max=1000, help="Measured repeats, after a warm-up.")] = 5,
           as_json: Json = False) -> None:  # fmt: skip
