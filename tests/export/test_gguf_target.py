@@ -153,6 +153,16 @@ def test_blocks_are_our_codes_and_scales_bit_for_bit(built):
             np.testing.assert_array_equal(scales, ours(np.repeat(q.scales, q.group // 32, axis=1)))
 
 
+def test_the_file_is_the_same_in_pieces_of_any_size(built, tmp_path, monkeypatch):
+    checkpoint, weights, folder = built("llama_bias", SCHEMES["int4"])
+    monkeypatch.setattr(target, "CHUNK", 5000)
+    job = Job(checkpoint.config, weights, CONTEXT, checkpoint.files)
+    sizes = {piece.nbytes for name in weights.entries for _, piece in target._pieces(job, name)}
+    assert max(sizes) <= 2 * 5000, "memory is bounded"
+    target.lower(job, tmp_path)
+    assert (tmp_path / "model.gguf").read_bytes() == (folder / "model.gguf").read_bytes()
+
+
 def test_packing_is_undone_by_its_definition():
     codes = np.random.default_rng(1).integers(-8, 8, (5, 3, 32), np.int8)
     packed = target.pack_q4_0(codes)

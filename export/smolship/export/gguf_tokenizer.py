@@ -1,7 +1,7 @@
 """A GGUF file's tokenizer metadata -> tokenizer.json and the files beside it, as transformers would save them.
 
-The ids must be llama.cpp's: GGUF names its pre-tokenizer, and the split itself is hard-coded in llama.cpp
-(`llm_tokenizer_bpe` in src/llama-vocab.cpp), so it is stated here again.
+The ids must be llama.cpp's. Two kinds of tokenizer are known: byte-level BPE ("gpt2"), whose split GGUF names, and
+SentencePiece's BPE ("llama", Gemma's too), which GGUF gives as scores instead of merges.
 """
 
 from __future__ import annotations
@@ -11,29 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from smolship.export.gguf_splits import ADDS_BOS, BYTES, SPLITS, WHOLE_WORDS_FIRST
 from smolship.runtime.errors import InputError, show, unknown
 
-UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4  # llama.cpp's token types that are found in text before anything else
-
-LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+"
-)
-BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-DIGITS = {"type": "Digits", "individual_digits": True}
-SPLIT = {"type": "Split", "pattern": {"Regex": LLAMA3}, "behavior": "Isolated", "invert": False}
-SPLITS: dict[str, list[dict[str, Any]]] = {
-    "gpt-2": [BYTES | {"use_regex": True}],
-    "smollm": [DIGITS, BYTES | {"use_regex": True}],
-    "llama-bpe": [SPLIT, BYTES | {"use_regex": False}],
-}
-WHOLE_WORDS_FIRST = {"llama-bpe"}  # a word that is a token is not merged up to
-ADDS_BOS = {"llama-bpe"}  # where the file does not say
+UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6  # llama.cpp's token types
+WHOLE = (UNKNOWN, CONTROL, USER_DEFINED)  # found in text before anything else
+LONGEST = 256  # characters of a SentencePiece token: all of its splits are looked at
+SPACE = "▁"
 ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # transformers' name -> GGUF's
 
 
 def tokenizer_files(metadata: dict[str, Any], where: object) -> dict[str, bytes]:
-    """tokenizer.json, tokenizer_config.json, generation_config.json and, where there is one, chat_template.jinja."""
+    """tokenizer.json, tokenizer_config.json, generation_config.json and, where there is one, chat_template.jinja, from
+    the metadata of a GGUF file of any architecture."""
     tokens, added = _tokens(metadata, where)
     special = {role: tokens[i] for role in ROLES if (i := token_id(metadata, role, len(tokens), where)) is not None}
     ids = {f"{role}_token_id": token_id(metadata, role, len(tokens), where) for role in ("bos", "eos", "pad")}
@@ -46,7 +36,7 @@ def tokenizer_files(metadata: dict[str, Any], where: object) -> dict[str, bytes]
         "clean_up_tokenization_spaces": False,
     }
     files = {
-        "tokenizer.json": _tokenizer(metadata, tokens, added, special.get("bos"), where),
+        "tokenizer.json": _tokenizer(metadata, tokens, added, special, where),
         "tokenizer_config.json": config,
         "generation_config.json": {key: value for key, value in ids.items() if value is not None},
     }
@@ -87,44 +77,99 @@ def _tokens(metadata: dict[str, Any], where: object) -> tuple[list[str], list[di
     whole = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     added = [
         {"id": int(i), "content": tokens[i], **whole, "special": bool(kinds[i] != USER_DEFINED)}
-        for i in np.flatnonzero(np.isin(kinds, (UNKNOWN, CONTROL, USER_DEFINED)))
+        for i in np.flatnonzero(np.isin(kinds, WHOLE))
     ]
     return tokens, added
 
 
 def _tokenizer(
-    metadata: dict[str, Any], tokens: list[str], added: list[dict[str, Any]], bos: str | None, where: object
+    metadata: dict[str, Any], tokens: list[str], added: list[dict[str, Any]], special: dict[str, str], where: object
 ) -> dict[str, Any]:
-    model, split = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
-    if model != "gpt2":
-        raise unknown("GGUF tokenizer model", f"{model!r} in {where}", ["gpt2"])
-    if not isinstance(split, str) or split not in SPLITS:
-        raise unknown("GGUF pre-tokenizer", f"{split!r} in {where}", SPLITS)
+    kinds = {"gpt2": _byte_level, "llama": _sentencepiece}
+    kind = metadata.get("tokenizer.ggml.model")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise unknown("GGUF tokenizer model", f"{show(kind)} in {where}", kinds)
     vocab = {token: i for i, token in enumerate(tokens)}
-    merges = [_merge(text, vocab, where) for text in _strings(metadata, "merges", where)]
-    add_bos = metadata.get("tokenizer.ggml.add_bos_token", split in ADDS_BOS)
+    parts, adds_bos = kinds[kind](metadata, vocab, where)
+    parts["model"]["unk_token"] = special.get("unk") if parts["model"]["byte_fallback"] else None
+    adds = {"bos": metadata.get("tokenizer.ggml.add_bos_token", adds_bos),
+            "eos": metadata.get("tokenizer.ggml.add_eos_token", False)}  # fmt: skip
+    around = {role: special[role] for role, wanted in adds.items() if wanted and role in special}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": added,
         "normalizer": None,
+        "pre_tokenizer": None,
+        "post_processor": _adding(around.get("bos"), around.get("eos"), vocab) if around else None,
+    } | parts
+
+
+def _bpe(vocab: dict[str, int], merges: list[list[str]], **options: bool) -> dict[str, Any]:
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": vocab,
+        "merges": merges,
+    } | options
+
+
+def _byte_level(metadata: dict[str, Any], vocab: dict[str, int], where: object) -> tuple[dict[str, Any], bool]:
+    """Parts of a tokenizer.json, and whether it puts BOS in front where the file does not say."""
+    split = metadata.get("tokenizer.ggml.pre", "default")
+    if not isinstance(split, str) or split not in SPLITS:
+        raise unknown("GGUF pre-tokenizer", f"{show(split)} in {where}", SPLITS)
+    merges = [_merge(text, vocab, where) for text in _strings(metadata, "merges", where)]
+    return {
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": SPLITS[split]},
-        "post_processor": _adding(bos, vocab) if add_bos and bos is not None else None,
         "decoder": BYTES | {"use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": split in WHOLE_WORDS_FIRST,
-            "vocab": vocab,
-            "merges": merges,
-        },
-    }
+        "model": _bpe(vocab, merges, ignore_merges=split in WHOLE_WORDS_FIRST),
+    }, split in ADDS_BOS
+
+
+def _sentencepiece(metadata: dict[str, Any], vocab: dict[str, int], where: object) -> tuple[dict[str, Any], bool]:
+    """The same for SentencePiece, whose spaces are "▁" and whose characters without a token are bytes."""
+    if missing := [text for text in (f"<0x{byte:02X}>" for byte in range(256)) if text not in vocab]:
+        raise InputError("the vocabulary lacks bytes", got=f"no {missing[0]} in {where}", expected="<0x00> to <0xFF>")
+    prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    restore = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
+    before: list[dict[str, Any]] = [{"type": "Prepend", "prepend": SPACE}] if prefix else []
+    after: list[dict[str, Any]] = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": [*before, replace]},
+        "decoder": {"type": "Sequence", "decoders": [restore, {"type": "ByteFallback"}, {"type": "Fuse"}, *after]},
+        "model": _bpe(vocab, _ranked(metadata, list(vocab), where), fuse_unk=True, byte_fallback=True),
+    }, True
+
+
+def _ranked(metadata: dict[str, Any], tokens: list[str], where: object) -> list[list[str]]:
+    """Merges in the order in which SentencePiece would do them: it joins whichever neighbours make the token of the
+    highest score, by whatever halves."""
+    scores = metadata.get("tokenizer.ggml.scores")
+    if not isinstance(scores, np.ndarray) or scores.shape != (len(tokens),) or not np.isfinite(scores).all():
+        raise InputError("tokenizer.ggml.scores cannot be used", got=f"{show(scores)} in {where}",
+                         expected=f"{len(tokens):,} finite numbers")  # fmt: skip
+    kinds = metadata.get("tokenizer.ggml.token_type", np.ones(len(tokens), np.int32))
+    parts = [not whole for whole in np.isin(kinds, WHOLE)]  # the others never come about by merging
+    known = {token for token, part in zip(tokens, parts, strict=True) if part}
+    longest = max(map(len, known), default=0)
+    if longest > LONGEST:
+        raise InputError("a token is too long", got=f"{longest:,} characters in {where}", expected=f"up to {LONGEST}")
+    merges = []
+    for i in np.argsort(-scores, kind="stable"):
+        if parts[i]:
+            token = tokens[i]
+            halves = ([token[:k], token[k:]] for k in range(1, len(token)))
+            merges += [pair for pair in halves if pair[0] in known and pair[1] in known]
+    return merges
 
 
 def _merge(text: str, vocab: dict[str, int], where: object) -> list[str]:
@@ -137,12 +182,14 @@ def _merge(text: str, vocab: dict[str, int], where: object) -> list[str]:
     return [left, right]
 
 
-def _adding(bos: str, vocab: dict[str, int]) -> dict[str, Any]:
-    """A post-processor that puts `bos` in front."""
-    first, text = {"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+def _adding(bos: str | None, eos: str | None, vocab: dict[str, int]) -> dict[str, Any]:
+    """A post-processor that puts `bos` in front and `eos` behind, where they are given."""
+    first, last = ([{"SpecialToken": {"id": token, "type_id": 0}}] if token else [] for token in (bos, eos))
+    text = {"Sequence": {"id": "A", "type_id": 0}}
     return {
         "type": "TemplateProcessing",
-        "single": [first, text],
-        "pair": [first, text, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {bos: {"id": bos, "ids": [vocab[bos]], "tokens": [bos]}},
-    }
+        "single": [*first, text, *last],
+        "pair": [*first, text, *last, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {token: {"id": token, "ids": [vocab[token]], "tokens": [token]}
+                           for token in (bos, eos) if token},
+    }  # fmt: skip

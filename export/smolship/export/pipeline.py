@@ -22,7 +22,7 @@ from smolship.runtime.manifest import NAME as MANIFEST
 from smolship.runtime.manifest import Manifest, TargetEntry
 
 Progress = Callable[[str, str, int, int], None]  # (step, what, done, total)
-PACKAGES = ("smolship", "torch", "transformers", "coremltools", "executorch", "onnx", "onnx-ir", "onnxruntime")
+PACKAGES = ("smolship", "torch", "transformers", "coremltools", "executorch", "gguf", "onnx", "onnx-ir", "onnxruntime")
 LOW_SHARE = 0.8  # below this share of 4-bit parameters an int4 export is hardly one
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 from smolship.runtime.errors import InputError
 from smolship.runtime.template import ChatTemplate
@@ -67,7 +68,7 @@ CONVERSATION = [
     {"role": "assistant", "content": "408"},
     {"role": "user", "content": "Write it in words.\n\nThen say `done`."},
 ]
-MODES: tuple[dict[str, object], ...] = ({}, {"enable_thinking": True}, {"enable_thinking": False})
+MODES: tuple[dict[str, Any], ...] = ({}, {"enable_thinking": True}, {"enable_thinking": False})
 RANDOM = 400  # strings of random characters
 ALPHABETS = (
     "abcXYZ 019 .,'\n\t", "'sSdDmMtTlLvVrReE ", " \t\n\r\u00a0\u3000a1.", "0123456789٣१１²", "éñüßçøåæœ ",

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from smolship.export.config import DecoderConfig
-from smolship.export.gguf_tokenizer import BYTES, LLAMA3, SPLITS, WHOLE_WORDS_FIRST
+from smolship.export.gguf_splits import SPLITS, WHOLE_WORDS_FIRST
 from smolship.runtime.errors import InputError, show
 from smolship.runtime.files import parse_json
 from smolship.runtime.tokenizer import Tokenizer
@@ -18,14 +18,6 @@ from smolship.runtime.tokenizer import Tokenizer
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # llama.cpp's token types
 SPACE = "▁"
 
-
-def _split(regex: str) -> list[dict[str, Any]]:
-    pattern = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-    return [pattern, BYTES | {"use_regex": False}]
-
-
-# What SmolLM3 uses is Llama 3's split by its regex, but for words that are tokens: they are merged up to all the same.
-NAMES = SPLITS | {"smaug-bpe": _split(LLAMA3), "qwen2": _split(LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}"))}
 
 SENTENCEPIECE = [
     {"type": "Prepend", "prepend": SPACE},
@@ -94,10 +86,12 @@ def _split_name(raw: dict[str, Any]) -> str:
         if raw["model"].get(part):
             raise _refuse(part, raw["model"][part], "none")
     steps, whole = _steps(raw.get("pre_tokenizer")), bool(raw["model"].get("ignore_merges"))
-    for name, known in NAMES.items():
+    for name, known in SPLITS.items():
         if steps == [_plain(step) for step in known] and whole == (name in WHOLE_WORDS_FIRST):
             return name
-    raise _refuse("pre_tokenizer", f"{json.dumps(steps)}, ignore_merges {whole}", "that of " + ", ".join(sorted(NAMES)))
+    raise _refuse(
+        "pre_tokenizer", f"{json.dumps(steps)}, ignore_merges {whole}", "that of " + ", ".join(sorted(SPLITS))
+    )
 
 
 def _steps(pre: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -171,8 +165,8 @@ def _special_ids(
         return i if i is None or i < config.vocab else None
 
     eos = sorted(config.eos, key=lambda i: i != named("eos")) or [i for i in [named("eos")] if i is not None]
-    if after is not None:
-        eos = sorted({*eos, tokenizer.token_to_id(after)}, key=lambda i: i != tokenizer.token_to_id(after))
+    if after is not None and (last := tokenizer.token_to_id(after)) is not None:
+        eos = sorted({*eos, last}, key=lambda i: i != last)
     if not eos:  # llama.cpp would take token 11 for it
         raise InputError("no token ends a text", got="no eos_token_id in config.json", expected="the id of one")
     bos = named("bos") if config.bos is None else config.bos
