@@ -14,7 +14,7 @@ from smolship.export.checkpoint import open_checkpoint
 from smolship.export.gguf_splits import SPLITS, WHOLE_WORDS_FIRST
 from smolship.export.targets import Job
 from smolship.export.targets import gguf as target
-from smolship.export.targets.gguf_vocabulary import SPACE, vocabulary
+from smolship.export.targets.gguf_vocabulary import SPACE, WRITTEN, vocabulary
 from smolship.export.weights import SCHEMES, write_weights
 from smolship.runtime.engines.gguf import GgufTokenizer
 from smolship.runtime.errors import InputError
