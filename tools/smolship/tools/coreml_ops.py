@@ -19,7 +19,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -67,8 +67,8 @@ class Counts:
                 f"{self.nothing_run:,} predict nothing, {self.skipped:,} skip themselves")  # fmt: skip
 
 
-def run_tests(files: tuple[str, ...] = FILES, processes: int = 2) -> Counts:
-    """Run those files of coremltools' tests in a process of its own."""
+def run_tests(files: tuple[str, ...] = FILES, processes: int = 2, log: IO[str] | None = None) -> Counts:
+    """Run those files of coremltools' tests in a process of its own, whose output goes to `log` as it comes."""
     spec = util.find_spec("coremltools")
     assert spec is not None and spec.origin is not None
     folder = Path(spec.origin).parent / "converters" / "mil" / "mil" / "ops" / "tests"
@@ -78,9 +78,10 @@ def run_tests(files: tuple[str, ...] = FILES, processes: int = 2) -> Counts:
                    *(str(folder / f) for f in files)]  # fmt: skip
         paths = os.pathsep.join(path for path in sys.path if path)
         environment = os.environ | {RESULT: work, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=work, env=environment, stdout=log or subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True)  # fmt: skip
         if done.returncode not in (0, 1):
-            raise RuntimeError(done.stdout[-3000:] + done.stderr[-3000:])
+            raise RuntimeError((done.stdout or "")[-3000:])
         return _sum(Path(work))
 
 
@@ -174,7 +175,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def main() -> None:
-    counts = run_tests(FAST if "--fast" in sys.argv[1:] else FILES)
+    counts = run_tests(FAST if "--fast" in sys.argv[1:] else FILES, log=sys.stderr)
     print(counts)
     for name, message in counts.failed.items():
         known = [why for part, why in KNOWN.items() if part in name]

@@ -50,4 +50,7 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
         raise missing_engine("coremltools", "coreml", error) from None
     chunk = min(CHUNK, job.context)
     emit(job, chunk, folder / FILE)
+    mode = folder.stat().st_mode  # coremltools writes for its own user alone
+    for path in (folder / FILE, *(folder / FILE).rglob("*")):
+        path.chmod(mode if path.is_dir() else mode & 0o666)
     return {"file": FILE, "context": job.context, "chunk": chunk}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from smolship.runtime.errors import InputError, missing_engine, unknown
 from smolship.runtime.files import inside
+from smolship.runtime.mil import matrix
 from smolship.runtime.mil.program import Function, Program
 from smolship.runtime.session import INTERPRETER, Session
 
@@ -169,10 +171,12 @@ class CoreMLSession(_Decoder):
 
 
 def _set_threads(threads: int) -> None:
-    """numpy's own BLAS uses every core; where it is the OpenBLAS of its wheel, it can be told otherwise."""
+    """Two threads at most share the large products; numpy's BLAS uses one. Its own threads wait for each other in a
+    loop, which takes ten times as long as the work itself as soon as something else wants the cores."""
+    matrix.helper = ThreadPoolExecutor(1) if threads > 1 else None
     for folder in (Path(np.__file__).parent.parent / "numpy.libs", Path(np.__file__).parent / ".dylibs"):
         for path in folder.glob("*openblas*"):
             library = ctypes.CDLL(str(path))
             for name in ("scipy_openblas_set_num_threads64_", "scipy_openblas_set_num_threads"):
                 if function := getattr(library, name, None):
-                    function(ctypes.c_int(threads))
+                    function(ctypes.c_int(1))
