@@ -160,8 +160,8 @@ def test_the_tables_show_every_row(compared):
 
 
 def test_choosing_brings_what_is_compared_with():
-    assert [row.name for row in choose(["genai builder int4, int8 head, tuned"], ["4"])] == [
-        ONNX, "genai builder int4, int8 head, tuned"]  # fmt: skip
+    assert [row.name for row in choose(["genai builder int4 + int8 head tuned"], ["4"])] == [
+        ONNX, "genai builder int4 + int8 head tuned"]  # fmt: skip
     assert choose([], ["4", "8"]) == ROWS
     assert {row.bits for row in choose([], ["8"])} == {8}
     with pytest.raises(InputError, match="unknown row"):

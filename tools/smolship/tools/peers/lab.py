@@ -1,10 +1,10 @@
 """One comparison: exports and judgements that are kept, and rounds over all rows side by side.
 
-CACHE/venvs/PEER-KEY        a peer's own environment
-CACHE/MODEL/ROW-KEY         an artifact, and row.json: what it cost, its files and their hash
-CACHE/MODEL/ROW-KEY.kl-….json   its judgement, by the hash of the reference
-CACHE/MODEL/reference-….npz the original's logits
-CACHE/MODEL/logs            what each process printed
+CACHE/venvs/PEER-KEY             a peer's own environment
+CACHE/MODEL/ROW-KEY              an artifact, and row.json: what it cost, its files and their hash
+CACHE/MODEL/ROW-KEY.kl-KEY.json  its judgement
+CACHE/MODEL/reference-….npz      the original's logits
+CACHE/MODEL/logs                 what each process printed
 
 MODEL and KEY are hashes over all that the contents depend on.
 """
@@ -15,13 +15,14 @@ import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import smolship.export
+import smolship.runtime.engines
 from smolship.export.checkpoint import open_checkpoint
 from smolship.runtime.bench import Spread
 from smolship.runtime.errors import InputError, SmolshipError
@@ -93,7 +94,8 @@ class Lab:
                 with failing(found):
                     self._open(found, sessions[found.row.name])
             for i in range(rounds):
-                for found in alive(every):
+                first = i % len(every)  # each round begins with another row
+                for found in alive([*every[first:], *every[:first]]):
                     self.update("rounds", found.row.name, i, rounds)
                     with failing(found):
                         found.rounds.append(sessions[found.row.name].ask("measure"))
@@ -107,7 +109,8 @@ class Lab:
     def export(self, found: Found) -> None:
         """Find the row's artifact in the cache, or make it."""
         row, module = found.row, peer_module(found.row.peer)
-        self.update("environments", row.peer, 0, 1)
+        if module.REQUIREMENTS:
+            self.update(f"environment of {row.peer}", "", 0, 1)
         found.python = environment(self.cache / "venvs", row.peer, module.REQUIREMENTS)
         source, made_of = self.model, ""
         if row.source:
@@ -142,9 +145,10 @@ class Lab:
     def _judge(self, every: list[Found], sessions: dict[str, Process]) -> None:
         """KL of each row from the original, by the session that was measured."""
         reference = self._reference()
-        known = sha256(reference)[:12]
+        engines = _python_files(smolship.runtime.engines.__path__)
         for found in every:
-            name, path = found.row.name, found.folder.with_name(f"{found.folder.name}.kl-{known}.json")
+            known = hash_of([sha256(reference), _hashes(engines if found.row.ours else [])])
+            name, path = found.row.name, found.folder.with_name(f"{found.folder.name}.kl-{known[:12]}.json")
             with failing(found):
                 if not path.exists():
                     told = sessions[name].ask("fidelity", partial(self.update, f"KL {name}"), self.limit_s,
@@ -185,7 +189,12 @@ def hash_of(value: Any) -> str:
 def _sources(row: Row) -> dict[str, str]:
     """Hashes of the code that makes a row: the peer's module, and our export where it has a part in it."""
     module = peer_module(row.peer)
-    files = [Path(module.__file__ or "")]
-    if module.OURS:
-        files += sorted(path for root in smolship.export.__path__ for path in Path(root).rglob("*.py"))
-    return {str(i): sha256(path) for i, path in enumerate(files)}
+    return _hashes([Path(module.__file__ or ""), *(_python_files(smolship.export.__path__) if module.OURS else [])])
+
+
+def _python_files(roots: Iterable[str]) -> list[Path]:
+    return sorted(path for root in roots for path in Path(root).rglob("*.py"))
+
+
+def _hashes(files: Sequence[Path]) -> dict[str, str]:
+    return {f"{path.parent.name}/{path.name}": sha256(path) for path in files}

@@ -48,13 +48,12 @@ class Peer(Protocol):
     REQUIREMENTS: tuple[str, ...]  # of an environment of its own; none: it runs in ours
     VERSIONS: tuple[str, ...]  # packages whose versions name what was measured
     PACKAGES: tuple[str, ...]  # modules that are imported before memory and load are counted
-
     OURS: bool  # whether our exporter has a part in it
     __file__: str | None
 
     def export(self, source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
-        """Write the artifact into `folder`. Returns `files` (relative paths: what counts and is hashed; all where it
-        is left out), `peak_bytes` where processes of its own did the work, and anything worth telling."""
+        """Write the artifact into `folder`. Returns `files` (their relative paths: what counts and is
+        hashed), `peak_bytes` where processes of its own did the work, and anything else that row.json shall keep."""
         ...
 
     def open_session(self, folder: Path, options: dict[str, Any], threads: int) -> Session: ...
@@ -78,8 +77,8 @@ ROWS = [
     Row("llama.cpp Q4_0", "llamacpp", 4, {"type": "Q4_0"}, EXECUTORCH),
     Row("llama.cpp Q8_0", "llamacpp", 8, {"type": "Q8_0"}, "smolship executorch int8"),
     Row("genai builder int4", "genai", 4, {}, ONNX),
-    Row("genai builder int4, int8 head", "genai", 4, {"extra": EQUAL_BITS}, ONNX),
-    Row("genai builder int4, int8 head, tuned", "genai", 4, {"extra": EQUAL_BITS + TUNED}, ONNX),
+    Row("genai builder int4 + int8 head", "genai", 4, {"extra": EQUAL_BITS}, ONNX),
+    Row("genai builder int4 + int8 head tuned", "genai", 4, {"extra": EQUAL_BITS + TUNED}, ONNX),
     Row("export_llm 8da4w", "exportllm", 4, {}, EXECUTORCH),
     Row("mobius Q4_0", "mobius", 4, {}, ONNX, source="llama.cpp Q4_0"),
     Row("transformers ONNX int4", "transformers_onnx", 4, {}, ONNX),
