@@ -22,7 +22,7 @@ from smolship.runtime.engines.gguf import open_session
 from smolship.runtime.errors import InputError
 from tests.conftest import TINY, make_tiny
 from tests.edit import double_scales_gguf
-from tests.gguf_maker import permute
+from tests.gguf_maker import make_gguf, permute
 
 CONTEXT = 96
 IDS = np.random.default_rng(3).integers(0, 300, 85)
@@ -163,6 +163,18 @@ def test_the_file_is_the_same_in_pieces_of_any_size(built, tmp_path, monkeypatch
     assert (tmp_path / "model.gguf").read_bytes() == (folder / "model.gguf").read_bytes()
 
 
+@pytest.mark.parametrize("kind, scheme", [("Q4_0", "int4"), ("Q8_0", "int8")])
+def test_a_quantized_file_in_gives_the_same_blocks_out(tiny, tmp_path, kind, scheme):
+    """Those of gguf-py's quantizer, negative scales among them."""
+    make_gguf(tiny("llama_bias"), tmp_path / "in.gguf", kind=kind)
+    lowered(tmp_path / "in.gguf", SCHEMES[scheme], tmp_path / "o")
+    before, after = ({t.name: t for t in gguf.GGUFReader(path).tensors if t.tensor_type.name == kind}
+                     for path in (tmp_path / "in.gguf", tmp_path / "o" / "model.gguf"))  # fmt: skip
+    assert set(before) == set(after) and len(before) == 16
+    for name, tensor in before.items():
+        np.testing.assert_array_equal(after[name].data, tensor.data)
+
+
 def test_packing_is_undone_by_its_definition():
     codes = np.random.default_rng(1).integers(-8, 8, (5, 3, 32), np.int8)
     packed = target.pack_q4_0(codes)
@@ -208,7 +220,7 @@ def test_the_modelfile(tiny, tmp_path):
     model = make_tiny(tmp_path / "m", "llama")
     (model / "generation_config.json").write_text(json.dumps({"do_sample": True, "temperature": 0.6, "top_p": 0.95}))
     folder = lowered(model, SCHEMES["none"], tmp_path / "o")[2]
-    assert (folder / "Modelfile").read_text().splitlines() == [
+    assert (folder / "Modelfile").read_text().splitlines()[1:] == [
         "FROM ./model.gguf", f"PARAMETER num_ctx {CONTEXT}", 'PARAMETER stop "<|im_end|>"',
         "PARAMETER temperature 0.6", "PARAMETER top_p 0.95"]  # fmt: skip
 

@@ -25,7 +25,6 @@ from smolship.tools.tokenizers import compare, main, shortest
 from tests.conftest import make_tiny
 
 VOCAB = 900
-# One name for each split that is unlike the others.
 SPECIAL = ["<pad>", "<|im_start|>", "<|im_end|>"]
 # As SmolLM3's: thinking unless it is told otherwise, by a variable or in the system prompt.
 THINKING = """{% if enable_thinking is not defined %}{% set enable_thinking = true %}{% endif %}

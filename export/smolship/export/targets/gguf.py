@@ -189,10 +189,11 @@ def pack_q4_0(codes: np.ndarray) -> np.ndarray:
 def modelfile(job: Job, metadata: dict[str, Any]) -> str:
     """Ollama's description of the model: what ends a turn, the context, and the sampling that its makers recommend.
 
-    No TEMPLATE: Ollama's are programs in another language. It recognizes those that it knows by the one in the file.
+    No TEMPLATE: Ollama's are programs in another language, and a translation would be a guess.
     """
     tokens = metadata["tokenizer.ggml.tokens"]
-    lines = [f"FROM ./{FILE}", f"PARAMETER num_ctx {job.context}"]
+    lines = ["# The chat template is the one in the file, where Ollama recognizes it; else add a TEMPLATE."]
+    lines += [f"FROM ./{FILE}", f"PARAMETER num_ctx {job.context}"]
     lines += [f"PARAMETER stop {json.dumps(tokens[i], ensure_ascii=False)}" for i in job.config.eos]
     raw = parse_json(job.files.get("generation_config.json", b"{}"), "generation_config.json", "the checkpoint")
     if raw.get("do_sample"):

@@ -10,6 +10,7 @@ import ctypes
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,10 @@ def _log(llama: Any) -> Iterator[list[str]]:
     try:
         yield said
     finally:
-        llama.llama_log_set(_SILENT.setdefault("log", llama.llama_log_callback(lambda level, text, data: None)), None)
+        llama.llama_log_set(_silence(llama), None)
 
 
-_SILENT: dict[str, Any] = {}  # the callback that stays must outlive the process' last call
+@cache
+def _silence(llama: Any) -> Any:
+    """What stays when nobody listens; kept, for llama.cpp calls it as long as the process lives."""
+    return llama.llama_log_callback(lambda level, text, data: None)
