@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
@@ -71,27 +72,38 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
     metadata = {**_hyperparameters(job.config, job.weights), **vocabulary(job.files, job.config)}
     if (template := template_source(job.files.get)) is not None:
         metadata["tokenizer.chat_template"] = template
-    writer = gguf.GGUFWriter(folder / FILE, job.config.architecture)
+    with closing(gguf.GGUFWriter(folder / FILE, job.config.architecture)) as writer:
+        _write_header(writer, job, metadata)
+        _write_data(writer.fout[0], job)
+    (folder / "Modelfile").write_text(modelfile(job, metadata))
+    return {"file": FILE, "context": job.context}
+
+
+def _write_header(writer: Any, job: Job, metadata: dict[str, Any]) -> None:
+    """Metadata and the list of the tensors, from their shapes alone."""
+    from gguf import GGML_QUANT_SIZES
+
     add: dict[type, Callable[[str, Any], None]] = {
         str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32,
         list: writer.add_array,
     }  # fmt: skip
     for key, value in metadata.items():
         add[type(value)](key, value)
-    entries = job.weights.entries
-    for name, entry in entries.items():
+    for name, entry in job.weights.entries.items():
         kind = _kind(name, entry)
-        block, size = gguf.GGML_QUANT_SIZES[kind]
+        block, size = GGML_QUANT_SIZES[kind]
         count = math.prod(entry.shape) // block * size
         writer.add_tensor_info(theirs(NAMES, name), entry.shape, np.dtype(np.float32), count, kind)
-    divisors = _divisors(job.config)
-    if divisors is not None:
+    if (divisors := _divisors(job.config)) is not None:
         writer.add_tensor_info(ROPE, divisors.shape, divisors.dtype, divisors.nbytes)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    assert writer.fout
-    file = writer.fout[0]
+
+
+def _write_data(file: IO[bytes], job: Job) -> None:
+    """The tensors in the order of the header. The writer's own way would hold each of them whole."""
+    entries = job.weights.entries
     done, total = 0, sum(math.prod(entry.shape) for entry in entries.values())
     for name in entries:
         _align(file)
@@ -99,13 +111,10 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
             file.write(np.ascontiguousarray(piece).data)
             done += rows * math.prod(entries[name].shape[1:])
             job.progress(name, done, total)
-    if divisors is not None:
+    if (divisors := _divisors(job.config)) is not None:
         _align(file)
         file.write(divisors.data)
     _align(file)
-    writer.close()
-    (folder / "Modelfile").write_text(modelfile(job, metadata))
-    return {"file": FILE, "context": job.context}
 
 
 def _align(file: IO[bytes]) -> None:
