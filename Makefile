@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF  # llama.cpp is compiled here, and pictures are not ours
 MODEL := .cache/SmolLM2-135M-Instruct
 BUNDLE := build/demo
 

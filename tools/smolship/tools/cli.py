@@ -98,7 +98,9 @@ def options(
 def export(
     model: Annotated[str, typer.Argument(help="A folder with config.json and safetensors, a .gguf file, or a Hub id.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The bundle to write. An older bundle there is replaced.")],
-    to: Annotated[str, typer.Option(help="Targets, separated by commas.")] = "executorch,onnx",
+    to: Annotated[
+        str, typer.Option(help="Targets, separated by commas: executorch, onnx, coreml, gguf; or all.")
+    ] = "executorch,onnx",
     quant: Annotated[str, typer.Option(help="Weights of the layers: int4, int8 or none.")] = "int4",
     context: Annotated[int, typer.Option(help="Tokens that the cache holds.")] = 2048,
     group_size: Annotated[int, typer.Option(help="Inputs that share an int4 scale: 32, 64 or 128.")] = 32,
@@ -122,12 +124,13 @@ def export(
     Examples:  smolship export ./SmolLM3-3B -o smollm3 --context 8192   |   smolship export model.gguf -o m --to onnx
     """
     from smolship.export import export as run_export
+    from smolship.export.targets import TARGETS
     from smolship.tools.display import Steps
 
     text = None if probe_text is None else read_text(probe_text, "probe text")
     with Steps(err) as steps:
         bundle = run_export(
-            model, out, to=_names(to), quant=quant, context=context, group_size=group_size,  # type: ignore[arg-type]
+            model, out, to=list(TARGETS) if to == "all" else _names(to), quant=quant, context=context, group_size=group_size,  # type: ignore[arg-type]
             embedding=embedding_bits, head=head_bits, revision=revision,  # type: ignore[arg-type]
             probe_tokens=probe_tokens, probe_text=text, progress=steps.update,
         )  # fmt: skip

@@ -78,8 +78,11 @@ def run_tests(files: tuple[str, ...] = FILES, processes: int = 2, log: IO[str] |
                    *(str(folder / f) for f in files)]  # fmt: skip
         paths = os.pathsep.join(path for path in sys.path if path)
         environment = os.environ | {RESULT: work, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=work, env=environment, stdout=log or subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True)  # fmt: skip
+        try:
+            done = subprocess.run(command, cwd=work, env=environment, stdout=log or subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True)  # fmt: skip
+        except KeyboardInterrupt:
+            return _sum(Path(work))  # of the tests so far
         if done.returncode not in (0, 1):
             raise RuntimeError((done.stdout or "")[-3000:])
         return _sum(Path(work))
@@ -145,7 +148,9 @@ class Plugin:
             counts.passed += 1
         elif report.when == "call":
             counts.nothing_run += 1
-        self.predictions = 0 if report.when == "call" else self.predictions
+        if report.when == "call":
+            self.predictions = 0
+            self.write()
         return report
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -153,6 +158,9 @@ class Plugin:
         items[:] = [item for item in items if "neuralnetwork" not in item.nodeid]
 
     def pytest_sessionfinish(self) -> None:
+        self.write()
+
+    def write(self) -> None:
         if folder := os.environ.get(RESULT):
             Path(folder, f"{os.getpid()}.json").write_text(json.dumps(vars(self.counts)))
 
