@@ -261,8 +261,8 @@ class _Engine:
         return gaps
 
     def _chunks(self, windows: list[tuple[int, Window]]) -> list[Gap]:
-        shapes = ((3, 19), (5, 61), (7, 90), (16, 48), (32, 150), (63, 200), (100, 250))  # (chunk, length)
-        shapes = shapes[:: 3 if self.limit else 1]
+        every = ((3, 19), (5, 61), (7, 90), (16, 48), (32, 150), (63, 200), (100, 250))  # (chunk, length)
+        shapes = every[:: 3 if self.limit else 1]
         return [self._last(i, w, min(len(w.ids), length), chunk) for i, w in windows for chunk, length in shapes]
 
     def _rewind(self, window: Window) -> Gap:

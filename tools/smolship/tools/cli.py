@@ -128,9 +128,10 @@ def export(
     from smolship.tools.display import Steps
 
     text = None if probe_text is None else read_text(probe_text, "probe text")
+    targets = list(TARGETS) if to == "all" else _names(to)
     with Steps(err) as steps:
         bundle = run_export(
-            model, out, to=list(TARGETS) if to == "all" else _names(to), quant=quant, context=context, group_size=group_size,  # type: ignore[arg-type]
+            model, out, to=targets, quant=quant, context=context, group_size=group_size,  # type: ignore[arg-type]
             embedding=embedding_bits, head=head_bits, revision=revision,  # type: ignore[arg-type]
             probe_tokens=probe_tokens, probe_text=text, progress=steps.update,
         )  # fmt: skip
