@@ -13,17 +13,19 @@ import pytest
 from rich.console import Console
 
 from smolship.export.checkpoint import open_checkpoint
+from smolship.runtime.bundle import open_bundle
 from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.files import sha256
 from smolship.tools.peers import lab, rows
 from smolship.tools.peers.__main__ import run
 from smolship.tools.peers.lab import Found, hash_of
+from smolship.tools.peers.onnxfile import open_onnx
 from smolship.tools.peers.process import Process, environment
 from smolship.tools.peers.rows import ROWS, Row, choose
 from smolship.tools.peers.shapes import SHAPES, make_shape
 from smolship.tools.peers.table import tables
 
-LLAMA, ONNX, GGUF = "llama.cpp Q4_0", "smolship onnx int4", "smolship gguf int4"
+LLAMA, ONNX = "llama.cpp Q4_0", "smolship onnx int4"
 BROKEN = Row("broken", "llamacpp", 4, {"type": "Q9_9"}, ONNX)
 TOKENS, CONTEXT, ROUNDS = 256, 128, 2
 CALLS = ["--tokens", str(TOKENS), "--context", str(CONTEXT), "--rounds", str(ROUNDS), "--threads", "2", "--json"]
@@ -41,7 +43,6 @@ def asked() -> Any:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Process, "ask", ask)
-        patch.setattr(rows, "ROWS", [row for row in ROWS if row.name in (ONNX, GGUF, LLAMA)] + [BROKEN])
         yield found
 
 
@@ -55,6 +56,7 @@ def compared(tiny: Any, asked: list[str], tmp_path_factory: pytest.TempPathFacto
 def command(model: Path, cache: Path, *more: str) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         printed: list[str] = []
+        patch.setattr(rows, "ROWS", [row for row in ROWS if row.name in (ONNX, LLAMA)] + [BROKEN])
         patch.setattr("builtins.print", lambda text: printed.append(text))
         assert run([str(model), "--cache", str(cache), *CALLS, *more]) == 0
     return json.loads(printed[0])
@@ -66,7 +68,7 @@ def by_name(told: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_every_row_is_complete_or_says_why(compared):
     told, _, _ = compared
-    assert list(by_name(told)) == [ONNX, GGUF, LLAMA, "broken"]
+    assert list(by_name(told)) == [ONNX, LLAMA, "broken"]
     for row in by_name(told).values():
         if row["row"] == "broken":
             assert "KeyError: 'Q9_9'" in row["failed"] and row["hash"] is None and row["fidelity"] is None
@@ -84,14 +86,13 @@ def test_every_row_is_complete_or_says_why(compared):
 def test_one_hash_names_the_files_that_were_measured_and_judged(compared):
     told, cache, _ = compared
     found = [row for row in told["rows"] if row["hash"]]
-    assert len({row["hash"] for row in found}) == len(found) == 3
+    assert len({row["hash"] for row in found}) == len(found) == 2
     for row in found:
         assert row["hash"] == row["fidelity"]["hash"] == hash_of(row["files"])
         (record,) = [p for p in cache.glob("*/*/row.json") if json.loads(p.read_text())["row"] == row["row"]]
         assert {name: sha256(record.parent / name) for name in row["files"]} == row["files"]
         assert row["file_bytes"] == sum((record.parent / name).stat().st_size for name in row["files"])
-    ours = [row["weights_digest"] for row in found if row["ours"]]
-    assert len(ours) == 2 and len(set(ours)) == 1  # the same weights in both
+    assert [row["row"] for row in found if row["weights_digest"]] == [ONNX]
 
 
 def test_fidelity_is_that_of_four_bits(compared):
@@ -108,7 +109,7 @@ def test_fidelity_is_that_of_four_bits(compared):
 def test_speed_is_compared_with_ours_of_the_same_bits(compared):
     told, _, _ = compared
     for row in told["rows"]:
-        assert set(row["ours_over_this"]) == ({ONNX, GGUF} if row["row"] == LLAMA else set())
+        assert set(row["ours_over_this"]) == ({ONNX} if row["row"] == LLAMA else set())
     ratio = by_name(told)[LLAMA]["ours_over_this"][ONNX]["decode"]["32"]
     ours, theirs = (by_name(told)[name]["decode_tokens_per_s"]["32"] for name in (ONNX, LLAMA))
     assert ours["low"] / theirs["high"] <= ratio <= ours["high"] / theirs["low"]
@@ -125,11 +126,11 @@ def test_ratios_pair_the_rounds():
 def test_a_second_run_measures_and_keeps_the_rest(tiny, compared, asked):
     told, cache, first = compared
     # The broken row is tried again in each run.
-    assert (first.count("export"), first.count("fidelity"), first.count("reference")) == (4, 3, 1)
+    assert (first.count("export"), first.count("fidelity"), first.count("reference")) == (3, 2, 1)
     asked.clear()
     again = command(tiny("llama"), cache)
     assert (asked.count("export"), asked.count("fidelity"), asked.count("reference")) == (1, 0, 0)
-    assert asked.count("measure") == 3 * ROUNDS
+    assert asked.count("measure") == 2 * ROUNDS
     for row, before in zip(again["rows"], told["rows"], strict=True):
         for kept in ("hash", "fidelity", "export_seconds"):
             assert row[kept] == before[kept]
@@ -142,8 +143,25 @@ def test_an_altered_artifact_is_refused(tiny, compared, tmp_path):
     raw = bytearray(file.read_bytes())
     raw[-1] ^= 1
     file.write_bytes(raw)
-    row = by_name(command(tiny("llama"), tmp_path / "cache", "--only", LLAMA, "--rounds", "1"))[LLAMA]
+    told = by_name(command(tiny("llama"), tmp_path / "cache", "--only", f"{LLAMA},{ONNX}", "--rounds", "1"))
+    row = told[LLAMA]
+    assert told[ONNX]["failed"] is None
     assert "altered" in row["failed"] and row["fidelity"] is None and row["decode_tokens_per_s"] == {}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_foreign_onnx_files_run_as_our_engine_runs_ours(compared, shared):
+    _, cache, _ = compared
+    (bundle,) = cache.glob("*/smolship-onnx-int4-*/bundle")
+    ids = np.random.default_rng(0).integers(0, 300, 40)
+    facts = {"vocab": 300, "context": CONTEXT, "kv_heads": 2, "head_dim": 32}
+    with open_bundle(bundle).session("onnx", 1) as ours:
+        known = ours.forward(ids, "all")
+    with open_onnx(bundle / "onnx" / "model.onnx", facts, 1, shared) as session:
+        assert np.allclose(session.forward(ids[:20])[0], known[19], atol=1e-5)
+        assert np.allclose(session.forward(ids[20:], "all"), known[20:], atol=1e-5)
+        session.rewind(7)
+        assert np.allclose(session.forward(ids[7:]), known[-1], atol=1e-5)
 
 
 def test_the_tables_show_every_row(compared):
@@ -166,6 +184,8 @@ def test_choosing_brings_what_is_compared_with():
     assert {row.bits for row in choose([], ["8"])} == {8}
     with pytest.raises(InputError, match="unknown row"):
         choose(["coreml"], ["4"])
+    with pytest.raises(InputError, match="no row"):
+        choose(["Q4_0"], ["8"])
 
 
 def test_every_peer_names_what_it_is(compared):
@@ -218,5 +238,5 @@ def test_a_shape_is_a_checkpoint(tmp_path, monkeypatch):
 
 
 def test_our_sources_name_our_exports():
-    ours, theirs = (lab._sources(next(row for row in ROWS if row.peer == peer)) for peer in ("ours", "genai"))
+    ours, theirs = (lab._sources(peer) for peer in ("ours", "genai"))
     assert len(theirs) == 1 and len(ours) > 20

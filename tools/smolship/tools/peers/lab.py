@@ -17,7 +17,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ class Lab:
         with Process(found.python, log) as process:
             self.update(f"export {row.name}", "", 0, 1)
             versions = process.ask("versions", packages=list(module.VERSIONS))
-            key = hash_of([versions, row.options, self.context, made_of, _sources(row)])
+            key = hash_of([versions, row.options, self.context, made_of, _sources(row.peer)])
             found.folder = self.home / f"{row.slug}-{key[:12]}"
             if not found.folder.exists():
                 with new_folder(found.folder) as folder:
@@ -145,9 +145,8 @@ class Lab:
     def _judge(self, every: list[Found], sessions: dict[str, Process]) -> None:
         """KL of each row from the original, by the session that was measured."""
         reference = self._reference()
-        engines = _python_files(smolship.runtime.engines.__path__)
         for found in every:
-            known = hash_of([sha256(reference), _hashes(engines if found.row.ours else [])])
+            known = hash_of([sha256(reference), _engines() if found.row.ours else {}])
             name, path = found.row.name, found.folder.with_name(f"{found.folder.name}.kl-{known[:12]}.json")
             with failing(found):
                 if not path.exists():
@@ -186,15 +185,17 @@ def hash_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _sources(row: Row) -> dict[str, str]:
-    """Hashes of the code that makes a row: the peer's module, and our export where it has a part in it."""
-    module = peer_module(row.peer)
-    return _hashes([Path(module.__file__ or ""), *(_python_files(smolship.export.__path__) if module.OURS else [])])
+@cache
+def _sources(peer: str) -> dict[str, str]:
+    """Hashes of the code that makes a peer's artifacts: its module, and our export where that has a part in it."""
+    module = peer_module(peer)
+    return {"": sha256(Path(module.__file__ or "")), **(_code(smolship.export.__path__) if module.OURS else {})}
 
 
-def _python_files(roots: Iterable[str]) -> list[Path]:
-    return sorted(path for root in roots for path in Path(root).rglob("*.py"))
+@cache
+def _engines() -> dict[str, str]:
+    return _code(smolship.runtime.engines.__path__)
 
 
-def _hashes(files: Sequence[Path]) -> dict[str, str]:
-    return {f"{path.parent.name}/{path.name}": sha256(path) for path in files}
+def _code(roots: Iterable[str]) -> dict[str, str]:
+    return {str(path.relative_to(root)): sha256(path) for root in roots for path in sorted(Path(root).rglob("*.py"))}

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from smolship.runtime.errors import unknown
+from smolship.runtime.errors import InputError, unknown
 from smolship.runtime.session import Session
 
 
@@ -93,5 +93,7 @@ def choose(only: Sequence[str], bits: Collection[str]) -> list[Row]:
     found = [
         row for row in ROWS if str(row.bits) in bits and (not only or any(p.lower() in row.name.lower() for p in only))
     ]
+    if not found:
+        raise InputError("no row has both that name and those bits", got=f"{', '.join(only)} of {', '.join(bits)} bits")
     names = {row.name for row in found} | {row.base for row in found}
     return [row for row in ROWS if row.name in names]
