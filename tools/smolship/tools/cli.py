@@ -189,24 +189,30 @@ def weights(
     folder: BundleDir,
     engine: Engines = None,
     every: Annotated[bool, typer.Option("--all", help="A row for each tensor, not for each kind of layer.")] = False,
+    engines: Annotated[
+        bool, typer.Option("--engines", help="Also let each engine reveal the matrices of the first layer.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Read codes, scales and all the rest back out of each artifact and compare them, bit for bit, with the digest of
     the set. Exit code 1 where a tensor is missing, differs, or is not of the set."""
     from smolship.runtime.weights.compare import compare
     from smolship.tools.display import Steps
-    from smolship.tools.weights import findings, to_json, weights_table
+    from smolship.tools.weights import findings, revealed, to_json, verdicts_table, weights_table
 
     bundle = open_bundle(folder)
     with Steps(err) as steps:
         held = compare(bundle, _targets(bundle, engine), lambda target, n, total: steps.update(target, "", n, total))
+        verdicts = revealed(bundle, _targets(bundle, engine), steps.update) if engines else []
     if as_json:
-        _print_json(to_json(bundle, held))
+        _print_json(to_json(bundle, held, verdicts))
     else:
         Console().print(weights_table(bundle, held, every))
         for line in findings(held):
             Console().print(line, style="red", markup=False, highlight=False)
-    if any(one.wrong for one in held):
+        if verdicts:
+            Console().print(verdicts_table(verdicts))
+    if any(one.wrong for one in held) or not all(verdict.equal for verdict in verdicts):
         raise typer.Exit(1)
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 from smolship.runtime.bundle import Bundle
-from smolship.runtime.errors import clip
+from smolship.runtime.errors import clip, missing_engine
 from smolship.runtime.weights.compare import EQUAL, MISSING, Held
 from smolship.runtime.weights.hashing import Entry
 from smolship.tools.tables import plain_table
+
+if TYPE_CHECKING:  # it needs what an export needs
+    from smolship.tools.onehot import Verdict
 
 LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 
@@ -36,9 +42,7 @@ def weights_table(bundle: Bundle, held: Sequence[Held], every: bool) -> Table:
         (clip(bundle.path.name), "bold"), f", weights {clip(bundle.manifest.weights_digest, 16)}, {total:,} tensors: ",
         (f"{wrong:,} DIFFER", "bold red") if wrong else ("EQUAL", "bold green"),
     )  # fmt: skip
-    table = plain_table(
-        title, "Form: bits of a code, inputs that share a scale."
-    )
+    table = plain_table(title, "Form: bits of a code / inputs that share a scale.")
     table.padding = (0, 1, 0, 0)
     for name in ("tensor", "shape", "form", "origin", *(clip(one.target, 20) for one in held)):
         table.add_column(Text(name), no_wrap=True)
@@ -63,7 +67,7 @@ def rows(held: Sequence[Held]) -> list[Row]:
 
 def form(entry: Entry) -> str:
     """Bits, and how many inputs share a scale."""
-    return "fp16" if entry.bits == 16 else f"int{entry.bits}, {entry.group}"
+    return "fp16" if entry.bits == 16 else f"int{entry.bits}/{entry.group}"
 
 
 def collapsed(every: Sequence[Row]) -> list[Row]:
@@ -92,14 +96,47 @@ def findings(held: Sequence[Held]) -> list[str]:
             for one in held for name, what in one.wrong.items()]  # fmt: skip
 
 
-def to_json(bundle: Bundle, held: Sequence[Held]) -> dict[str, Any]:
+def revealed(bundle: Bundle, targets: Sequence[str], progress: Callable[[str, str, int, int], None]) -> list[Verdict]:
+    """One-hot probes of each target's engine. Raises SetupError where what exports is not installed."""
+    os.environ["TQDM_DISABLE"] = "1"  # compilers would draw a bar for each probe, and warn of their own affairs
+    for name in ("torchao", "torch.utils._pytree", "coremltools"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        from smolship.tools.onehot import reveal
+    except ImportError as error:
+        raise missing_engine("what lowers the probes", "export", error) from None
+    return [verdict for target in targets for verdict in reveal(bundle, target, partial(progress, f"probe {target}"))]
+
+
+def to_json(bundle: Bundle, held: Sequence[Held], verdicts: Sequence[Verdict] = ()) -> dict[str, Any]:
     """The same for programs."""
+    probes: dict[str, dict[str, float]] = {}
+    for verdict in verdicts:
+        probes.setdefault(verdict.target, {})[verdict.name] = verdict.worst
     return {
         "digest": bundle.manifest.weights_digest,
         "equal": not any(one.wrong for one in held),
+        "revealed": probes,
         "targets": {one.target: {"tensors": len(one.entries), "wrong": one.wrong} for one in held},
         "tensors": {
             name: {"shape": list(e.shape), "bits": e.bits, "group": e.group, "origin": e.origin}
             for one in reversed(held) for name, e in one.entries.items()
         },
     }  # fmt: skip
+
+
+def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
+    """What each engine revealed of its matrices."""
+    failed = sum(not verdict.equal for verdict in verdicts)
+    title = Text.assemble("One-hot probes: ", (f"{failed:,} DIFFER", "bold red") if failed else ("EQUAL", "bold green"))
+    table = plain_table(title, "Largest difference from codes × scales, in tolerances of the engine's arithmetic.")
+    table.padding = (0, 1, 0, 0)
+    names = list(dict.fromkeys(verdict.name for verdict in verdicts))
+    targets = list(dict.fromkeys(verdict.target for verdict in verdicts))
+    worst = {(verdict.name, verdict.target): verdict for verdict in verdicts}
+    for name in ("matrix", *targets):
+        table.add_column(Text(name), no_wrap=True)
+    for name in names:
+        cells = (worst[name, target] for target in targets)
+        table.add_row(Text(name), *(Text(f"{v.worst:.3f}", "" if v.equal else "bold red") for v in cells))
+    return table

@@ -1,0 +1,295 @@
+"""Models of one layer that let the inputs and outputs of one matrix be seen, and what they answer by formula.
+
+    embed            x = a row of the table. Its logits are x / rms(x).
+    v                one token: the softmax is 1, so that the attention gives v.
+    q                the keys of as many tokens as a head has dimensions are one-hot, and so are their values: the
+                     attention gives the probabilities, hence q rotated by each distance.
+    k                some columns are in the cache, and queries are one-hot.
+    o                v selects what goes into it, and every query head has a key head of its own.
+    gate, up         down selects outputs. Of h and -h, silu(g) u and silu(-g) (-u) give back both g and u.
+    down             up selects what goes into it, and gate is the same for all.
+    head             some rows of it (all rows are stored alike).
+
+Matrices that are stacked with the one in question are quantized as it is, so that the file has the same layout as the
+real one. All else is 16 bits. H hidden, K head_dim, N columns that are looked at, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from smolship.export.config import DecoderConfig
+from smolship.export.quantize import QMAX, pack4
+from smolship.export.weights import Weights
+from smolship.runtime.session import Session
+from smolship.runtime.weights.hashing import Entry, TensorHash, digest
+
+COLUMNS = 64  # of a matrix that are looked at
+GATE = 1.0  # weight of what opens the gate where it is the same for all
+SCORE = 4.0  # the largest of a probe; a relative error of it is so many times that of a probability
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix of a probe: codes and scales, or values (bits 16)."""
+
+    entry: Entry
+    codes: np.ndarray
+    scales: np.ndarray | None = None
+
+    @property
+    def values(self) -> np.ndarray:
+        """float64 [rows, width]."""
+        if self.scales is None:
+            return self.codes.astype(np.float64)
+        grouped = self.codes.reshape(len(self.codes), -1, self.entry.group).astype(np.float64)
+        return (grouped * self.scales[:, :, None]).reshape(self.codes.shape)
+
+    def rows(self, keep: np.ndarray) -> Matrix:
+        entry = replace(self.entry, shape=(len(keep), *self.entry.shape[1:]))
+        return Matrix(entry, self.codes[keep], None if self.scales is None else self.scales[keep])
+
+
+def plain(values: np.ndarray) -> Matrix:
+    """16 bits."""
+    return Matrix(Entry(values.shape, 16, 0, "rounded"), values.astype(np.float16))
+
+
+def like(other: Matrix, ones: np.ndarray, size: float) -> Matrix:
+    """`ones` (of 0 and 1) times about `size`, held as `other` is."""
+    if other.scales is None:
+        return plain(ones * size)
+    bits, group = other.entry.bits, other.entry.group
+    scale = 2.0 ** np.round(np.log2(size / QMAX[bits]))
+    scales = np.full((len(ones), ones.shape[1] // group), scale, np.float32)
+    entry = replace(other.entry, shape=ones.shape)
+    return Matrix(entry, (ones * QMAX[bits]).astype(np.int8), scales)
+
+
+@dataclass
+class Probe:
+    """A model of one layer, and what is fed to it: each sequence is `prefix` and one of `queries`.
+
+    looked_at  the matrices that its answers show
+    grows      how many times as large a relative error gets on its way to the answer
+    """
+
+    config: DecoderConfig
+    tensors: dict[str, Matrix]
+    looked_at: tuple[str, ...]
+    queries: list[int]
+    prefix: list[int]
+    grows: float = 1.0
+
+    def weights(self, folder: Path) -> Weights:
+        """The model as a set of weights in `folder`."""
+        arrays: dict[str, np.ndarray] = {}
+        listed: dict[str, dict[str, Any]] = {}
+        for name in self.config.shapes():
+            matrix = self.tensors[name]
+            hashed = TensorHash(name, matrix.entry)
+            hashed.update(matrix.codes, matrix.scales)
+            listed[name] = asdict(matrix.entry) | {"sha256": hashed.hexdigest()}
+            if matrix.scales is None:
+                arrays[name] = matrix.codes
+            else:
+                arrays[f"{name}.codes"] = pack4(matrix.codes) if matrix.entry.bits == 4 else matrix.codes
+                arrays[f"{name}.scales"] = matrix.scales.astype(np.float16)
+        save_file(arrays, folder / "weights.safetensors")
+        whole = digest(entry["sha256"] for entry in listed.values())
+        (folder / "weights.json").write_text(json.dumps({"digest": whole, "tensors": listed}))
+        return Weights(folder)
+
+    def run(self, session: Session) -> np.ndarray:
+        """Logits after each sequence, float64 [sequences, V]."""
+        if self.prefix:
+            session.forward(self.prefix)
+        answers = []
+        for token in self.queries:
+            answers.append(session.forward([token])[0].astype(np.float64))
+            session.rewind(len(self.prefix))
+        return np.stack(answers)
+
+    def formula(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same of codes * scales, in float64; and of the magnitudes of what the hidden state is added up from, to
+        which its rounding is relative."""
+        answers = [self._logits(np.array([*self.prefix, token])) for token in self.queries]
+        return np.stack([logits for logits, _ in answers]), np.stack([sizes for _, sizes in answers])
+
+    def _logits(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        c, t = self.config, {name: matrix.values for name, matrix in self.tensors.items()}
+        x = t["embed"][ids]  # [S, H]
+        h = self._norm(x)
+        q, k, v = (rows.reshape(len(ids), -1, c.head_dim) for rows in (h @ t[f"layers.0.{n}"].T for n in "qkv"))
+        q, k = self._rotate(q)[-1], self._rotate(k)  # [heads, K] of the last token, [S, key heads, K]
+        k, v = (np.repeat(kept, c.heads // c.kv_heads, axis=1) for kept in (k, v))
+        scores = np.einsum("hd,shd->hs", q, k) * c.attention_scale
+        odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+        mixed = np.einsum("hs,shd->hd", odds / odds.sum(axis=1, keepdims=True), v).reshape(-1)
+        terms = [x[-1], t["layers.0.o"] @ mixed]
+        h = self._norm(sum(terms))
+        gate = t["layers.0.gate"] @ h
+        terms.append(t["layers.0.down"] @ (gate / (1 + np.exp(-gate)) * (t["layers.0.up"] @ h)))
+        x, head = sum(terms), t["head"]
+        return head @ self._norm(x), np.abs(head) @ (sum(map(np.abs, terms)) / self._root(x))
+
+    def _root(self, x: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + self.config.norm_eps)
+
+    def _norm(self, x: np.ndarray) -> np.ndarray:
+        return x / self._root(x)
+
+    def _rotate(self, x: np.ndarray) -> np.ndarray:
+        """[S, heads, K], the first at position 0."""
+        angle = np.arange(len(x))[:, None, None] * self.config.rotary.frequencies()
+        first, second = np.split(x, 2, axis=-1)
+        return np.concatenate([first * np.cos(angle) - second * np.sin(angle),
+                               second * np.cos(angle) + first * np.sin(angle)], axis=-1)  # fmt: skip
+
+
+class Maker:
+    """Makes the probes of the matrices of one layer.
+
+    real  q, k, v, o, gate, up, down, embed, head, read back
+    """
+
+    def __init__(self, config: DecoderConfig, real: Mapping[str, Matrix], tokenizer_size: int):
+        self.real = real
+        self.h = config.hidden
+        self.vocab = max(self.h, tokenizer_size, 2 * COLUMNS, config.head_dim + COLUMNS)
+        self.config = replace(
+            config, layers=1, vocab=self.vocab, tied_head=False, rotary_layers=(True,), attention_bias=False,
+            output_bias=False, mlp_bias=False, bos=0, eos=(1,),
+        )  # fmt: skip
+        self.length = (self.h / (1 + self.h * config.norm_eps)) ** 0.5  # of what a norm makes of a one-hot row
+
+    def all(self) -> Iterator[Probe]:
+        yield self.embed()
+        yield self.value()
+        yield self.query()
+        yield self.key()
+        yield self.output()
+        yield self.gate_up()
+        yield self.down()
+        yield self.head()
+
+    def embed(self) -> Probe:
+        return self._probe(("embed",), spread(self.vocab, COLUMNS), embed=self._sample("embed"))
+
+    def head(self) -> Probe:
+        columns = spread(self.h, COLUMNS)
+        return self._probe(("head",), range(len(columns)), embed=self._tokens(columns), head=self._sample("head"))
+
+    def value(self) -> Probe:
+        columns, real = spread(self.h, COLUMNS), self.real
+        q, k = (like(real[name], np.zeros(real[name].codes.shape), 1.0) for name in "qk")
+        return self._probe(("v",), range(len(columns)), embed=self._tokens(columns), q=q, k=k, v=real["v"],
+                           o=self._heads())  # fmt: skip
+
+    def query(self) -> Probe:
+        """Token d of the prefix is one-hot in d, and so are its key and its value in each head."""
+        size, columns = self.config.head_dim, spread(self.h, COLUMNS)
+        return self._probe(
+            ("q",), range(size, size + len(columns)), range(size), embed=self._tokens([*range(size), *columns]),
+            q=self.real["q"], k=self._picks("k", range(size), self._strength("q")),
+            v=self._picks("v", range(size), 1 / self.length), o=self._heads(),
+        )  # fmt: skip
+
+    def key(self) -> Probe:
+        """Token i of the prefix is one-hot in a column of k, its value in i; queries are one-hot."""
+        size = self.config.head_dim
+        columns = spread(self.h, min(COLUMNS, size))
+        return self._probe(
+            ("k",), range(len(columns), len(columns) + size), range(len(columns)),
+            embed=self._tokens([*columns, *range(size)]), k=self.real["k"],
+            q=self._picks("q", range(size), self._strength("k")),
+            v=self._picks("v", columns, 1 / self.length), o=self._heads(),
+        )  # fmt: skip
+
+    def output(self) -> Probe:
+        width = self.real["o"].codes.shape[1]
+        columns = spread(width, min(COLUMNS, self.h))
+        v = np.zeros((width, self.h))
+        v[columns, range(len(columns))] = 1
+        config = replace(self.config, kv_heads=self.config.heads)
+        return self._probe(("o",), range(len(columns)), config=config, embed=self._tokens(range(len(columns))),
+                           v=plain(v), o=self.real["o"])  # fmt: skip
+
+    def gate_up(self) -> Probe:
+        """Each column once with either sign."""
+        columns = spread(self.h, COLUMNS // 2)
+        embed = self._tokens([*columns, *columns])
+        embed.codes[len(columns) : 2 * len(columns)] *= -1
+        down = np.zeros((self.h, self.config.intermediate))
+        outputs = spread(self.config.intermediate, self.h)
+        down[range(len(outputs)), outputs] = 1
+        return self._probe(("gate", "up"), range(2 * len(columns)), embed=embed, gate=self.real["gate"],
+                           up=self.real["up"], down=plain(down))  # fmt: skip
+
+    def down(self) -> Probe:
+        """The last hidden number is what opens the gate."""
+        columns = spread(self.config.intermediate, min(COLUMNS, self.h - 1))
+        embed = self._tokens(range(len(columns)))
+        embed.codes[: len(columns), -1] = 1
+        gate, up = (np.zeros((self.config.intermediate, self.h)) for _ in range(2))
+        gate[:, -1] = GATE
+        up[columns, range(len(columns))] = 1
+        return self._probe(("down",), range(len(columns)), embed=embed, gate=plain(gate), up=plain(up),
+                           down=self.real["down"])  # fmt: skip
+
+    def _probe(
+        self, looked_at: tuple[str, ...], queries: Iterable[int], prefix: Iterable[int] = (), *,
+        config: DecoderConfig | None = None, **given: Matrix,
+    ) -> Probe:  # fmt: skip
+        """What is not given is 0; the head gives the hidden state, as it is normed."""
+        config = config or self.config
+        tensors = {
+            name: plain(np.ones(shape)) if name.endswith("norm") else plain(np.zeros(shape))
+            for name, shape in config.shapes().items()
+        }
+        tensors["head"] = plain(np.eye(self.vocab, self.h))
+        tensors |= {name if name in tensors else f"layers.0.{name}": matrix for name, matrix in given.items()}
+        return Probe(config, tensors, looked_at, list(queries), list(prefix), SCORE if prefix else 1.0)
+
+    def _sample(self, kind: str) -> Matrix:
+        """As many rows of a table as the probe has tokens."""
+        table = self.real[kind]
+        return table.rows(np.linspace(0, len(table.codes) - 1, self.vocab).round().astype(int))
+
+    def _tokens(self, hot: Iterable[int]) -> Matrix:
+        """An embedding whose token i is one-hot in hot[i]."""
+        table = np.zeros((self.vocab, self.h))
+        columns = list(hot)
+        table[range(len(columns)), columns] = 1
+        return plain(table)
+
+    def _heads(self) -> Matrix:
+        """An o that puts as many of the attention's numbers as there is room for into the hidden state."""
+        width = self.config.heads * self.config.head_dim
+        outputs, o = spread(width, self.h), np.zeros((self.h, width))
+        o[range(len(outputs)), outputs] = 1
+        return plain(o)
+
+    def _picks(self, kind: str, columns: Iterable[int], size: float) -> Matrix:
+        """A q, k or v that puts columns[i] into dimension i of every head, held as the real one is."""
+        ones = np.zeros(self.real[kind].codes.shape)
+        for i, column in enumerate(columns):
+            ones[i :: self.config.head_dim, column] = 1
+        return like(self.real[kind], ones, size)
+
+    def _strength(self, kind: str) -> float:
+        """What makes the largest score about SCORE."""
+        peak = float(np.abs(self.real[kind].values).max()) or 1.0
+        return SCORE / (self.config.attention_scale * self.length**2 * peak)
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """Up to `most` of 0…count - 1, evenly, with the first and the last."""
+    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).round().astype(int)
