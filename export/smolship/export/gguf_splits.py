@@ -13,6 +13,7 @@ Steps = list[dict[str, Any]]
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
 DIGITS = {"type": "Digits", "individual_digits": True}
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+ASCII_CONTRACTIONS = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"  # "ſ" is no "s" here
 REST = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
@@ -47,7 +48,7 @@ _GPT2 = [BYTES | {"use_regex": True}]
 _SMOLLM = [DIGITS, *_GPT2]
 _LLAMA3 = _split(LLAMA3)
 _QWEN2 = _split(_words(PLAIN, ""))
-_GPT4O = _split(_words(_cased(CONTRACTIONS + "?"), "{1,3}", "[\\r\\n/]*"))
+_GPT4O = _split(_words(_cased(ASCII_CONTRACTIONS + "?"), "{1,3}", "[\\r\\n/]*"))
 
 SPLITS: dict[str, Steps] = {  # of names that mean the same, the first is the one that is written
     **dict.fromkeys(("gpt-2", "exaone4", "gigachat", "granite-docling", "jais", "mellum", "mpt", "olmo", "phi-2",
@@ -55,11 +56,13 @@ SPLITS: dict[str, Steps] = {  # of names that mean the same, the first is the on
     **dict.fromkeys(("smollm", "codeshell", "command-r", "exaone", "minerva-7b", "refact", "starcoder"), _SMOLLM),
     **dict.fromkeys(("llama-bpe", "falcon-h1", "falcon3", "glm4", "lfm2", "llama-v3", "llama3", "midm-2.0",
                      "pixtral"), _LLAMA3),
-    **dict.fromkeys(("smaug-bpe", "chatglm-bpe", "dbrx"), _LLAMA3),
+    **dict.fromkeys(("smaug-bpe", "chatglm-bpe", "dbrx"), _LLAMA3),  # unlike those, they merge up to whole words
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "hunyuan", "megrez", "stablelm2"), _QWEN2),
     **dict.fromkeys(("gpt-4o", "llama4"), _GPT4O),
     "tekken": _split(_words(_cased(), "", "[\\r\\n/]*")),
     "default": _split(*DEFAULT),
 }  # fmt: skip
-ADDS_BOS = {name for name, steps in SPLITS.items() if steps is _LLAMA3} - {"chatglm-bpe", "dbrx", "glm4", "smaug-bpe"}
-WHOLE_WORDS_FIRST = ADDS_BOS | {"glm4", "tekken"}  # a word that is a token is not merged up to
+# A word that is a token is not merged up to.
+WHOLE_WORDS_FIRST = {"falcon-h1", "falcon3", "glm4", "lfm2", "llama-bpe", "llama-v3", "llama3", "midm-2.0", "pixtral",
+                     "tekken"}  # fmt: skip
+ADDS_BOS = WHOLE_WORDS_FIRST - {"glm4"}  # where the file does not say
