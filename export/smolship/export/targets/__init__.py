@@ -55,6 +55,9 @@ class Target(Protocol):
     # Optional: OTHER_ARITHMETICS, dict[str, Numerics]: in what else its engine computes on request, by the name that
     # `info["arithmetic"]` asks for it. Parity judges each, as TARGET.NAME in the probes.
 
+    # Optional: cannot_hold(config, name, entry, scales) -> str: why the format cannot hold rows of a lifted matrix that
+    # have these scales; empty where it can. Such matrices are rounded again for it (see held.py).
+
     def lower(self, job: Job, folder: Path) -> dict[str, Any]:
         """Write the artifact into `folder` and return what the manifest should say of it (at least `file`)."""
         ...
