@@ -54,11 +54,12 @@ def _write(raw: dict[str, object], folder: Path) -> None:
 
 
 def _tokenizer(folder: Path) -> None:
-    """Bytes and nothing else: text is never put in, but every exporter wants a tokenizer."""
+    """Bytes and one pair (llama.cpp opens no tokenizer without merges): exporters want one, though no text is put in."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    vocabulary = {letter: i for i, letter in enumerate([*alphabet, "aa"])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [("a", "a")]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.save(str(folder / "tokenizer.json"))
