@@ -54,7 +54,7 @@ def _write(raw: dict[str, object], folder: Path) -> None:
 
 
 def _tokenizer(folder: Path) -> None:
-    """Bytes and one pair (llama.cpp opens no tokenizer without merges): exporters want one, though no text is put in."""
+    """Bytes and one merge, without which llama.cpp opens no model: exporters want a tokenizer, though no text is read."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
