@@ -54,7 +54,7 @@ def _write(raw: dict[str, object], folder: Path) -> None:
 
 
 def _tokenizer(folder: Path) -> None:
-    """Bytes and one merge, without which llama.cpp opens no model: exporters want a tokenizer, though no text is read."""
+    """Bytes and one merge, without which llama.cpp opens no model. No text is read, yet exporters want a tokenizer."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
