@@ -19,7 +19,9 @@ from smolship.runtime.engines import ENGINES
 from smolship.runtime.errors import InputError
 from smolship.runtime.weights.compare import READERS, compare, expected
 from smolship.tools.cli import run
+from smolship.tools.weights import rows
 from tests.bundles import relower
+from tests.gguf_maker import make_gguf
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PLACES = [  # tensor, what of it, row
@@ -129,6 +131,24 @@ def test_other_families_forms_and_stacks(tiny, tmp_path):
         export(tiny(kind), tmp_path / kind, to=targets, context=64, probe_tokens=0, **options)
         for target in targets:
             assert not wrong(tmp_path / kind, target)
+
+
+@pytest.mark.parametrize("kind, family", [("Q4_0", "llama"), ("Q8_0", "llama_bias")])
+def test_a_target_that_holds_a_set_of_its_own(tiny, tmp_path, kind, family):
+    """Lifted weights that XNNPACK cannot hold are rounded again for it: it is compared with what it should hold."""
+    make_gguf(tiny(family), tmp_path / "m.gguf", kind)
+    quant = {"Q4_0": "int4", "Q8_0": "int8"}[kind]
+    export(tmp_path / "m.gguf", tmp_path / "b", to=list(TARGETS), quant=quant, context=64, probe_tokens=0)  # type: ignore[arg-type]
+    bundle = open_bundle(tmp_path / "b")
+    held = compare(bundle, TARGETS)
+    assert not any(one.wrong for one in held)
+    assert "lifted / re-rounded" in {row.facts[-1] for row in rows(held)}
+    own, set_ = expected(bundle, "executorch"), expected(bundle)
+    assert own != set_ == expected(bundle, "onnx")
+    bundle.manifest.targets["onnx"].info["weights"] = bundle.manifest.targets["executorch"].info["weights"]
+    (tmp_path / "b" / "weights-onnx.json").write_bytes((tmp_path / "b" / "weights-executorch.json").read_bytes())
+    wrong = compare(bundle, ["executorch", "onnx"])[1].wrong
+    assert wrong and {own[name].origin for name in wrong} == {"re-rounded"}
 
 
 def test_what_is_missing_is_named(bundle, tiny):

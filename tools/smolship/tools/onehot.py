@@ -8,7 +8,7 @@ target lowers them and its engine runs them. What comes out is compared with cod
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,8 @@ def reveal(
     """The matrices of a layer, the table and the head, as the engine of `target` reveals them."""
     config = _config(bundle)
     names = {"embed": "embed", **{kind: f"layers.{layer}.{kind}" for kind in LINEARS}, "head": config.head}
-    real = {kind: read_matrix(bundle, target, name) for kind, name in names.items()}
+    matrices = read_back(bundle, target, names.values())
+    real = {kind: matrices[name] for kind, name in names.items()}
     tokenizer, size = _tokenizer()
     probes = list(Maker(config, real, size).all())
     verdicts = []
@@ -64,13 +65,16 @@ def reveal(
     return verdicts
 
 
-def read_matrix(bundle: Bundle, target: str, name: str) -> Matrix:
-    """A matrix as the artifact of a target holds it."""
-    entries = expected(bundle, target)
-    entry = entries[name]
-    tensor = next(t for t in stored(bundle, target, {name: entry} | entries) if t.name == name)
-    values, scales = canonical(tensor, entry, 0, entry.shape[0])
-    return Matrix(entry, np.array(values), None if scales is None else scales.astype(np.float32))
+def read_back(bundle: Bundle, target: str, names: Iterable[str]) -> dict[str, Matrix]:
+    """Matrices as the artifact of a target holds them, by name."""
+    entries, wanted = expected(bundle, target), set(names)
+    found = {}
+    for tensor in stored(bundle, target, entries):
+        if tensor.name in wanted:
+            entry = entries[tensor.name]
+            values, scales = canonical(tensor, entry, 0, entry.shape[0])
+            found[tensor.name] = Matrix(entry, np.array(values), None if scales is None else scales.astype(np.float32))
+    return found
 
 
 def judge(probe: Probe, target: str, files: dict[str, bytes]) -> float:

@@ -11,7 +11,7 @@
     head             some rows of it (all rows are stored alike).
 
 Matrices that are stacked with the one in question are quantized as it is, so that the file has the same layout as the
-real one. All else is 16 bits. H hidden, K head_dim, N columns that are looked at, V vocabulary.
+real one. All else is 16 bits. P tokens of a prefix, N queries after it, H hidden, K head_dim, V vocabulary.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Matrix:
     codes: np.ndarray
     scales: np.ndarray | None = None
 
-    @property
+    @cached_property
     def values(self) -> np.ndarray:
         """float64 [rows, width]."""
         if self.scales is None:
@@ -120,25 +121,28 @@ class Probe:
     def formula(self) -> tuple[np.ndarray, np.ndarray]:
         """The same of codes * scales, in float64; and of the magnitudes of what the hidden state is added up from, to
         which its rounding is relative."""
-        answers = [self._logits(np.array([*self.prefix, token])) for token in self.queries]
-        return np.stack([logits for logits, _ in answers]), np.stack([sizes for _, sizes in answers])
-
-    def _logits(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         c, t = self.config, {name: matrix.values for name, matrix in self.tensors.items()}
-        x = t["embed"][ids]  # [S, H]
-        h = self._norm(x)
-        q, k, v = (rows.reshape(len(ids), -1, c.head_dim) for rows in (h @ t[f"layers.0.{n}"].T for n in "qkv"))
-        q, k = self._rotate(q)[-1], self._rotate(k)  # [heads, K] of the last token, [S, key heads, K]
-        k, v = (np.repeat(kept, c.heads // c.kv_heads, axis=1) for kept in (k, v))
-        scores = np.einsum("hd,shd->hs", q, k) * c.attention_scale
-        odds = np.exp(scores - scores.max(axis=1, keepdims=True))
-        mixed = np.einsum("hs,shd->hd", odds / odds.sum(axis=1, keepdims=True), v).reshape(-1)
-        terms = [x[-1], t["layers.0.o"] @ mixed]
+        past, x = t["embed"][np.array(self.prefix, int)], t["embed"][self.queries]  # [P, H], [N, H]
+
+        def project(kind: str, rows: np.ndarray) -> np.ndarray:
+            matrix = t[f"layers.0.{kind}"]
+            return (self._norm(rows) @ matrix.T).reshape(len(rows), len(matrix) // c.head_dim, c.head_dim)
+
+        here, repeats = len(past), c.heads // c.kv_heads
+        q = self._rotate(project("q", x), np.full(len(x), here))  # [N, heads, K]
+        k, v = self._rotate(project("k", x), np.full(len(x), here)), project("v", x)
+        old_k, old_v = self._rotate(project("k", past), np.arange(here)), project("v", past)  # [P, key heads, K]
+        k, v, old_k, old_v = (np.repeat(kept, repeats, axis=1) for kept in (k, v, old_k, old_v))
+        scores = np.concatenate([np.einsum("nhk,phk->nhp", q, old_k), np.sum(q * k, axis=2, keepdims=True)], axis=2)
+        odds = np.exp(scores * c.attention_scale)  # scores are small
+        odds /= odds.sum(axis=2, keepdims=True)
+        mixed = np.einsum("nhp,phk->nhk", odds[..., :-1], old_v) + odds[..., -1:] * v
+        terms = [x, mixed.reshape(len(x), -1) @ t["layers.0.o"].T]
         h = self._norm(sum(terms))
-        gate = t["layers.0.gate"] @ h
-        terms.append(t["layers.0.down"] @ (gate / (1 + np.exp(-gate)) * (t["layers.0.up"] @ h)))
-        x, head = sum(terms), t["head"]
-        return head @ self._norm(x), np.abs(head) @ (sum(map(np.abs, terms)) / self._root(x))
+        gate = h @ t["layers.0.gate"].T
+        terms.append((gate / (1 + np.exp(-gate)) * (h @ t["layers.0.up"].T)) @ t["layers.0.down"].T)
+        x, head = sum(terms), t["head"].T
+        return self._norm(x) @ head, (sum(map(np.abs, terms)) / self._root(x)) @ np.abs(head)
 
     def _root(self, x: np.ndarray) -> np.ndarray:
         return np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + self.config.norm_eps)
@@ -146,9 +150,9 @@ class Probe:
     def _norm(self, x: np.ndarray) -> np.ndarray:
         return x / self._root(x)
 
-    def _rotate(self, x: np.ndarray) -> np.ndarray:
-        """[S, heads, K], the first at position 0."""
-        angle = np.arange(len(x))[:, None, None] * self.config.rotary.frequencies()
+    def _rotate(self, x: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """[S, heads, K] at positions [S]."""
+        angle = positions[:, None, None] * self.config.rotary.frequencies()
         first, second = np.split(x, 2, axis=-1)
         return np.concatenate([first * np.cos(angle) - second * np.sin(angle),
                                second * np.cos(angle) + first * np.sin(angle)], axis=-1)  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -45,7 +46,7 @@ def weights_table(bundle: Bundle, held: Sequence[Held], every: bool) -> Table:
     table = plain_table(title, "Form: bits of a code / inputs that share a scale.")
     table.padding = (0, 1, 0, 0)
     for name in ("tensor", "shape", "form", "origin", *(clip(one.target, 20) for one in held)):
-        table.add_column(Text(name), no_wrap=True)
+        table.add_column(Text(name), no_wrap=name not in ("form", "origin"))
     for row in rows(held) if every else collapsed(rows(held)):
         cells = (Text("✓", "green") if cell == EQUAL else Text("✗" if cell else "", "bold red") for cell in row.cells)
         table.add_row(Text(clip(row.name)), *(Text(clip(fact)) for fact in row.facts), *cells)
@@ -110,9 +111,9 @@ def revealed(bundle: Bundle, targets: Sequence[str], progress: Callable[[str, st
 
 def to_json(bundle: Bundle, held: Sequence[Held], verdicts: Sequence[Verdict] = ()) -> dict[str, Any]:
     """The same for programs."""
-    probes: dict[str, dict[str, float]] = {}
+    probes: dict[str, dict[str, float | None]] = {}
     for verdict in verdicts:
-        probes.setdefault(verdict.target, {})[verdict.name] = verdict.worst
+        probes.setdefault(verdict.target, {})[verdict.name] = verdict.worst if math.isfinite(verdict.worst) else None
     return {
         "digest": bundle.manifest.weights_digest,
         "equal": not any(one.wrong for one in held),

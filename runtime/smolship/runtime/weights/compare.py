@@ -89,6 +89,8 @@ def compare(
 ) -> list[Held]:
     """Read the weights of each target and compare them with the set's digest. Hashes of files play no part in it."""
     held = [check(bundle, target, progress) for target in targets]
+    if not held:
+        raise InputError("the bundle holds no target", got=bundle.path)
     for one in held:
         for name, what in one.wrong.items():
             right = next((other.target for other in held if _vouches(other, name, one.entries)), None)

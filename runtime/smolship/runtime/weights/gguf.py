@@ -24,6 +24,7 @@ from smolship.runtime.weights.stored import Rows, Shapes, Stored, cut, mapped, r
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+LENGTH = struct.Struct("<Q")
 F32, F16, Q4_0, Q8_0 = 0, 1, 2, 8
 BLOCK = 32
 ROW_BYTES = {F32: (1, 4), F16: (1, 2), Q4_0: (BLOCK, 18), Q8_0: (BLOCK, 34)}  # type -> numbers of a block, its bytes
@@ -144,8 +145,8 @@ class Header:
         if item in SCALARS:
             self._take(count * struct.calcsize(SCALARS[item]))
         elif item == STRING:
-            for _ in range(count):
-                self._take(self._number("Q"))
+            for _ in range(count):  # of a whole vocabulary
+                self._take(LENGTH.unpack_from(self._take(LENGTH.size))[0])
         else:
             raise ValueError(f"an array of type {item}")
         return None
