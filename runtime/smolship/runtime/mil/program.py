@@ -301,7 +301,9 @@ class Function:
         made, held = np.asarray(made), HELD[declared.dtype]
         if made.dtype != held:
             indices = made.dtype == np.int64 and np.dtype(held).kind == "u"  # numpy's type of an index
-            if made.dtype.kind != np.dtype(held).kind and not indices:
+            # A product with a constant of another type is of the other operand's.
+            mixed = step.kind == "matmul" and {value.dtype for value in given.values()} == {np.dtype(held)}
+            if made.dtype.kind != np.dtype(held).kind and not indices and not mixed:
                 raise ValueError(f"it gives {made.dtype}, and declares {declared}")
             made = made.astype(held)  # indices and counts are int64 in numpy
         if made.shape != declared.shape and not declared.fits(made.shape):
