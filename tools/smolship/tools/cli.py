@@ -39,6 +39,10 @@ Engines = Annotated[
     str | None, typer.Option("--engine", "-e", help="Targets to run, separated by commas. Default: all it holds.")
 ]
 Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="Threads. Default: all processors of this process.")]
+Units = Annotated[
+    str | None,
+    typer.Option(help="Where Core ML computes on a Mac: CPU_AND_GPU (the default), CPU_ONLY, CPU_AND_NE or ALL."),
+]
 Temperature = Annotated[float | None, typer.Option(min=0, help="0 is greedy. Default: the model's own.")]
 TopP = Annotated[float | None, typer.Option(min=0, max=1, help="Nucleus sampling. Default: the model's own.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Makes sampling repeatable.")]
@@ -152,6 +156,7 @@ def parity(
     engine: Engines = None,
     quick: Annotated[bool, typer.Option("--quick", help="64 positions of each text: a minute at most.")] = False,
     threads: Threads = None,
+    units: Units = None,
     max_kl: Annotated[
         float | None, typer.Option(help="Fail where the mean KL from the original to the engine exceeds it (nats).")
     ] = None,
@@ -164,7 +169,7 @@ def parity(
     from smolship.tools.measure import parity_of
     from smolship.tools.tables import parity_table
 
-    bundle = open_bundle(folder)
+    bundle = _bundle(folder, units)
     bundle.verify()
     with Steps(err) as steps:
         reports = parity_of(bundle, _targets(bundle, engine), steps.update, quick=quick,
@@ -217,7 +222,7 @@ def weights(
 
 
 @app.command()
-def bench(folder: BundleDir, engine: Engines = None, threads: Threads = None,
+def bench(folder: BundleDir, engine: Engines = None, threads: Threads = None, units: Units = None,
           repeats: Annotated[int, typer.Option(min=1, max=1000, help="Measured repeats, after a warm-up.")] = 5,
           as_json: Json = False) -> None:  # fmt: skip
     """Measure load, time to first token, prefill, decode and memory, each engine in a fresh process."""
@@ -225,7 +230,7 @@ def bench(folder: BundleDir, engine: Engines = None, threads: Threads = None,
     from smolship.tools.measure import bench_of
     from smolship.tools.tables import bench_table
 
-    bundle = open_bundle(folder)
+    bundle = _bundle(folder, units)
     bundle.verify()
     with Steps(err) as steps:
         reports = bench_of(bundle, _targets(bundle, engine), steps.update, threads=threads or default_threads(),
@@ -310,6 +315,15 @@ def report(
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _bundle(folder: Path, units: str | None) -> Bundle:
+    """The bundle, its Core ML packages to be run on `units`."""
+    bundle = open_bundle(folder)
+    for entry in bundle.manifest.targets.values():
+        if units and entry.engine == "coreml":
+            entry.info["units"] = units
+    return bundle
 
 
 def _targets(bundle: Bundle, engines: str | None) -> list[str]:

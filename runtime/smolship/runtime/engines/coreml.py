@@ -138,8 +138,6 @@ def _shapes(function: Function) -> list[tuple[int, ...]]:
 class CoreMLSession(_Decoder):
     """A package run by Core ML itself, through coremltools. Both functions share one state."""
 
-    runtime = "Core ML"
-
     def __init__(self, path: Path, units: str):
         try:
             import coremltools
@@ -151,7 +149,7 @@ class CoreMLSession(_Decoder):
         spec = Program(path, "float16")  # checks the package before native code sees it
         self.sizes, vocab, capacity = _sizes({name: spec.function(name) for name in FUNCTIONS})
         super().__init__(vocab, capacity)
-        unit = coremltools.ComputeUnit[units]
+        self.runtime, unit = f"Core ML, {units}", coremltools.ComputeUnit[units]
         try:
             self.models = {name: coremltools.models.MLModel(str(path), compute_units=unit, function_name=name)
                            for name in FUNCTIONS}  # fmt: skip
