@@ -14,7 +14,7 @@ from smolship.export.config import DecoderConfig
 from smolship.export.targets import Job, load_target
 from smolship.export.weights import Scheme, Weights, write_weights
 from smolship.runtime.manifest import read_manifest
-from tests.edit import double_scales_coreml, double_scales_onnx, double_scales_pte
+from tests.edit import double_scales_coreml, double_scales_gguf, double_scales_onnx, double_scales_pte
 
 
 def sign(bundle: Path) -> None:
@@ -54,6 +54,8 @@ def double_scales(bundle: Path, model: Path, target: str, name: str) -> None:
             double_scales_pte(bundle / "executorch" / "model.pte", weights, name)
         elif target == "coreml":
             double_scales_coreml(bundle / "coreml" / "model.mlpackage", weights, name)
+        elif target == "gguf":
+            double_scales_gguf(bundle / "gguf" / "model.gguf", weights, name)
         else:
             double_scales_onnx(bundle / "onnx", weights, name)
     sign(bundle)

@@ -80,7 +80,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """tiny_bundle("llama", "int4") -> folder of an exported bundle with both targets, made once a session. Tests that
+    """tiny_bundle("llama", "int4") -> folder of an exported bundle with three targets, made once a session. Tests that
     change one copy it first."""
     from smolship.export import export
 
@@ -89,7 +89,8 @@ def tiny_bundle(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     def get(kind: str, quant: str) -> Path:
         if (kind, quant) not in made:
             out = tmp_path_factory.mktemp("bundles") / f"{kind}-{quant}"
-            export(tiny(kind), out, quant=quant, context=128, probe_tokens=256)  # type: ignore[arg-type]
+            targets = ("executorch", "onnx", "gguf")
+            export(tiny(kind), out, to=targets, quant=quant, context=128, probe_tokens=256)  # type: ignore[arg-type]
             made[kind, quant] = out
         return made[kind, quant]
 

@@ -24,10 +24,10 @@ def bundle(tiny_bundle, tmp_path):
 @pytest.mark.parametrize(
     "kind, quant", [("llama", "int4"), ("llama", "none"), ("smollm3", "int8"), ("smollm3", "none")]
 )
-def test_every_stage_passes_on_both_engines(tiny_bundle, kind, quant, capsys):
+def test_every_stage_passes_on_each_engine(tiny_bundle, kind, quant, capsys):
     assert run(["parity", str(tiny_bundle(kind, quant)), "--json"]) == 0
     reports = json.loads(capsys.readouterr().out)
-    assert [report["engine"] for report in reports] == ["executorch", "onnx"]
+    assert [report["engine"] for report in reports] == ["executorch", "onnx", "gguf"]
     for report in reports:
         stages = [check["stage"] for check in report["checks"]]
         assert stages == ["translation", "quantization", "arithmetic", *["engine"] * 5, "total"]
@@ -67,7 +67,7 @@ def test_a_gguf_file_is_a_checkpoint_too(tiny, tmp_path, capsys):
     assert run(["parity", str(out)]) == 0
 
 
-@pytest.mark.parametrize("engine", ["executorch", "onnx"])
+@pytest.mark.parametrize("engine", ["executorch", "gguf", "onnx"])
 def test_generate_streams_the_same_as_json(bundle, engine, capsys):
     arguments = ["generate", str(bundle), "the quick", "--engine", engine, "--max-tokens", "8", "--raw"]
     assert run(arguments) == 0
@@ -103,7 +103,7 @@ def _end(lines):
 def test_bench_and_inspect_print_json(bundle, capsys):
     assert run(["bench", str(bundle), "--repeats", "1", "--json"]) == 0
     reports = json.loads(capsys.readouterr().out)
-    assert [r["engine"] for r in reports] == ["executorch", "onnx"]
+    assert [r["engine"] for r in reports] == ["executorch", "onnx", "gguf"]
     assert all(r["memory"]["anonymous_bytes"] > 0 for r in reports)
     assert run(["inspect", str(bundle), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["weights_digest"] == open_bundle(bundle).manifest.weights_digest
@@ -214,8 +214,8 @@ class TestBadInput:
         (["--context", "1"], "what the model was made for"),
         (["--quant", "int3"], "int4, int8, none"),
         (["--group-size", "48"], "(32, 64, 128)"),
-        (["--to", "onnx,flash"], "executorch, onnx"),
-        (["--to", ","], "executorch, onnx"),
+        (["--to", "onnx,flash"], "executorch, gguf, onnx"),
+        (["--to", ","], "executorch, gguf, onnx"),
         (["--embedding-bits", "5"], "4, 8 or 16"),
         (["--context", "64", "--probe-tokens", "1000000"], "too short to probe"),
     ])  # fmt: skip
