@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -13,12 +14,17 @@ import pytest
 from coremltools.converters.mil.frontend.milproto.load import load as load_program
 from coremltools.converters.mil.mil import Builder as mb
 
+from smolship.export import export
 from smolship.export.checkpoint import Checkpoint, open_checkpoint
 from smolship.export.reference import Numerics, Reference, run
 from smolship.export.targets import Job, coreml_data, coreml_emit
 from smolship.export.targets import coreml as target
 from smolship.export.weights import SCHEMES, Scheme, Weights, write_weights
 from smolship.runtime.engines.coreml import open_session
+from smolship.runtime.errors import InputError
+from smolship.runtime.mil.program import Program
+from smolship.tools.cli import run as command
+from tests.bundles import relower
 from tests.conftest import TINY, make_tiny
 from tests.edit import double_scales_coreml
 
@@ -208,3 +214,54 @@ def test_a_hidden_size_that_a_norm_cannot_take_is_a_problem(tiny):
     config = open_checkpoint(str(tiny("llama"))).config
     assert target.problems(config) == []
     assert "at most 16,384" in target.problems(replace(config, hidden=20_000))[0]
+
+
+class FakeModel:
+    """coremltools' MLModel as a Mac has it, with the interpreter in Core ML's place."""
+
+    def __init__(self, path, compute_units, function_name):
+        assert compute_units == ct.ComputeUnit.CPU_ONLY
+        self.function = Program(Path(path), "float32").function(function_name)
+
+    def make_state(self):
+        return self.function.new_state()
+
+    def predict(self, inputs, state):
+        return {name: value.astype(np.float16) for name, value in self.function(inputs, state).items()}
+
+
+def test_the_session_of_a_mac(built, monkeypatch):
+    """Its calls of coremltools; Core ML itself has run nothing here."""
+    made = built("llama", SCHEMES["none"])
+    want = simulated(made, Numerics("float32", constants="float16"))
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("platform.mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
+    monkeypatch.setattr(ct.models, "MLModel", FakeModel)
+    with open_session(made[2], INFO | {"units": "CPU_ONLY"}, threads=1) as session:
+        assert session.runtime == "Core ML, CPU_ONLY" and session.cache(0) is None
+        np.testing.assert_allclose(session.forward(IDS)[0], want[-1], atol=2e-3 * np.abs(want).max())
+        session.rewind(70)
+        np.testing.assert_allclose(session.forward(IDS[70:73]), want[72:73], atol=2e-3 * np.abs(want).max())
+
+
+def test_a_macos_without_states(built, monkeypatch):
+    folder = built("llama", SCHEMES["none"])[2]
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("platform.mac_ver", lambda: ("14.6", ("", "", ""), "arm64"))
+    with pytest.raises(InputError, match=r"got: +14.6\n.*15 on"):
+        open_session(folder, INFO, threads=1)
+
+
+@pytest.mark.real
+def test_a_package_of_another_model_fails_parity(tiny, tmp_path, capsys):
+    """What the other engines' gates see, too. Lowered as it should be, the package passes."""
+    model, out = tiny("smollm3"), tmp_path / "bundle"
+    export(model, out, to=["coreml"], quant="int8", context=CONTEXT, probe_tokens=128)
+    config = open_checkpoint(str(model)).config
+    theta = replace(config, rotary=replace(config.rotary, theta=config.rotary.theta * 2))
+    inverted = replace(config, rotary_layers=tuple(not rotary for rotary in config.rotary_layers))
+    for wrong, code, stages in ((config, 0, set()), (theta, 1, {"engine"}), (inverted, 1, {"engine"})):
+        relower(out, model, "coreml", wrong)
+        assert command(["parity", str(out), "--quick", "--json"]) == code
+        (report,) = json.loads(capsys.readouterr().out)
+        assert {check["stage"] for check in report["checks"] if not check["passed"]} == stages
