@@ -42,25 +42,28 @@ def test_every_engine_reveals_our_matrices(whole, target):
     assert all(v.equal for v in verdicts), verdicts
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_other_bits_and_groups(tiny, tmp_path, target):
+@pytest.mark.parametrize("kind, options", [
+    ("llama3", {"quant": "int8", "embedding": 16}), ("llama_bias", {"group_size": 64, "head": 4}),
+])  # fmt: skip
+def test_other_bits_and_groups(tiny, tmp_path, kind, options):
     """One scale a row and no quantized table; and wider groups under a head of its own."""
-    export(tiny("llama3"), tmp_path / "a", to=[target], quant="int8", embedding=16, context=64, probe_tokens=0)
-    export(tiny("llama_bias"), tmp_path / "b", to=[target], group_size=64, head=4, context=64, probe_tokens=0)
-    for name in "ab":
-        verdicts = onehot.reveal(open_bundle(tmp_path / name), target)
+    export(tiny(kind), tmp_path / "b", to=list(TARGETS), context=64, probe_tokens=0, **options)
+    for target in TARGETS:
+        verdicts = onehot.reveal(open_bundle(tmp_path / "b"), target)
         assert all(v.equal for v in verdicts), verdicts
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("kind", [*onehot.LINEARS, "head", "embed"])
+@pytest.mark.parametrize("target, kind", [
+    *(("coreml", kind) for kind in (*onehot.LINEARS, "head", "embed")),  # whose tolerance is the widest
+    ("executorch", "gate"), ("gguf", "k"), ("gguf", "head"), ("onnx", "o"),
+])  # fmt: skip
 def test_one_code_that_is_off_by_one_is_seen(whole, target, kind, monkeypatch):
     """What the engine runs is as it is; what it is compared with differs in one code of a column that is looked at."""
     bundle = open_bundle(whole)
     back = onehot.read_back(bundle, target, ["embed", *(f"layers.0.{name}" for name in onehot.LINEARS)])
     real = {name.removeprefix("layers.0."): matrix for name, matrix in back.items()}
     real["head"] = real["embed"]
-    maker = onehot.Maker(onehot._config(bundle), real, 260)
+    maker = onehot.Maker(onehot.config_of(bundle), real, 260)
     (probe,) = (p for p in maker.all() if kind in p.looked_at)
     formula, name = probe.formula, kind if kind in ("head", "embed") else f"layers.0.{kind}"
 
@@ -73,7 +76,7 @@ def test_one_code_that_is_off_by_one_is_seen(whole, target, kind, monkeypatch):
         return formula()
 
     monkeypatch.setattr(probe, "formula", altered)
-    tokenizer, _ = onehot._tokenizer()
+    tokenizer, _ = onehot.byte_tokenizer()
     assert not onehot.judge(probe, target, {"tokenizer.json": tokenizer}) <= 1
 
 

@@ -49,11 +49,11 @@ def reveal(
     layer: int = 0,
 ) -> list[Verdict]:
     """The matrices of a layer, the table and the head, as the engine of `target` reveals them."""
-    config = _config(bundle)
+    config = config_of(bundle)
     names = {"embed": "embed", **{kind: f"layers.{layer}.{kind}" for kind in LINEARS}, "head": config.head}
     matrices = read_back(bundle, target, names.values())
     real = {kind: matrices[name] for kind, name in names.items()}
-    tokenizer, size = _tokenizer()
+    tokenizer, size = byte_tokenizer()
     probes = list(Maker(config, real, size).all())
     verdicts = []
     for done, probe in enumerate(probes):
@@ -99,12 +99,12 @@ def tolerance(numerics: Callable[[str], Numerics], probe: Probe) -> float:
     return probe.grows * (HALF if half else SINGLE)
 
 
-def _config(bundle: Bundle) -> DecoderConfig:
+def config_of(bundle: Bundle) -> DecoderConfig:
     raw = read_json(bundle.path / "config.json", "config.json")
     return family_of(raw, bundle.path).translate(Fields(raw, bundle.path))
 
 
-def _tokenizer() -> tuple[bytes, int]:
+def byte_tokenizer() -> tuple[bytes, int]:
     """A byte-level tokenizer, for formats that want one, and its size."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 

@@ -171,7 +171,7 @@ def half(values: np.ndarray, what: str) -> np.ndarray:
 def difference(bundle: Bundle, name: str, entries: Entries, target: str, right: str) -> str:
     """Where a tensor of one target differs from another's, which is as the set says."""
     entry = entries[name]
-    (true, *_) = (tensor for tensor in stored(bundle, right, entries) if tensor.name == name)
+    true = next(tensor for tensor in stored(bundle, right, entries) if tensor.name == name)
     for tensor in (tensor for tensor in stored(bundle, target, entries) if tensor.name == name):
         try:
             counts, first = _count(tensor, true, entry)

@@ -82,7 +82,7 @@ class Graph:
         _, table, scales, zero, order, bias = (*constants, "", "", "")[:6]
         if zero or order or node.input[3:5] not in ([], [""], ["", ""]):
             raise ValueError(f"{table} has zero points or an order")
-        if a["bits"] not in (4, 8) or a["block_size"] < 16 or next(iter(self.initializers[table].dims)) != a["N"]:
+        if a["bits"] not in (4, 8) or a["block_size"] < 16 or list(self.initializers[table].dims)[:1] != [a["N"]]:
             raise ValueError(f"{table} with {a['bits']} bits in blocks of {a['block_size']}")
         yield from self._blocks(table, scales, a["K"], a["bits"], a["block_size"])
         if bias:
