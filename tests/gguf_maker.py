@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ def permute(rows: np.ndarray, heads: int) -> np.ndarray:
 def make_gguf(
     folder: Path, path: Path, kind: str = "F32", split: str = "gpt-2", drop: tuple[str, ...] = (), **extra: Any
 ) -> Checkpoint:
-    """The HF checkpoint in `folder` as a GGUF file, matrices quantized to `kind`. `extra` adds or overrides metadata
-    by its full key, `drop` leaves tensors and keys out by GGUF's name. Returns the HF checkpoint."""
+    """The HF checkpoint in `folder` as a GGUF file, matrices quantized to `kind`, or by turns to each of several, such
+    as "Q4_0 Q8_0". `extra` adds or overrides metadata by its full key, `drop` leaves tensors and keys out by GGUF's name.
+    Returns the HF checkpoint."""
     hf = open_checkpoint(str(folder))
     arch = hf.config.model_type
     writer = gguf.GGUFWriter(path, arch)
@@ -61,6 +63,7 @@ def make_gguf(
             add = {str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}
             add[type(value)](key, value)
     tensors = {theirs(NAMES, name): name for name in hf.config.shapes()}
+    kinds = cycle(kind.split())
     for name, ours in tensors.items():
         rows = hf.read(ours)
         part = ours.removesuffix(".bias").rpartition(".")[2]
@@ -71,8 +74,8 @@ def make_gguf(
         if rows.ndim == 1 or kind == "F32":
             writer.add_tensor(name, rows)
         else:
-            quantized = gguf.quants.quantize(rows, gguf.GGMLQuantizationType[kind])
-            writer.add_tensor(name, quantized, raw_dtype=gguf.GGMLQuantizationType[kind])
+            stored = gguf.GGMLQuantizationType[next(kinds)]
+            writer.add_tensor(name, gguf.quants.quantize(rows, stored), raw_dtype=stored)
     if hf.config.rotary.scaling:
         from dataclasses import replace
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from smolship.tools.demo_model import make_demo_model
+from smolship.tools.demo_model import demo_gguf, gemma_gguf, make_demo_model
 
 CACHE = Path(__file__).parents[2] / ".cache" / "SmolLM2-135M-Instruct"
 
@@ -15,6 +15,18 @@ CACHE = Path(__file__).parents[2] / ".cache" / "SmolLM2-135M-Instruct"
 def demo_model() -> Path:
     """Folder of the checkpoint of SmolLM2-135M-Instruct."""
     return make_demo_model(CACHE)
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The GGUF file that the demo model is made from, in Q4_1."""
+    return demo_gguf(tmp_path_factory.mktemp("smollm2"))
+
+
+@pytest.fixture(scope="session")
+def gemma() -> Path:
+    """Gemma-3-270M's GGUF file, in Q4_K_M: Q4_K, Q5_0, Q6_K and Q8_0."""
+    return gemma_gguf(CACHE.parent)
 
 
 @pytest.fixture(scope="session")

