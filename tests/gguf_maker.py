@@ -31,8 +31,8 @@ def make_gguf(
     folder: Path, path: Path, kind: str = "F32", split: str = "gpt-2", drop: tuple[str, ...] = (), **extra: Any
 ) -> Checkpoint:
     """The HF checkpoint in `folder` as a GGUF file, matrices quantized to `kind`, or by turns to each of several, such
-    as "Q4_0 Q8_0". `extra` adds or overrides metadata by its full key, `drop` leaves tensors and keys out by GGUF's name.
-    Returns the HF checkpoint."""
+    as "Q4_0 Q8_0". `extra` adds or overrides metadata by its full key, `drop` leaves tensors and keys out by GGUF's
+    name. Returns the HF checkpoint."""
     hf = open_checkpoint(str(folder))
     arch = hf.config.model_type
     writer = gguf.GGUFWriter(path, arch)

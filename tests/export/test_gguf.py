@@ -14,7 +14,10 @@ import pytest
 from tokenizers import Tokenizer
 
 from smolship.export.checkpoint import open_checkpoint
+from smolship.export.gguffile import read_gguf, row_bytes
+from smolship.export.quantize import quantize
 from smolship.export.reference import Reference, run
+from smolship.export.weights import SCHEMES, write_weights
 from smolship.runtime.errors import InputError
 from tests.conftest import TINY, make_tiny
 from tests.gguf_maker import blob, entry, make_gguf, pair, permute, text
@@ -73,6 +76,41 @@ def test_quantized_rows_are_what_gguf_py_makes_of_them(tiny, tmp_path, kind):
         np.testing.assert_array_equal(permute(whole, heads) if heads else whole, stored)
         for start, stop in [(0, 1), (5, 70), (31, 33), (len(rows) - 3, len(rows) + 9)]:
             np.testing.assert_array_equal(ours.read(name, start, stop), whole[start:stop])
+
+
+def readable() -> list[str]:
+    """Every type that gguf-py dequantizes."""
+    return [kind.name for kind in gguf.GGMLQuantizationType if row_bytes(kind.value, (2, 256))]
+
+
+@pytest.mark.parametrize("kind", readable())
+def test_every_type_is_read_in_rows_whatever_its_bytes(tmp_path, kind):
+    """Random bytes: the values are gguf-py's, whole or in rows; what is not finite is refused by name, and nothing else
+    is raised."""
+    value = gguf.GGMLQuantizationType[kind]
+    size = row_bytes(value, (48, 512))
+    raw = np.random.default_rng(3).integers(0, 256, (48, size), np.uint8)
+    head = blob(tensors=[entry("t", (512, 48), kind=value)], data=0)
+    (tmp_path / "m.gguf").write_bytes(head + raw.tobytes())
+    slot = read_gguf(tmp_path / "m.gguf")[1]["t"]
+    with np.errstate(all="ignore"):
+        expected = gguf.quants.dequantize(raw, value)
+    assert expected.shape == (48, 512)
+    np.testing.assert_array_equal(slot.read(), expected)
+    for start, stop in [(0, 1), (7, 40), (47, 60)]:
+        np.testing.assert_array_equal(slot.read(start, stop), expected[start:stop])
+    if not np.isfinite(expected).all():
+        with pytest.raises(InputError, match="not finite"):
+            quantize(slot.read(), 4, 32)
+    (tmp_path / "m.gguf").write_bytes((head + raw.tobytes())[:-1])
+    with pytest.raises(InputError, match="no more than"):
+        read_gguf(tmp_path / "m.gguf")
+
+
+def test_the_types_are_those_that_people_meet():
+    wanted = "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS "
+    wanted += "IQ3_S IQ4_NL IQ4_XS TQ1_0 TQ2_0 MXFP4"
+    assert set(wanted.split()) <= set(readable())
 
 
 @pytest.mark.parametrize("string", HARD)
@@ -191,7 +229,10 @@ BROKEN_FILES = {
     "overflow": (blob(tensors=[entry("t", (2**32, 2**32))]), "no more than"),
     "no rows": (blob(tensors=[entry("t", (4, 0))]), "whole blocks"),
     "unknown type": (blob(tensors=[entry("t", (4,), kind=999)]), "type 999"),
-    "half a block": (blob(tensors=[entry("t", (48,), kind=8)]), "whole blocks"),
+    "half a block": (blob(tensors=[entry("t", (48, 1), kind=8)]), "whole blocks"),
+    "a vector in blocks": (blob(tensors=[entry("t", (32,), kind=8)]), "whole blocks"),
+    "half a superblock": (blob(tensors=[entry("t", (128, 2), kind=12)]), "whole blocks"),
+    "overflowing blocks": (blob(tensors=[entry("t", (2**62, 2**62), kind=2)]), "no more than"),
 }  # fmt: skip
 
 
@@ -230,6 +271,25 @@ def test_damage_anywhere_is_an_input_error_or_harmless(model):
         except InputError:
             continue
         assert set(checkpoint.slots) == set(checkpoint.config.shapes())
+
+
+def test_damaged_weights_are_taken_or_refused(tiny, tmp_path):
+    """Bytes changed anywhere in Q4_0 and Q8_0 blocks: a set of weights, or an InputError where a scale is no number."""
+    make_gguf(tiny("llama"), tmp_path / "m.gguf", "Q4_0 Q8_0")
+    whole, rng, refused = (tmp_path / "m.gguf").read_bytes(), np.random.default_rng(8), 0
+    start = read_gguf(tmp_path / "m.gguf")[1]["token_embd.weight"].offset
+    for _ in range(12):
+        data = np.frombuffer(whole, np.uint8).copy()
+        data[rng.integers(start, len(data), 40)] = rng.choice([0, 0x7C, 0x80, 0xFC, 0xFF], 40)
+        (tmp_path / "m.gguf").write_bytes(data.tobytes())
+        checkpoint = open_checkpoint(str(tmp_path / "m.gguf"))
+        try:
+            weights = write_weights(checkpoint, checkpoint.config, SCHEMES["int8"], tmp_path)
+        except InputError:
+            refused += 1
+        else:
+            assert all(np.isfinite(weights.read(name)).all() for name in weights.entries)
+    assert 0 < refused < 12
 
 
 def test_a_file_cut_after_it_was_opened_is_noticed(model):
