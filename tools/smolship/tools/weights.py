@@ -44,9 +44,8 @@ def weights_table(bundle: Bundle, held: Sequence[Held], every: bool) -> Table:
         (f"{wrong:,} DIFFER", "bold red") if wrong else ("EQUAL", "bold green"),
     )  # fmt: skip
     table = plain_table(title, "Form: bits of a code / inputs that share a scale.")
-    table.padding = (0, 1, 0, 0)
     for name in ("tensor", "shape", "form", "origin", *(clip(one.target, 20) for one in held)):
-        table.add_column(Text(name), no_wrap=name not in ("form", "origin"))
+        table.add_column(Text(name), no_wrap=name != "origin")
     for row in rows(held) if every else collapsed(rows(held)):
         cells = (Text("✓", "green") if cell == EQUAL else Text("✗" if cell else "", "bold red") for cell in row.cells)
         table.add_row(Text(clip(row.name)), *(Text(clip(fact)) for fact in row.facts), *cells)
