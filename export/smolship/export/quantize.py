@@ -86,6 +86,27 @@ def quantize(rows: np.ndarray, bits: int, group: int, name: str = "tensor") -> Q
     return QuantTensor(codes.astype(np.int8).reshape(out, width), scales, bits, group)
 
 
+def regrid(lifted: QuantTensor, group: int, name: str = "tensor") -> QuantTensor:
+    """Lifted rows on the portable grid, at their bits.
+
+    Where the group stays, each has the choice of two scales, and takes the one that moves its values less: what
+    `quantize` would give it, or its own in magnitude, rounded to bf16. The latter moves little but a negative scale's
+    code -8, which becomes 7. On SmolLM2's Q4_0 by llama.cpp it moves weights by .04 of their size, `quantize` by .096.
+    """
+    values = lifted.dequantize()
+    fresh = quantize(values, lifted.bits, group, name)
+    if group != lifted.group:
+        return fresh
+    scales = np.clip(round_bf16(np.abs(lifted.scales)), np.float32(MIN_SCALE), np.float32(MAX_SCALE))
+    grouped = values.reshape(*scales.shape, group)
+    codes = np.clip(np.rint(grouped / scales[:, :, None]), QMIN[lifted.bits], QMAX[lifted.bits]).astype(np.int8)
+    kept = QuantTensor(codes.reshape(values.shape), scales, lifted.bits, group)
+    errors = [np.square(q.dequantize() - values).reshape(grouped.shape).sum(axis=2) for q in (kept, fresh)]
+    nearer = errors[0] <= errors[1]
+    codes = np.where(nearer[:, :, None], codes, fresh.codes.reshape(grouped.shape)).reshape(values.shape)
+    return QuantTensor(codes, np.where(nearer, scales, fresh.scales), lifted.bits, group)
+
+
 def to_half(values: np.ndarray, name: str) -> np.ndarray:
     """Round what is not quantized to fp16 once, so that fp16 and fp32 engines hold the same number."""
     with np.errstate(over="ignore"):
