@@ -25,8 +25,10 @@ def room(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def reshape(x: Array, shape: Any) -> Array:
-    """A length of 0 stands for that of x."""
-    return x.reshape([x.shape[i] if length == 0 else length for i, length in enumerate(ints(shape))])
+    """A length of 0 stands for that of x; if there are more lengths than x has, x has ones before its own."""
+    wanted = ints(shape)
+    have = (1,) * (len(wanted) - x.ndim) + x.shape
+    return x.reshape([have[i] if length == 0 else length for i, length in enumerate(wanted)])
 
 
 def _region(rank: int, begin: Any, end: Any, stride: Any, begin_mask: Any, end_mask: Any, squeeze_mask: Any) -> Any:
