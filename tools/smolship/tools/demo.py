@@ -1,5 +1,5 @@
-"""`make demo`: the whole job on a real model. Fetch, export, weights read back, parity, latency, one answer of each
-engine, report."""
+"""`make demo`: the whole job on a real model. Fetch, export, weights read back and revealed, parity, latency, one
+answer of each engine, report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from smolship.tools.display import Steps
 from smolship.tools.measure import answer, bench_of, parity_of
 from smolship.tools.report import write_report
 from smolship.tools.tables import bench_table, manifest_table, parity_table
-from smolship.tools.weights import weights_table
+from smolship.tools.weights import revealed, verdicts_table, weights_table
 
 PROMPT = "What is the capital of France? Answer in one sentence."
 
@@ -38,12 +38,14 @@ def full_report(
     fast = [name for name in targets if sys.platform == "darwin" or bundle.entry(name).engine != "coreml"]
     with Steps(console) as steps:
         held = compare(bundle, targets, lambda name, done, total: steps.update("weights", name, done, total))
+        verdicts = revealed(bundle, targets, steps.update)
         reports: list[ParityReport] = []
         for name in targets:
             reports += parity_of(bundle, [name], steps.update, quick=quick or name not in fast, threads=threads)
         benches = bench_of(bundle, fast, steps.update, threads=threads, repeats=3 if quick else 5)
     screen.print(manifest_table(bundle.manifest, bundle.path))
     screen.print(weights_table(bundle, held, every=False))
+    screen.print(verdicts_table(verdicts))
     for report in reports:
         screen.print(parity_table(report))
     if benches:
@@ -53,7 +55,8 @@ def full_report(
         screen.print(f"\n[bold]{name}[/] > {PROMPT}")
         screen.print(said["text"], markup=False, highlight=False)
     write_report(out, bundle.manifest, reports, benches, answers)
-    passed = all(report.passed for report in reports) and not any(one.wrong for one in held)
+    passed = all([*(report.passed for report in reports), *(verdict.equal for verdict in verdicts),
+                  *(not one.wrong for one in held)])  # fmt: skip
     screen.print(f"\n{'[green]every gate passed[/]' if passed else '[bold red]a gate failed[/]'}; report: {out}")
     return passed
 
