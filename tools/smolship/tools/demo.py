@@ -24,9 +24,11 @@ PROMPT = "What is the capital of France? Answer in one sentence."
 
 
 def full_report(
-    bundle: Bundle, out: Path, *, quick: bool = False, threads: int | None = None, console: Console | None = None
-) -> bool:
-    """Parity, bench and an answer of each engine of the bundle: tables in the terminal, and the page `out`.
+    bundle: Bundle, out: Path, *, quick: bool = False, reveal: bool = False, threads: int | None = None,
+    console: Console | None = None,
+) -> bool:  # fmt: skip
+    """Weights, parity, bench and an answer of each engine of the bundle: tables in the terminal, and the page `out`.
+    `reveal` also asks the engines for their matrices, for which smolship[export] is needed.
 
     Returns whether every gate passed.
     """
@@ -38,14 +40,15 @@ def full_report(
     fast = [name for name in targets if sys.platform == "darwin" or bundle.entry(name).engine != "coreml"]
     with Steps(console) as steps:
         held = compare(bundle, targets, lambda name, done, total: steps.update("weights", name, done, total))
-        verdicts = revealed(bundle, targets, steps.update)
+        verdicts = revealed(bundle, targets, steps.update) if reveal else []
         reports: list[ParityReport] = []
         for name in targets:
             reports += parity_of(bundle, [name], steps.update, quick=quick or name not in fast, threads=threads)
         benches = bench_of(bundle, fast, steps.update, threads=threads, repeats=3 if quick else 5)
     screen.print(manifest_table(bundle.manifest, bundle.path))
     screen.print(weights_table(bundle, held, every=False))
-    screen.print(verdicts_table(verdicts))
+    if verdicts:
+        screen.print(verdicts_table(verdicts))
     for report in reports:
         screen.print(parity_table(report))
     if benches:
@@ -75,7 +78,7 @@ def main() -> int:
 
         with Steps(console) as steps:
             export(options.model, options.bundle, to=options.to.split(","), quant=options.quant, progress=steps.update)
-        return 0 if full_report(open_bundle(options.bundle), options.bundle.parent / "report.html") else 1
+        return 0 if full_report(open_bundle(options.bundle), options.bundle.parent / "report.html", reveal=True) else 1
     except SmolshipError as error:
         console.print(str(error), style="red", markup=False)
         return error.exit_code
