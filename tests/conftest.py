@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +66,40 @@ def make_tokenizer(folder: Path, vocab: int) -> None:
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "bos_token": "<|im_start|>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     (folder / "chat_template.jinja").write_text(template)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def steps_here() -> Iterator[None]:
+    """Steps of an export run in this process, where torch is imported once. Tests of the real model, and those that
+    ask for `steps_apart` or call the command, have them in processes of their own, as users do."""
+    from smolship.export import pipeline
+    from smolship.export.worker import STEPS, Outcome
+    from smolship.runtime.memory import read_memory
+
+    def run_step(name: str, arguments: dict[str, Any], progress: Callable[[str, int, int], None]) -> Outcome:
+        start = time.monotonic()
+        result = json.loads(json.dumps(STEPS[name](**arguments, progress=progress)))
+        return Outcome(result, time.monotonic() - start, read_memory().peak_bytes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "run_step", run_step)
+        yield
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Steps of an export in processes of their own."""
+    from smolship.export import pipeline, worker
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "run_step", worker.run_step)
+        yield
+
+
+@pytest.fixture
+def steps_apart() -> Iterator[None]:
+    with processes():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ def test_commands(folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setattr("builtins.input", lambda prompt: (_ for _ in ()).throw(EOFError))
     commands = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ smolship")]
-    assert len(commands) == 7
+    assert len(commands) == 8
     for command in commands:
         assert run(shlex.split(command)[1:]) == 0, command
     assert (folder / "report.html").stat().st_size > 10_000

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from smolship.tools.demo_model import demo_gguf, gemma_gguf, make_demo_model
+from tests.conftest import processes
 
 CACHE = Path(__file__).parents[2] / ".cache" / "SmolLM2-135M-Instruct"
+
+
+@pytest.fixture(scope="package", autouse=True)
+def real_steps() -> Iterator[None]:
+    with processes():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +37,8 @@ def gemma() -> Path:
     return gemma_gguf(CACHE.parent)
 
 
-@pytest.fixture(scope="session")
-def real_bundle(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="package")
+def real_bundle(real_steps: None, demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's bundle: int4 on both targets, with probes of 2,048 tokens. Tests that change it copy it first."""
     from smolship.export import export
 

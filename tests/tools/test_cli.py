@@ -34,7 +34,7 @@ def test_every_stage_passes_on_each_engine(tiny_bundle, kind, quant, capsys):
         assert all(check["bound"] is not None for check in report["checks"][:-1])
 
 
-def test_export_prints_what_it_made(tiny, tmp_path, capsys):
+def test_export_prints_what_it_made(steps_apart, tiny, tmp_path, capsys):
     out = tmp_path / "new"
     assert run(["export", str(tiny("llama")), "-o", str(out), "--to", "onnx", "--context", "64",
                 "--probe-tokens", "64", "--json"]) == 0  # fmt: skip
@@ -223,7 +223,7 @@ class TestBadInput:
         assert word in refused(capsys, "export", tiny("llama"), "-o", tmp_path / "out", "--to", "onnx", *arguments)
         assert not list(tmp_path.iterdir())
 
-    def test_a_bad_checkpoint_leaves_the_old_bundle(self, bundle, tmp_path, capsys):
+    def test_a_bad_checkpoint_leaves_the_old_bundle(self, steps_apart, bundle, tmp_path, capsys):
         before = snapshot(bundle)
         assert "no such checkpoint" in refused(capsys, "export", tmp_path / "gone", "-o", bundle)
         assert snapshot(bundle) == before
