@@ -23,7 +23,7 @@ from smolship.tools import onehot
 from smolship.tools.onehot_models import COLUMNS, Matrix, spread
 from tests.bundles import relower
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore")]  # dozens of small models
 MATRICES = ["embed", *(f"layers.1.{kind}" for kind in onehot.LINEARS), "head"]
 
 

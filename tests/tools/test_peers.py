@@ -31,6 +31,9 @@ TOKENS, CONTEXT, ROUNDS = 256, 128, 2
 CALLS = ["--tokens", str(TOKENS), "--context", str(CONTEXT), "--rounds", str(ROUNDS), "--threads", "2", "--json"]
 
 
+pytestmark = pytest.mark.real  # six exports, each measured in a process of its own
+
+
 @pytest.fixture(scope="module")
 def asked() -> Any:
     """What workers are asked to do, from the first test of this file on."""
