@@ -107,6 +107,7 @@ class Reference:
             seed = torch.Generator().manual_seed(throughout.dither or 0)
             self.seen = lambda x: throughout.half(x, seed).float()
         self.noise = None if ulp is None else torch.Generator().manual_seed(ulp)
+        self.vectors = config.vectors()
         self.tensors: dict[str, Tensor] = {}
         self.k = [torch.zeros(1, s.length, s.kv_heads, s.head_dim) for s in config.cache(context)]
         self.v = [torch.zeros_like(k) for k in self.k]
@@ -143,7 +144,7 @@ class Reference:
         outputs = []
         for name in names:
             seen = self.numerics(name).round(x.float())
-            bias = self.get(f"{name}.bias") if f"{name}.bias" in self.config.vectors() else None
+            bias = self.get(f"{name}.bias") if f"{name}.bias" in self.vectors else None
             outputs.append(self._out(torch.nn.functional.linear(seen, self.get(name), bias)))
         return outputs
 
