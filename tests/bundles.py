@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from smolship.export.checkpoint import open_checkpoint
 from smolship.export.config import DecoderConfig
 from smolship.export.targets import Job, load_target
 from smolship.export.weights import Scheme, Weights, write_weights
 from smolship.runtime.manifest import read_manifest
+from smolship.tools.cli import run
 from tests.edit import double_scales_coreml, double_scales_gguf, double_scales_onnx, double_scales_pte
 
 
@@ -59,6 +62,12 @@ def double_scales(bundle: Path, model: Path, target: str, name: str) -> None:
         else:
             double_scales_onnx(bundle / "onnx", weights, name)
     sign(bundle)
+
+
+def parity(bundle: Path, capsys: Any, *options: str) -> tuple[int, list[dict[str, Any]]]:
+    """The exit code and the reports of `smolship parity --json`."""
+    code = run(["parity", str(bundle), "--json", *options])
+    return code, json.loads(capsys.readouterr().out)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

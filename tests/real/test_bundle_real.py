@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -12,15 +11,10 @@ from smolship.export.checkpoint import open_checkpoint
 from smolship.runtime import open_bundle
 from smolship.runtime.chat import Chat
 from smolship.tools.cli import run
-from tests.bundles import double_scales, relower
+from tests.bundles import double_scales, parity, relower
 
 pytestmark = pytest.mark.real
 ENGINES = ["executorch", "onnx"]
-
-
-def parity(bundle, capsys, *options):
-    code = run(["parity", str(bundle), "--json", *options])
-    return code, json.loads(capsys.readouterr().out)
 
 
 def test_every_stage_passes_on_2048_tokens(real_bundle, capsys):

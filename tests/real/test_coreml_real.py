@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 
@@ -13,7 +12,7 @@ from smolship.export.checkpoint import open_checkpoint
 from smolship.export.targets import coreml_emit
 from smolship.runtime import open_bundle
 from smolship.tools.cli import run
-from tests.bundles import double_scales, relower, weights_of
+from tests.bundles import double_scales, parity, relower, weights_of
 from tests.export.test_coreml import naive_rms_norm
 
 pytestmark = pytest.mark.real
@@ -25,11 +24,6 @@ def bundle(demo_model, tmp_path_factory):
     out = tmp_path_factory.mktemp("coreml") / "smollm2-int4"
     export(demo_model, out, to=["coreml"], probe_tokens=256)
     return out
-
-
-def parity(bundle, capsys, *options):
-    code = run(["parity", str(bundle), "-e", "coreml", "--json", *options])
-    return code, json.loads(capsys.readouterr().out)
 
 
 def test_every_stage_passes(bundle, capsys):

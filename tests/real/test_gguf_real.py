@@ -10,9 +10,8 @@ import pytest
 from smolship.export import export
 from smolship.runtime import open_bundle
 from smolship.runtime.chat import Chat
-from smolship.tools.cli import run
 from smolship.tools.tokenizers import compare_all
-from tests.bundles import double_scales
+from tests.bundles import double_scales, parity
 
 pytestmark = pytest.mark.real
 
@@ -25,14 +24,8 @@ def bundle(demo_model, tmp_path_factory):
     return out
 
 
-def parity(folder, capsys, *options):
-    code = run(["parity", str(folder), "--json", *options])
-    (report,) = json.loads(capsys.readouterr().out)
-    return code, report
-
-
 def test_every_stage_passes(bundle, capsys):
-    code, report = parity(bundle, capsys)
+    code, (report,) = parity(bundle, capsys)
     checks = {check["what"]: check for check in report["checks"]}
     print(json.dumps({what: [check["kl"], check["floor"], check["bound"]] for what, check in checks.items()}))
     assert code == 0
@@ -65,6 +58,6 @@ def test_it_answers_and_remembers(bundle):
 def test_doubled_scales_are_seen_and_placed(bundle, demo_model, tmp_path, capsys):
     damaged = shutil.copytree(bundle, tmp_path / "damaged")
     double_scales(damaged, demo_model, "gguf", "layers.12.k")
-    code, report = parity(damaged, capsys, "--quick")
+    code, (report,) = parity(damaged, capsys, "--quick")
     assert code == 1
     assert "layer 12's norm, k or v" in report["found"]

@@ -6,12 +6,13 @@ import json
 import re
 import struct
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from smolship.runtime.errors import InputError
-from smolship.runtime.mil import pointwise
+from smolship.runtime.mil import matrix, pointwise, tensors
 from smolship.runtime.mil.program import Program
 from tests.runtime.mil_maker import edit, operations, package, random, weight_file
 
@@ -52,6 +53,33 @@ def test_linear(linear_package):
     assert np.array_equal(half, half.astype(np.float16))
     assert not np.array_equal(single, half)
     np.testing.assert_allclose(half, exact, rtol=2**-10, atol=1e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_a_large_product_is_shared_by_two_threads(monkeypatch, rows):
+    x, weight = random(rows, 3, 32, seed=1).astype(np.float32), random(65, 32).astype(np.float32)
+    alone = matrix.linear(x, weight)
+    calls = []
+    with ThreadPoolExecutor(1, initializer=lambda: calls.append(1)) as helper:
+        monkeypatch.setattr(matrix, "helper", helper)
+        assert np.array_equal(matrix.linear(x, weight), alone) and not calls  # too small to be worth it
+        monkeypatch.setattr(matrix, "WORTH_SHARING", 0)
+        np.testing.assert_allclose(matrix.linear(x, weight), alone, rtol=1e-5, atol=1e-5)
+    assert calls
+
+
+def test_a_product_with_a_constant_of_another_type(tmp_path):
+    """It is of the other operand's type."""
+    weight = np.arange(6, dtype=np.float32).reshape(2, 3)
+    path = package(tmp_path / "a.mlpackage", lambda mb, x: mb.matmul(x=x, y=weight), {"x": ((1, 2), "int32")})
+    (made,) = run(path, x=np.array([[3, 4]], np.int32))
+    assert made.dtype == np.int32 and made.tolist() == [[12, 19, 26]]
+
+
+def test_zeros_of_a_longer_shape_count_from_the_end():
+    x = np.arange(6).reshape(2, 3)
+    assert tensors.reshape(x, [1, 0, -1, 0]).shape == (1, 1, 2, 3)
+    assert tensors.reshape(x, [0, 3]).shape == (2, 3)
 
 
 def test_erf():

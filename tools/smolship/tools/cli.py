@@ -154,7 +154,7 @@ def inspect(folder: BundleDir, as_json: Json = False) -> None:
 def parity(
     folder: BundleDir,
     engine: Engines = None,
-    quick: Annotated[bool, typer.Option("--quick", help="64 positions of each text: a minute at most.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="64 positions of each text, and fewer prefills.")] = False,
     threads: Threads = None,
     units: Units = None,
     max_kl: Annotated[

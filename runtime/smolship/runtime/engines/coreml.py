@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+from abc import abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,9 @@ class _Decoder(Session):
             at += count
         return logits.reshape(-1)
 
+    @abstractmethod
     def _call(self, name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        raise NotImplementedError
+        """Run the function `name` -> logits [1, 1, V]."""
 
 
 class InterpreterSession(_Decoder):
