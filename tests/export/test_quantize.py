@@ -41,12 +41,45 @@ def test_scales_codes_and_errors_keep_their_promises(rows, held):
     q = quantize(rows, bits, group)
     assert q.scales.dtype == np.float32 and on_the_grid(q.scales)
     assert q.codes.dtype == np.int8 and q.codes.min() >= QMIN[bits] and q.codes.max() <= QMAX[bits]
-    # A scale rounded down to bf16 (by at most 2^-9 of it) clips the peak by less than half a step.
-    error = np.abs(q.dequantize().astype(np.float64) - rows).reshape(3, -1, group)
-    assert (error <= q.scales[:, :, None] * 0.5 * (1 + 1e-6)).all()
-    # No smaller scale than the peak needs, to the rounding of bf16: no bits are wasted.
-    peak = np.abs(rows).reshape(3, -1, group).max(axis=2) / QMAX[bits]
-    assert (q.scales <= np.maximum(peak * (1 + 2**-8), MIN_SCALE)).all()
+    grouped = rows.astype(np.float64).reshape(3, -1, group)
+    error = np.abs(q.dequantize().reshape(grouped.shape) - grouped)
+    if bits == 8:
+        # A scale rounded down to bf16 (by at most 2^-9 of it) clips the peak by less than half a step.
+        assert (error <= q.scales[:, :, None] * 0.5 * (1 + 1e-6)).all()
+        # No larger scale than the peak needs, to the rounding of bf16: no bits are wasted.
+        assert (q.scales <= np.maximum(np.abs(grouped).max(axis=2) / 127 * (1 + 2**-8), MIN_SCALE)).all()
+    else:
+        # By the sum of squares never farther than with the scale that reaches both ends.
+        reach = round_bf16(np.maximum(grouped.max(axis=2) / 7, grouped.min(axis=2) / -8))
+        reaching = squares(grouped, np.maximum(reach, MIN_SCALE).astype(np.float64)[:, :, None])
+        assert ((error**2).sum(axis=2) <= reaching * (1 + 1e-5)).all()
+
+
+def squares(grouped: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """The squared error of rounding each group to codes -8…7 with its scale."""
+    return ((np.clip(np.rint(grouped / scales), -8, 7) * scales - grouped) ** 2).sum(axis=2)
+
+
+def test_each_group_takes_the_best_scale_of_those_tried():
+    """Found by trying every bf16 number in reach, in float64."""
+    groups = np.random.default_rng(5).standard_normal((20, 1, 32))
+    groups[0] = np.abs(groups[0])  # one-sided: the grid has 7 steps up
+    groups[1] = -groups[0]  # and 8 down
+    q = quantize(groups.reshape(20, 32).astype(np.float32), 4, 32)
+    error = squares(groups, q.scales[:, :, None].astype(np.float64))[:, 0]
+    reach = np.maximum(groups.max(axis=2) / 7, groups.min(axis=2) / -8)
+    every = np.unique(round_bf16(np.linspace(0.7, 1.15, 400)[:, None, None] * reach)).astype(np.float64)
+    best = np.min([squares(groups, np.full((20, 1, 1), scale))[:, 0] for scale in every], axis=0)
+    assert (error >= best * (1 - 1e-6)).all() and (error <= best * 1.15).all() and error.sum() < best.sum() * 1.05
+    assert error[1] < error[0]  # the code -8 is used
+
+
+def test_the_scales_do_not_depend_on_how_the_rows_are_cut(monkeypatch):
+    rows = np.random.default_rng(6).standard_normal((70, 128), np.float32)
+    whole = quantize(rows, 4, 32)
+    monkeypatch.setattr("smolship.export.quantize.BLOCK", 7)
+    parts = [quantize(part, 4, 32) for part in np.array_split(rows, 9)]
+    np.testing.assert_array_equal(np.concatenate([part.scales for part in parts]), whole.scales)
 
 
 @settings(max_examples=100, deadline=None)
@@ -89,7 +122,7 @@ def test_rows_of_zeros_and_tiny_weights_keep_a_positive_scale(bits, group):
 @pytest.mark.parametrize(("bits", "value"), [(4, 0.375), (4, -7.0), (8, 127.0), (8, -0.01)])
 def test_a_block_of_a_single_value(bits, value):
     q = quantize(np.full((2, 32), value, np.float32), bits, 32)
-    assert (q.codes == q.codes[0, 0]).all() and abs(q.codes[0, 0]) == QMAX[bits]
+    assert (q.codes == (QMAX if value > 0 else QMIN)[bits]).all()
     np.testing.assert_allclose(q.dequantize(), value, rtol=2**-8)
 
 

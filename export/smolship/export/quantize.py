@@ -24,6 +24,10 @@ MAX_SCALE = 65280.0  # the largest bf16 number that fp16 holds
 GROUPS = (32, 64, 128)
 QMAX = {4: 7, 8: 127}
 QMIN = {4: -8, 8: -127}
+# Scales that are tried at 4 bits, as multiples of the one that reaches both ends of the group. On SmolLM2-135M
+# a KL of .264 against the original, where the reaching one has .283 and one for magnitudes up to 7 has .356.
+SHRINK = np.arange(70, 116, 3, dtype=np.float32) / 100
+BLOCK = 1024  # groups that are searched at once: they and their errors stay in the cache of a core
 
 
 @dataclass(frozen=True)
@@ -68,43 +72,60 @@ def portable(scales: np.ndarray) -> np.ndarray:
 
 
 def quantize(rows: np.ndarray, bits: int, group: int, name: str = "tensor") -> QuantTensor:
-    """Round float32 rows [out, in] to the portable grid: the scale first, from the group's largest magnitude,
-    and the codes for the scale as it was rounded.
+    """Round float32 rows [out, in] to the portable grid: the scale first, then the codes for it as it was rounded.
+
+    At 8 bits the scale is the one that reaches the group's largest magnitude. At 4 bits that wastes a seventh of the
+    grid on most groups: of several scales each group takes the one with the least squared error. (Weights that were
+    on a grid with negative scales find nearly their own again: llama.cpp's Q4_0 of SmolLM2 moves by .038 of its size,
+    where a scale for magnitudes up to 7 moves it by .096.)
 
     Raises InputError where a value is not finite or no portable scale reaches it.
     """
     out, width = rows.shape
     grouped = np.asarray(rows, np.float32).reshape(out, width // group, group)
-    peak = np.abs(grouped).max(axis=2)
-    if not np.isfinite(peak).all():
+    high, low = grouped.max(axis=2), grouped.min(axis=2)
+    if not (np.isfinite(high).all() and np.isfinite(low).all()):
         raise InputError("weights are not finite", got=f"NaN or infinity in {name}", expected="finite numbers")
-    scales = np.maximum(round_bf16(peak / np.float32(QMAX[bits])), np.float32(MIN_SCALE))
-    if scales.max(initial=0) > MAX_SCALE:
-        raise InputError("weights are too large", got=f"{peak.max():g} in {name}",
+    # What reaches both ends: at 4 bits codes go one further down than up.
+    reach = np.maximum(high / np.float32(QMAX[bits]), low / np.float32(QMIN[bits]))
+    if reach.max(initial=0) > MAX_SCALE:
+        raise InputError("weights are too large", got=f"{np.abs(grouped).max():g} in {name}",
                          expected=f"magnitudes up to {MAX_SCALE * QMAX[bits]:g}")  # fmt: skip
+    scales = _on_grid(reach) if bits == 8 else _search(grouped, reach)
     codes = np.clip(np.rint(grouped / scales[:, :, None]), QMIN[bits], QMAX[bits])
     return QuantTensor(codes.astype(np.int8).reshape(out, width), scales, bits, group)
 
 
-def regrid(lifted: QuantTensor, group: int, name: str = "tensor") -> QuantTensor:
-    """Lifted rows on the portable grid, at their bits.
+def _on_grid(scales: np.ndarray) -> np.ndarray:
+    """The nearest portable scales."""
+    return np.clip(round_bf16(scales), np.float32(MIN_SCALE), np.float32(MAX_SCALE))
 
-    Where the group stays, each has the choice of two scales, and takes the one that moves its values less: what
-    `quantize` would give it, or its own in magnitude, rounded to bf16. The latter moves little but a negative scale's
-    code -8, which becomes 7. On SmolLM2's Q4_0 by llama.cpp it moves weights by .04 of their size, `quantize` by .096.
+
+def _search(grouped: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """The scales of least squared error at 4 bits, float32 [out, groups].
+
+    Groups lie along the columns: each number comes of element-wise operations in one order, so that every machine
+    takes the same scales.
     """
-    values = lifted.dequantize()
-    fresh = quantize(values, lifted.bits, group, name)
-    if group != lifted.group:
-        return fresh
-    scales = np.clip(round_bf16(np.abs(lifted.scales)), np.float32(MIN_SCALE), np.float32(MAX_SCALE))
-    grouped = values.reshape(*scales.shape, group)
-    codes = np.clip(np.rint(grouped / scales[:, :, None]), QMIN[lifted.bits], QMAX[lifted.bits]).astype(np.int8)
-    kept = QuantTensor(codes.reshape(values.shape), scales, lifted.bits, group)
-    errors = [np.square(q.dequantize() - values).reshape(grouped.shape).sum(axis=2) for q in (kept, fresh)]
-    nearer = errors[0] <= errors[1]
-    codes = np.where(nearer[:, :, None], codes, fresh.codes.reshape(grouped.shape)).reshape(values.shape)
-    return QuantTensor(codes, np.where(nearer, scales, fresh.scales), lifted.bits, group)
+    values, reach = grouped.reshape(-1, grouped.shape[2]), reach.ravel()
+    best = np.empty_like(reach)
+    for start in range(0, len(reach), BLOCK):
+        part = slice(start, start + BLOCK)
+        columns = np.ascontiguousarray(values[part].T)
+        choices = [_on_grid(reach[part] * factor) for factor in SHRINK]
+        errors = [_squared_error(columns, scales) for scales in choices]
+        best[part] = np.take_along_axis(np.stack(choices), np.argmin(errors, axis=0)[None], axis=0)[0]
+    return best.reshape(grouped.shape[:2])
+
+
+def _squared_error(columns: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """Of rounding each column to 4 bits with its scale, float32 [columns]."""
+    steps = columns * (np.float32(1) / scales)
+    off = np.rint(steps)
+    np.clip(off, QMIN[4], QMAX[4], out=off)
+    off -= steps
+    off *= off
+    return np.add.reduce(off, axis=0) * (scales * scales)
 
 
 def to_half(values: np.ndarray, name: str) -> np.ndarray:

@@ -20,7 +20,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 
 from smolship.export.config import DecoderConfig
-from smolship.export.quantize import GROUPS, QuantTensor, layout, pack4, quantize, regrid, to_half, unpack4
+from smolship.export.quantize import GROUPS, QuantTensor, layout, pack4, quantize, to_half, unpack4
 from smolship.export.tensorfile import Slot, TensorWriter, read_header, row_chunks
 from smolship.runtime.weights.hashing import Entry, TensorHash, digest
 
@@ -184,9 +184,6 @@ def _rows(source: Source, name: str, entry: Entry, start: int, stop: int) -> Qua
     if entry.origin == "lifted":
         assert isinstance(source, GridSource)
         return source.lift(name, start, stop)
-    if entry.origin == "re-rounded":
-        assert isinstance(source, Weights)
-        return regrid(source.tensor(name, start, stop), entry.group, name)
     return quantize(source.read(name, start, stop), entry.bits, entry.group, name)
 
 
