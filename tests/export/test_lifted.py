@@ -140,7 +140,7 @@ def test_a_target_holds_what_it_can(files, tmp_path):
             assert own.entries[name].origin == "re-rounded"
             assert portable(own.scales(name)).all()
             was, now = weights.read(name), own.read(name)
-            # Nearly the same scales are found again: one for magnitudes up to 7 moves such weights by .096 of their size.
+            # Nearly the same scales are found again: one for magnitudes up to 7 moves such weights by .096.
             assert np.linalg.norm(now - was) < 0.07 * np.linalg.norm(was), name
     again = held(Weights(tmp_path), tmp_path / "own")
     assert again.digest == own.digest
