@@ -31,7 +31,7 @@ def facts(every: Sequence[Found]) -> list[dict[str, Any]]:
             "decode_tokens_per_s": {n: vars(s) for n, s in found.speeds("decode").items()},
             "fidelity": found.fidelity, "base": row.base or None,
             "ours_over_this": {one.row.name: found.ratio(one) for one in ours
-                               if not row.ours and one.row.bits == row.bits and found.rounds},
+                               if one is not found and one.row.bits == row.bits and found.rounds},
         })  # fmt: skip
     return rows
 
