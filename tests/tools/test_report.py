@@ -11,6 +11,8 @@ import pytest
 from rich.console import Console
 
 from smolship.runtime.memory import Memory
+from smolship.runtime.weights.compare import EQUAL, Held
+from smolship.runtime.weights.hashing import Entry
 from smolship.tools import plots, units
 from smolship.tools.report import write_report
 from smolship.tools.tables import bench_table, manifest_table, parity_table
@@ -98,6 +100,19 @@ def test_a_good_report_holds_what_was_measured(tmp_path):
         assert figure in found.text, figure
     assert "FAIL" not in found.text
     assert found.names.count("circle") == 3 + 2 * 4  # three checks; two curves over four layers
+
+
+def test_the_weights_that_were_read_back(tmp_path):
+    entries = {f"layers.{i}.q": Entry((64, 64), 4, 32, "quantized", "") for i in range(3)}
+    held = [Held(name, entries, dict.fromkeys(entries, EQUAL)) for name in ("onnx", "gguf")]
+    good = page(tmp_path, manifest(), [parity()], [], {}, held)
+    for text in ("PASS", "EQUAL", "layers.0–2.q", "64×64", "int4/32", "quantized"):
+        assert text in good.text, text
+    held[1].found["layers.1.q"] = f"1 code {EVIL}"
+    bad = page(tmp_path, manifest(), [parity()], [], {}, held)  # the checks of parity pass, and yet
+    for text in ("FAIL", "the weights differ", "DIFFER", "gguf: layers.1.q: 1 code <script>", "differs"):
+        assert text in bad.text, text
+    assert "script" not in bad.names and "3 checks" not in bad.text
 
 
 def test_the_page_needs_nothing_but_itself(tmp_path):

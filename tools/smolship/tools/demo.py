@@ -57,7 +57,7 @@ def full_report(
     for name, said in answers.items():
         screen.print(f"\n[bold]{name}[/] > {PROMPT}")
         screen.print(said["text"], markup=False, highlight=False)
-    write_report(out, bundle.manifest, reports, benches, answers)
+    write_report(out, bundle.manifest, reports, benches, answers, held)
     passed = all([*(report.passed for report in reports), *(verdict.equal for verdict in verdicts),
                   *(not one.wrong for one in held)])  # fmt: skip
     screen.print(f"\n{'[green]every gate passed[/]' if passed else '[bold red]a gate failed[/]'}; report: {out}")

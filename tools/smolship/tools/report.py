@@ -1,4 +1,4 @@
-"""The report: parity, speed and what was exported, as one HTML file that needs no network and no script.
+"""The report: weights, parity, speed and what was exported, as one HTML file that needs no network and no script.
 
 What it shows comes from a bundle, so nothing of it is trusted: the template escapes every value, and the page's own
 content policy forbids scripts and anything from elsewhere.
@@ -20,7 +20,9 @@ from smolship.runtime.errors import clip
 from smolship.runtime.files import disk_errors
 from smolship.runtime.manifest import Manifest
 from smolship.runtime.parity import Check, ParityReport
+from smolship.runtime.weights.compare import EQUAL, Held
 from smolship.tools import plots, units
+from smolship.tools.weights import collapsed, findings, rows
 
 TEMPLATE = "report.html.jinja"
 
@@ -31,12 +33,14 @@ def write_report(
     parity: Sequence[ParityReport],
     bench: Sequence[BenchReport],
     answers: Mapping[str, Mapping[str, Any]] | None = None,
+    held: Sequence[Held] = (),
 ) -> None:
     """Write the report to `path`; an older one there is replaced when the new one is complete.
 
     answers   target -> what its engine answered: `prompt`, `text`, and figures such as `decode_tokens_per_s`
+    held      what weights each target was found to hold
     """
-    html = render(manifest, parity, bench, answers or {})
+    html = render(manifest, parity, bench, answers or {}, held)
     path = Path(path)
     with disk_errors():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +56,7 @@ def render(
     parity: Sequence[ParityReport],
     bench: Sequence[BenchReport],
     answers: Mapping[str, Mapping[str, Any]],
+    held: Sequence[Held],
 ) -> str:
     """The page as text."""
     environment = Environment(
@@ -65,6 +70,7 @@ def render(
     checks = [check for report in parity for check in report.checks]
     return environment.get_template(TEMPLATE).render(
         manifest=manifest, parity=parity, bench=bench, answers=answers, made=datetime.now(UTC), checks=checks,
+        held=held, tensors=collapsed(rows(held)), differing=findings(held), equal=EQUAL,
         failed=[check for check in checks if not check.passed], glance=glance(manifest, parity, bench),
         speed_plots=speed_plots(bench), speed_rows=units.side_by_side([dict(report.rows()) for report in bench]),
     )  # fmt: skip
