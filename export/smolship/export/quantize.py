@@ -24,8 +24,8 @@ MAX_SCALE = 65280.0  # the largest bf16 number that fp16 holds
 GROUPS = (32, 64, 128)
 QMAX = {4: 7, 8: 127}
 QMIN = {4: -8, 8: -127}
-# Scales that are tried at 4 bits, as multiples of the one that reaches both ends of the group. On SmolLM2-135M
-# a KL of .264 against the original, where the reaching one has .283 and one for magnitudes up to 7 has .356.
+# Scales that are tried at 4 bits, as multiples of the one that reaches both ends of the group. `smolship parity` of
+# SmolLM2-135M shows a KL of .281 for the quantization; with one scale, for magnitudes up to 7, it was .334.
 SHRINK = np.arange(70, 116, 3, dtype=np.float32) / 100
 BLOCK = 1024  # groups that are searched at once: they and their errors stay in the cache of a core
 
