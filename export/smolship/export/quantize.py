@@ -77,7 +77,7 @@ def quantize(rows: np.ndarray, bits: int, group: int, name: str = "tensor") -> Q
     At 8 bits the scale is the one that reaches the group's largest magnitude. At 4 bits that is seldom the best: codes
     go one further down than up, and one clipped value can cost less than a wider step for all. Of several scales each
     group takes the one with the least squared error. (Weights that were on a grid with negative scales find nearly
-    their own again: llama.cpp's Q4_0 of SmolLM2 moves by .038 of its size, with a scale for magnitudes up to 7 by .096.)
+    their own again: llama.cpp's Q4_0 of SmolLM2 moves by .038 of its size, with scales for magnitudes up to 7 by .096.)
 
     Raises InputError where a value is not finite or no portable scale reaches it.
     """
