@@ -109,6 +109,16 @@ def test_bench_and_inspect_print_json(bundle, capsys):
     assert json.loads(capsys.readouterr().out)["weights_digest"] == open_bundle(bundle).manifest.weights_digest
 
 
+def test_units_are_for_core_ml_alone(tiny, tmp_path, capsys):
+    made = tmp_path / "made"
+    assert run(["export", str(tiny("llama")), "-o", str(made), "--to", "coreml,onnx", "--context", "64",
+                "--probe-tokens", "0"]) == 0  # fmt: skip
+    capsys.readouterr()
+    bench = ["bench", str(made), "--repeats", "1", "--units", "TPU", "--json"]
+    assert "CPU_AND_GPU" in refused(capsys, *bench, "-e", "coreml")
+    assert run([*bench, "-e", "onnx"]) == 0
+
+
 def test_parity_writes_junit_and_judges_max_kl(bundle, tmp_path):
     junit = tmp_path / "junit.xml"
     assert run(["parity", str(bundle), "-e", "onnx", "--quick", "--junit", str(junit), "--max-kl", "1e-9"]) == 1

@@ -65,6 +65,10 @@ def open_gguf(path: Path) -> Checkpoint:
     Reads the header only. Raises InputError where anything is missing, malformed or unknown.
     """
     metadata, stored = read_gguf(path)
+    parts = metadata.get("split.count", 1)
+    if parts not in (0, 1):
+        raise InputError("one part of a model", got=f"split.count = {show(parts)} in {path}", expected="all of it",
+                         todo="llama-gguf-split --merge FIRST_PART WHOLE.gguf")  # fmt: skip
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise unknown("GGUF architecture", f"{architecture!r} in {path}", ARCHITECTURES)
