@@ -195,6 +195,17 @@ def test_models_that_are_not_understood_are_refused(tiny, tmp_path, extra, messa
         open_checkpoint(str(tmp_path / "model.gguf"))
 
 
+@pytest.mark.parametrize("key", [
+    "split.count", "llama.expert_count", "llama.attention.value_length", "llama.rope.dimension_count",
+    "tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.add_bos_token",
+    "tokenizer.ggml.add_eos_token", "tokenizer.ggml.eos_token_id",
+])  # fmt: skip
+def test_an_array_where_one_value_belongs_is_refused(tiny, tmp_path, key):
+    make_gguf(tiny("llama"), tmp_path / "model.gguf", **{key: [1, 2]})
+    with pytest.raises(InputError, match=key.rpartition(".")[2]):
+        open_checkpoint(str(tmp_path / "model.gguf"))
+
+
 @pytest.mark.parametrize("name", ["blk.1.ffn_up.weight", "output_norm.weight", "tokenizer.ggml.tokens",
                                   "tokenizer.ggml.merges", "llama.context_length"])  # fmt: skip
 def test_what_is_missing_is_named(tiny, tmp_path, name):

@@ -66,7 +66,7 @@ def open_gguf(path: Path) -> Checkpoint:
     """
     metadata, stored = read_gguf(path)
     parts = metadata.get("split.count", 1)
-    if parts not in (0, 1):
+    if not _one_of(parts, (0, 1)):
         raise InputError("one part of a model", got=f"split.count = {show(parts)} in {path}", expected="all of it",
                          todo="llama-gguf-split --merge FIRST_PART WHOLE.gguf")  # fmt: skip
     architecture = metadata.get("general.architecture")
@@ -121,6 +121,11 @@ def shortest(value: float) -> float:
     return float(str(np.float32(value)))
 
 
+def _one_of(value: object, allowed: tuple[object, ...]) -> bool:
+    """Whether a key has one of these values; an array, which compares number by number, has none."""
+    return not isinstance(value, np.ndarray) and value in allowed
+
+
 def _refuse_unknown(metadata: dict[str, Any], architecture: str, config: DecoderConfig, path: Path) -> None:
     """Refuse what would change the computation and is not understood: ignored, it would be wrong without a word."""
     for key, value in metadata.items():
@@ -128,12 +133,12 @@ def _refuse_unknown(metadata: dict[str, Any], architecture: str, config: Decoder
         if prefix != architecture or name in KEYS.values():
             continue
         harmless = HARMLESS.get(name, ())
-        if harmless is not None and value not in harmless:
+        if harmless is not None and not _one_of(value, harmless):
             raise InputError("a GGUF key that is not understood", got=f"{key} = {show(value)} in {path}",
                              expected=f"only what a plain {ARCHITECTURES[architecture]} needs")  # fmt: skip
     for name in ("attention.value_length", "rope.dimension_count"):
         value = metadata.get(f"{architecture}.{name}", config.head_dim)
-        if value != config.head_dim:
+        if not _one_of(value, (config.head_dim,)):
             raise InputError(f"{name} differs from the head's size", got=f"{show(value)} in {path}",
                              expected=config.head_dim)  # fmt: skip
 

@@ -56,6 +56,13 @@ def token_id(metadata: dict[str, Any], role: str, vocab: int, where: object) -> 
     return value
 
 
+def _flag(metadata: dict[str, Any], key: str, default: bool, where: object) -> bool:
+    value = metadata.get(f"tokenizer.ggml.{key}", default)
+    if not isinstance(value, int):  # a bool is one
+        raise InputError(f"{key} is neither true nor false", got=f"{show(value)} in {where}", expected="true or false")
+    return bool(value)
+
+
 def _strings(metadata: dict[str, Any], key: str, where: object) -> list[str]:
     value = metadata.get(f"tokenizer.ggml.{key}")
     if not isinstance(value, list):
@@ -92,8 +99,8 @@ def _tokenizer(
     vocab = {token: i for i, token in enumerate(tokens)}
     parts, adds_bos = kinds[kind](metadata, vocab, where)
     parts["model"]["unk_token"] = special.get("unk") if parts["model"]["byte_fallback"] else None
-    adds = {"bos": metadata.get("tokenizer.ggml.add_bos_token", adds_bos),
-            "eos": metadata.get("tokenizer.ggml.add_eos_token", False)}  # fmt: skip
+    adds = {"bos": _flag(metadata, "add_bos_token", adds_bos, where),
+            "eos": _flag(metadata, "add_eos_token", False, where)}  # fmt: skip
     around = {role: special[role] for role, wanted in adds.items() if wanted and role in special}
     return {
         "version": "1.0",
@@ -138,7 +145,7 @@ def _sentencepiece(metadata: dict[str, Any], vocab: dict[str, int], where: objec
     """The same for SentencePiece, whose spaces are "▁" and whose characters without a token are bytes."""
     if missing := [text for text in (f"<0x{byte:02X}>" for byte in range(256)) if text not in vocab]:
         raise InputError("the vocabulary lacks bytes", got=f"no {missing[0]} in {where}", expected="<0x00> to <0xFF>")
-    prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
+    prefix = _flag(metadata, "add_space_prefix", True, where)
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     restore = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
     before: list[dict[str, Any]] = [{"type": "Prepend", "prepend": SPACE}] if prefix else []
