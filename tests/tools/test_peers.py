@@ -21,9 +21,9 @@ from smolship.tools.peers.__main__ import run
 from smolship.tools.peers.lab import Found, hash_of
 from smolship.tools.peers.onnxfile import open_onnx
 from smolship.tools.peers.process import Process, environment
-from smolship.tools.peers.rows import ROWS, Row, choose
+from smolship.tools.peers.rows import EXECUTORCH, ROWS, Row, choose
 from smolship.tools.peers.shapes import SHAPES, make_shape
-from smolship.tools.peers.table import tables
+from smolship.tools.peers.table import facts, tables
 
 LLAMA, ONNX = "llama.cpp Q4_0", "smolship onnx int4"
 BROKEN = Row("broken", "llamacpp", 4, {"type": "Q9_9"}, ONNX)
@@ -123,6 +123,19 @@ def test_ratios_pair_the_rounds():
     ours.rounds = [{"prefill": {"8": a}, "decode": {"8": a}} for a in (10.0, 20.0, 400.0)]
     theirs.rounds = [{"prefill": {"8": a}, "decode": {"8": a}} for a in (5.0, 5.0)]  # it failed in the third
     assert theirs.ratio(ours) == {"prefill": {"8": 3.0}, "decode": {"8": 3.0}}
+
+
+def test_llama_cpp_is_compared_on_our_weights_too():
+    """Engine against engine: the GGUF's row with that of the .pte, at each width."""
+    every = [Found(row) for row in ROWS if row.ours]
+    for found, speed in zip(every, (6.0, 5.0, 4.0, 3.0, 2.0, 1.0), strict=True):
+        found.rounds = [{"prefill": {"8": speed}, "decode": {"8": speed}}]
+    told = {row["row"]: row for row in facts(every)}
+    for bits in ("int4", "int8"):
+        row = told[f"smolship gguf {bits}"]
+        assert row["base"] == f"smolship executorch {bits}"
+        assert set(row["ours_over_this"]) == {f"smolship {target} {bits}" for target in ("executorch", "onnx")}
+    assert told["smolship gguf int4"]["ours_over_this"][EXECUTORCH]["decode"] == {"8": 3.0}
     assert Found(ROWS[0]).speeds("decode") == {}
 
 
@@ -195,7 +208,8 @@ def test_every_peer_names_what_it_is(compared):
     assert len({row.name for row in ROWS}) == len({row.slug for row in ROWS}) == len(ROWS)
     for row in ROWS:
         module = rows.peer_module(row.peer)
-        assert row.ours or (row.base in {r.name for r in ROWS if r.ours and r.bits == row.bits})
+        bases = {r.name for r in ROWS if r.ours and r.bits == row.bits}
+        assert row.base in bases or (row.ours and not row.base)
         # Exact versions: a looser torch would fetch gigabytes for a GPU.
         assert all("==" in requirement for requirement in module.REQUIREMENTS)
 

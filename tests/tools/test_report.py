@@ -14,8 +14,10 @@ from smolship.runtime.memory import Memory
 from smolship.runtime.weights.compare import EQUAL, Held
 from smolship.runtime.weights.hashing import Entry
 from smolship.tools import plots, units
+from smolship.tools.onehot import Verdict
 from smolship.tools.report import write_report
 from smolship.tools.tables import bench_table, manifest_table, parity_table
+from smolship.tools.weights import findings
 from tests.tools.samples import CHECK, FAILING, NAN, NOT_A_NUMBER, bench, manifest, parity
 
 EVIL = "<script>alert(1)</script>\" onload='x' \ud800\u202e"
@@ -109,8 +111,10 @@ def test_the_weights_that_were_read_back(tmp_path):
     for text in ("PASS", "EQUAL", "layers.0–2.q", "64×64", "int4/32", "quantized"):
         assert text in good.text, text
     held[1].found["layers.1.q"] = f"1 code {EVIL}"
-    bad = page(tmp_path, manifest(), [parity()], [], {}, held)  # the checks of parity pass, and yet
-    for text in ("FAIL", "the weights differ", "DIFFER", "gguf: layers.1.q: 1 code <script>", "differs"):
+    # The checks of parity pass, and yet.
+    bad = page(tmp_path, manifest(), [parity()], [], {}, held, findings(held, [Verdict("onnx", "head", NAN)]))
+    for text in ("FAIL", "the weights differ", "DIFFER", "gguf: layers.1.q: 1 code <script>", "differs",
+                 "onnx: the engine reveals another head"):  # fmt: skip
         assert text in bad.text, text
     assert "script" not in bad.names and "3 checks" not in bad.text
 

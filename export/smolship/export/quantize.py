@@ -76,8 +76,8 @@ def quantize(rows: np.ndarray, bits: int, group: int, name: str = "tensor") -> Q
 
     At 8 bits the scale is the one that reaches the group's largest magnitude. At 4 bits that is seldom the best: codes
     go one further down than up, and one clipped value can cost less than a wider step for all. Of several scales each
-    group takes the one with the least squared error. (Weights that were on a grid with negative scales find nearly
-    their own again: llama.cpp's Q4_0 of SmolLM2 moves by .038 of its size, with scales for magnitudes up to 7 by .096.)
+    group takes the one with the least squared error. Weights that were on a grid with negative scales so find nearly
+    their own again.
 
     Raises InputError where a value is not finite or no portable scale reaches it.
     """
@@ -104,8 +104,8 @@ def _on_grid(scales: np.ndarray) -> np.ndarray:
 def _search(grouped: np.ndarray, reach: np.ndarray) -> np.ndarray:
     """The scales of least squared error at 4 bits, float32 [out, groups].
 
-    Groups lie along the columns: each number comes of element-wise operations in one order, so that every machine
-    takes the same scales.
+    Groups lie along the columns: each number comes of element-wise operations in one order, whatever the vectors of
+    the machine, so that the digest does not depend on it.
     """
     values, reach = grouped.reshape(-1, grouped.shape[2]), reach.ravel()
     best = np.empty_like(reach)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -97,11 +98,12 @@ class TokenStream:
         return "".join(pieces)
 
 
-class _Step:
+class _Step(ABC):
     """One step of a decoder: pieces of text in, pieces of text out."""
 
+    @abstractmethod
     def push(self, piece: str) -> list[str]:
-        raise NotImplementedError
+        """What may be said now that this piece came."""
 
     def finish(self) -> list[str]:
         return []

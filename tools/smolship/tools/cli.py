@@ -213,11 +213,11 @@ def weights(
         _print_json(to_json(bundle, held, verdicts))
     else:
         Console().print(weights_table(bundle, held, every))
-        for line in findings(held):
+        for line in findings(held, verdicts):
             Console().print(line, style="red", markup=False, highlight=False)
         if verdicts:
             Console().print(verdicts_table(verdicts))
-    if any(one.wrong for one in held) or not all(verdict.equal for verdict in verdicts):
+    if findings(held, verdicts):
         raise typer.Exit(1)
 
 

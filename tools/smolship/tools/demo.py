@@ -18,7 +18,7 @@ from smolship.tools.display import Steps
 from smolship.tools.measure import answer, bench_of, parity_of
 from smolship.tools.report import write_report
 from smolship.tools.tables import bench_table, manifest_table, parity_table
-from smolship.tools.weights import revealed, verdicts_table, weights_table
+from smolship.tools.weights import findings, revealed, verdicts_table, weights_table
 
 PROMPT = "What is the capital of France? Answer in one sentence."
 
@@ -57,9 +57,9 @@ def full_report(
     for name, said in answers.items():
         screen.print(f"\n[bold]{name}[/] > {PROMPT}")
         screen.print(said["text"], markup=False, highlight=False)
-    write_report(out, bundle.manifest, reports, benches, answers, held)
-    passed = all([*(report.passed for report in reports), *(verdict.equal for verdict in verdicts),
-                  *(not one.wrong for one in held)])  # fmt: skip
+    differing = findings(held, verdicts)
+    write_report(out, bundle.manifest, reports, benches, answers, held, differing)
+    passed = all(report.passed for report in reports) and not differing
     screen.print(f"\n{'[green]every gate passed[/]' if passed else '[bold red]a gate failed[/]'}; report: {out}")
     return passed
 

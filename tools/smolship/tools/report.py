@@ -22,7 +22,7 @@ from smolship.runtime.manifest import Manifest
 from smolship.runtime.parity import Check, ParityReport
 from smolship.runtime.weights.compare import EQUAL, Held
 from smolship.tools import plots, units
-from smolship.tools.weights import collapsed, findings, rows
+from smolship.tools.weights import collapsed, rows
 
 TEMPLATE = "report.html.jinja"
 
@@ -34,13 +34,15 @@ def write_report(
     bench: Sequence[BenchReport],
     answers: Mapping[str, Mapping[str, Any]] | None = None,
     held: Sequence[Held] = (),
+    differing: Sequence[str] = (),
 ) -> None:
     """Write the report to `path`; an older one there is replaced when the new one is complete.
 
     answers   target -> what its engine answered: `prompt`, `text`, and figures such as `decode_tokens_per_s`
     held      what weights each target was found to hold
+    differing a line for each that is wrong
     """
-    html = render(manifest, parity, bench, answers or {}, held)
+    html = render(manifest, parity, bench, answers or {}, held, differing)
     path = Path(path)
     with disk_errors():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +59,7 @@ def render(
     bench: Sequence[BenchReport],
     answers: Mapping[str, Mapping[str, Any]],
     held: Sequence[Held],
+    differing: Sequence[str],
 ) -> str:
     """The page as text."""
     environment = Environment(
@@ -70,7 +73,7 @@ def render(
     checks = [check for report in parity for check in report.checks]
     return environment.get_template(TEMPLATE).render(
         manifest=manifest, parity=parity, bench=bench, answers=answers, made=datetime.now(UTC), checks=checks,
-        held=held, tensors=collapsed(rows(held)), differing=findings(held), equal=EQUAL,
+        held=held, tensors=collapsed(rows(held)), differing=differing, equal=EQUAL,
         failed=[check for check in checks if not check.passed], glance=glance(manifest, parity, bench),
         speed_plots=speed_plots(bench), speed_rows=units.side_by_side([dict(report.rows()) for report in bench]),
     )  # fmt: skip

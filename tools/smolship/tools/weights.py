@@ -90,10 +90,11 @@ def collapsed(every: Sequence[Row]) -> list[Row]:
     return result
 
 
-def findings(held: Sequence[Held]) -> list[str]:
-    """A line for each tensor that is not as it should be, with its target."""
-    return [f"{one.target}: {name} is {what}" if what == MISSING else f"{one.target}: {name}: {what}"
-            for one in held for name, what in one.wrong.items()]  # fmt: skip
+def findings(held: Sequence[Held], verdicts: Sequence[Verdict] = ()) -> list[str]:
+    """A line for each tensor that is not as it should be, with its target: in a file, or as an engine revealed it."""
+    stored = [f"{one.target}: {name} is {what}" if what == MISSING else f"{one.target}: {name}: {what}"
+              for one in held for name, what in one.wrong.items()]  # fmt: skip
+    return [*stored, *(f"{v.target}: the engine reveals another {v.name}" for v in verdicts if not v.equal)]
 
 
 def revealed(bundle: Bundle, targets: Sequence[str], progress: Callable[[str, str, int, int], None]) -> list[Verdict]:
