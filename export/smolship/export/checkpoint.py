@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from smolship.export.config import DecoderConfig, Fields
-from smolship.export.families import family_of, theirs
+from smolship.export.config import DecoderConfig
+from smolship.export.families import theirs, translate
 from smolship.export.gguffile import GgufSlot
 from smolship.export.quantize import QuantTensor
 from smolship.export.tensorfile import Slot, read_header
@@ -129,8 +129,7 @@ def open_folder(path: Path, revision: str | None = None) -> Checkpoint:
     if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the name is too long
         raise InputError("no such checkpoint", got=path, expected="a folder, a .gguf file or a Hub id")
     raw = read_json(path / "config.json", "config.json")
-    family = family_of(raw, path / "config.json")
-    config = family.translate(Fields(raw, path / "config.json"))
+    config, family, reading = translate(raw, path / "config.json")
     slots = match(config, _stored(path), family.NAMES, path)
     for name, slot in slots.items():
         if slot.dtype not in FLOATS:
@@ -145,7 +144,7 @@ def open_folder(path: Path, revision: str | None = None) -> Checkpoint:
     for name in SIDE_FILES:
         if (path / name).exists():
             files[name] = read_bytes(path / name, name)
-    return Checkpoint(raw, config, slots, files, path, revision)
+    return Checkpoint(raw, config, slots, files, path, revision, reading.notes)
 
 
 def match(config: DecoderConfig, stored: Mapping[str, R], names: dict[str, str], path: Path) -> dict[str, R]:

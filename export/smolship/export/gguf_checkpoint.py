@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from smolship.export.checkpoint import Checkpoint, match
-from smolship.export.config import DecoderConfig, Fields, Rotary
-from smolship.export.families import family_of, theirs
+from smolship.export.config import DecoderConfig, Rotary
+from smolship.export.families import theirs, translate
 from smolship.export.gguf_tokenizer import token_id, tokenizer_files
 from smolship.export.gguffile import GgufSlot, read_gguf
 from smolship.runtime.errors import InputError, show, unknown
@@ -44,6 +44,8 @@ KEYS = {  # transformers' name -> GGUF's, after the architecture
     "rope_theta": "rope.freq_base",
 }
 
+OPTIONAL = ("num_key_value_heads", "head_dim", "rope_theta")  # of these; llama.cpp has defaults for them alone
+
 # Keys that change nothing beyond KEYS, with the values for which that is so (None: checked below, or any).
 HARMLESS: dict[str, tuple[object, ...] | None] = {
     "vocab_size": None,
@@ -74,13 +76,12 @@ def open_gguf(path: Path) -> Checkpoint:
         raise unknown("GGUF architecture", f"{architecture!r} in {path}", ARCHITECTURES)
     files = tokenizer_files(metadata, path)
     raw = _config(metadata, stored, architecture, path)
-    family = family_of(raw, path)
-    config = family.translate(Fields(raw, path))
+    config, _, _ = translate(raw, path)
     _refuse_unknown(metadata, architecture, config, path)
     rope = stored.pop("rope_freqs.weight", None)
     if rope is not None:
         raw["rope_scaling"] = _llama3(rope, config.rotary)
-        config = family.translate(Fields(raw, path))
+        config, _, _ = translate(raw, path)
     extra = sorted(set(stored) - {theirs(NAMES, name) for name in config.shapes()})
     if extra:
         raise InputError("tensors that this architecture does not have", got=f"{', '.join(extra[:3])} in {path}",
@@ -113,7 +114,11 @@ def _config(metadata: dict[str, Any], stored: dict[str, GgufSlot], architecture:
         value = metadata.get(f"{architecture}.{key}")
         if value is not None:
             raw[name] = shortest(value) if isinstance(value, float) else value
-    return raw
+        elif name not in OPTIONAL:
+            raise InputError("a GGUF key is missing", got=f"no {architecture}.{key} ({name}) in {path}",
+                             expected="what llama.cpp needs")  # fmt: skip
+    # llama.cpp's defaults, which are not those of transformers' classes.
+    return {"rope_theta": 10_000.0, "num_key_value_heads": raw.get("num_attention_heads")} | raw
 
 
 def shortest(value: float) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from smolship.export.checkpoint import Checkpoint
+from smolship.export.original import original
 from smolship.export.reference import Numerics, Reference, run
 from smolship.export.weights import Source, Weights
 from smolship.runtime.errors import InputError
@@ -65,22 +66,6 @@ def make_windows(tokenizer: Tokenizer, context: int, tokens: int, text: str | No
                              expected=f"at least {start + size:,}")  # fmt: skip
         windows.append(Window(kind, np.array(piece, np.int32)))
     return windows
-
-
-def original(checkpoint: Checkpoint) -> Any:
-    """The model of the original implementation, transformers, in float32, with the checkpoint's weights."""
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    if checkpoint.path.is_dir():
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            checkpoint.path, dtype=torch.float32, local_files_only=True, use_safetensors=True,
-            trust_remote_code=False)  # fmt: skip
-    else:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            checkpoint.path.parent, gguf_file=checkpoint.path.name, dtype=torch.float32, local_files_only=True
-        )
-    return model.eval()
 
 
 class Held:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from smolship.export.config import DecoderConfig, Fields, Rotary
+from typing import Any
+
+from smolship.export.config import DecoderConfig, Fields
+from smolship.export.families.rope import rotary
 from smolship.runtime.errors import InputError
 
 NAMES = {
@@ -21,24 +24,55 @@ NAMES = {
 }
 
 
+# What LlamaConfig takes for a key that is absent; kv heads: as many as heads.
+DEFAULTS: dict[str, Any] = {
+    "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 11_008, "num_attention_heads": 32,
+    "num_key_value_heads": None, "vocab_size": 32_000, "max_position_embeddings": 2048, "rope_theta": 10_000.0,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+FULL = "full_attention"
+
+
 def translate(fields: Fields) -> DecoderConfig:
-    """The decoder that a Llama config.json describes. Bounds are far beyond any small model, yet finite."""
-    layers = fields.int("num_hidden_layers", 1, 512)
-    hidden = fields.int("hidden_size", 2, 65_536)
-    heads = fields.int("num_attention_heads", 1, 1024)
-    kv_heads = fields.int("num_key_value_heads", 1, heads, default=heads)
+    """The decoder that a Llama config.json describes."""
+    config = decoder(fields, DEFAULTS)
+    if config.hidden % config.heads:
+        raise InputError("the hidden size does not divide into heads",
+                         got=f"{config.hidden:,} and {config.heads} heads in {fields.where}",
+                         expected="hidden_size a multiple of num_attention_heads, as LlamaConfig wants it")  # fmt: skip
+    for key in ("sliding_window", "attention_chunk_size"):  # transformers' cache would forget what lies behind it
+        if fields.has(key) and fields.int(key, 1, 1 << 24) < config.positions:
+            raise fields.wrong(key, f"null, or at least the {config.positions:,} positions: attention here is full")
+    return config
+
+
+def decoder(fields: Fields, defaults: dict[str, Any]) -> DecoderConfig:
+    """What Llama shares with its relatives. `defaults`: what the model's own class takes for keys that are absent.
+    Bounds are far beyond any small model, yet finite."""
+
+    def size(key: str, low: int, high: int) -> int:
+        return fields.int(key, low, high, defaults[key])
+
+    layers, hidden = size("num_hidden_layers", 1, 512), size("hidden_size", 2, 65_536)
+    heads, given = size("num_attention_heads", 1, 1024), "num_key_value_heads" in fields.raw
+    kv_default = heads if given else defaults["num_key_value_heads"] or heads  # null says: as many as heads
+    kv_heads = fields.int("num_key_value_heads", 1, heads, kv_default, nullable=True)
     if heads % kv_heads:
         raise InputError(
             "the heads do not divide into groups",
             got=f"{heads} heads and {kv_heads} key/value heads in {fields.where}",
             expected="num_attention_heads a multiple of num_key_value_heads",
         )
-    head_dim = fields.int("head_dim", 2, 1024, default=max(hidden // heads, 2))
+    head_dim = fields.int("head_dim", 2, 1024, max(hidden // heads, 2), nullable=True)
     if head_dim % 2:
         raise InputError("head_dim is odd", got=f"{head_dim} in {fields.where}", expected="an even number")
-    vocab = fields.int("vocab_size", 1, 2_000_000)
+    vocab, positions = size("vocab_size", 1, 2_000_000), size("max_position_embeddings", 1, 1 << 24)
     fields.choice("hidden_act", ("silu",), "silu")
-    positions = fields.int("max_position_embeddings", 1, 1 << 24)
+    # What transformers reads of any config, at the values that change nothing.
+    for key, nothing in (("is_causal", True), ("is_encoder_decoder", False), ("per_layer_config", {})):
+        fields.only(key, nothing)
+    fields.only("kv_sharing_modes")
+    fields.only("layer_types", [FULL] * layers, ["attention"] * layers)
     bos = fields.ids("bos_token_id", vocab)
     attention_bias = fields.flag("attention_bias", False)
     return DecoderConfig(
@@ -46,15 +80,15 @@ def translate(fields: Fields) -> DecoderConfig:
         model_type="llama",
         layers=layers,
         hidden=hidden,
-        intermediate=fields.int("intermediate_size", 1, 1 << 20),
+        intermediate=size("intermediate_size", 1, 1 << 20),
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
         vocab=vocab,
-        norm_eps=fields.number("rms_norm_eps", 1e-12, 1.0, default=1e-6),
-        rotary=rotary(fields, head_dim, positions),
+        norm_eps=fields.number("rms_norm_eps", 1e-12, 1.0, default=1e-6, whole=False),
+        rotary=rotary(fields, head_dim, positions, defaults["rope_theta"]),
         rotary_layers=(True,) * layers,
-        tied_head=fields.flag("tie_word_embeddings", False),
+        tied_head=fields.flag("tie_word_embeddings", defaults["tie_word_embeddings"]),
         positions=positions,
         attention_bias=attention_bias,
         output_bias=attention_bias,
@@ -62,25 +96,3 @@ def translate(fields: Fields) -> DecoderConfig:
         bos=bos[0] if bos else None,
         eos=fields.ids("eos_token_id", vocab),
     )
-
-
-def rotary(fields: Fields, head_dim: int, positions: int) -> Rotary:
-    """Theta and scaling, from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling`.
-
-    A scaling that we do not know is refused: read as "default" it would be wrong without a word.
-    """
-    new = fields.sub("rope_parameters")
-    scaling = new if new.raw else fields.sub("rope_scaling")
-    source = new if new.has("rope_theta") else fields
-    theta = source.number("rope_theta", 1.0, 1e12, default=10_000.0)
-    old_type = scaling.choice("type", ("default", "llama3"), "default")  # before transformers 4.43
-    kind = scaling.choice("rope_type", ("default", "llama3"), old_type)
-    if kind == "default":
-        return Rotary(theta, head_dim)
-    low = scaling.number("low_freq_factor", 1e-6, 1e6)
-    return Rotary(theta, head_dim, (
-        scaling.number("factor", 1.0, 1e6),
-        low,
-        scaling.number("high_freq_factor", low * (1 + 1e-6), 1e6),
-        scaling.number("original_max_position_embeddings", 1, positions),
-    ))  # fmt: skip

@@ -106,7 +106,8 @@ class Worker:
         import torch
 
         from smolship.export.checkpoint import open_checkpoint
-        from smolship.export.probe import make_windows, original
+        from smolship.export.original import original
+        from smolship.export.probe import make_windows
         from smolship.runtime.probes import Sketch
         from smolship.runtime.tokenizer import Tokenizer
 

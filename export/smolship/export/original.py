@@ -1,0 +1,64 @@
+"""The original: the model's class in transformers, in float32, with the checkpoint's weights. Every gap of parity
+begins at what it says."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smolship.export.checkpoint import Checkpoint
+from smolship.export.families import translate
+from smolship.export.tensorfile import Slot
+from smolship.runtime.errors import InputError
+
+TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")  # no logit depends on them, and a wrong one ends the loading
+INDEX = "model.safetensors.index.json"
+
+
+def original(checkpoint: Checkpoint) -> Any:
+    """The model, in evaluation mode.
+
+    Of a folder, transformers sees the weights and a config.json of ours (`witness`) and nothing else: generation
+    configs, adapters and quantization settings beside them would be loaded, too. Raises InputError where transformers
+    refuses.
+    """
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    with ExitStack() as stack:
+        folder, options = checkpoint.path.parent, {"gguf_file": checkpoint.path.name}
+        if checkpoint.path.is_dir():
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-")))
+            _link(checkpoint, folder)
+            options = {"use_safetensors": True, "trust_remote_code": False}
+        try:
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, **options
+            )
+        except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
+            raise InputError("transformers cannot open the model", got=f"{type(error).__name__}: {error}",
+                             todo="export with --probe-tokens 0 to do without the original, or report it") from None  # fmt: skip
+    return model.eval()
+
+
+def _link(checkpoint: Checkpoint, folder: Path) -> None:
+    """What transformers is to see, in `folder`."""
+    files = {slot.path for slot in checkpoint.slots.values() if isinstance(slot, Slot)}
+    if not any(file.name == "model.safetensors" for file in files):
+        files.add(checkpoint.path / INDEX)
+    for file in files:
+        (folder / file.name).symlink_to(file.absolute())
+    (folder / "config.json").write_text(json.dumps(witness(checkpoint)))
+
+
+def witness(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The config.json for the original: of the one that was found, as it was found, all that the computation depends
+    on. How that is to be read stays transformers' affair, so that a wrong reading of ours shows as a gap."""
+    raw, (_, _, reading) = checkpoint.raw, translate(checkpoint.raw, checkpoint.path)
+    kept = {key: raw[key] for key in reading.seen if key in raw and (key != "head_dim" or raw[key] is not None)}
+    return kept | {"model_type": raw["model_type"]} | dict.fromkeys(TOKENS)
