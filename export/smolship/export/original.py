@@ -30,19 +30,23 @@ def original(checkpoint: Checkpoint) -> Any:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
+    options: dict[str, Any]
     with ExitStack() as stack:
         folder, options = checkpoint.path.parent, {"gguf_file": checkpoint.path.name}
         if checkpoint.path.is_dir():
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-")))
             _link(checkpoint, folder)
-            options = {"use_safetensors": True, "trust_remote_code": False}
+            options = {"use_safetensors": True}
         try:
             model = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, **options
+                folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **options
             )
         except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
-            raise InputError("transformers cannot open the model", got=f"{type(error).__name__}: {error}",
-                             todo="export with --probe-tokens 0 to do without the original, or report it") from None  # fmt: skip
+            raise InputError(
+                "transformers cannot open the model",
+                got=f"{type(error).__name__}: {error}",
+                todo="report it; --probe-tokens 0 exports without the original, and without parity",
+            ) from None
     return model.eval()
 
 

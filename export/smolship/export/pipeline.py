@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smolship.export.checkpoint import Checkpoint, open_checkpoint
+from smolship.export.preflight import check_packages
 from smolship.export.quantize import GROUPS
 from smolship.export.targets import TARGETS
 from smolship.export.weights import SCHEMES, Bits, Scheme, Weights
 from smolship.export.worker import run_step
 from smolship.runtime.bundle import Bundle, open_bundle
-from smolship.runtime.errors import InputError, unknown
+from smolship.runtime.errors import GateError, InputError, unknown
 from smolship.runtime.files import new_folder
 from smolship.runtime.manifest import NAME as MANIFEST
 from smolship.runtime.manifest import Manifest, TargetEntry
+from smolship.runtime.parity import stored_checks
+from smolship.runtime.probes import Probes
 
 Progress = Callable[[str, str, int, int], None]  # (step, what, done, total)
 PACKAGES = ("smolship", "torch", "transformers", "coremltools", "executorch", "gguf", "onnx", "onnx-ir", "onnxruntime")
@@ -51,7 +54,8 @@ def export(
     probe_text   your own text for it
 
     An older bundle in `out` is replaced when the new one is complete, and not before. Raises InputError where the
-    input cannot be used and SetupError where the machine falls short.
+    input cannot be used (all that headers and side files tell is asked first), SetupError where the machine falls
+    short, and GateError, with nothing written, where our decoder differs from the original.
     """
     out = Path(out)
     scheme = _scheme(quant, group_size, embedding, head)
@@ -59,11 +63,11 @@ def export(
     targets = list(dict.fromkeys(to))
     if not targets or (strange := [name for name in targets if name not in TARGETS]):
         raise unknown("target", strange[0] if targets else "none", TARGETS)
+    check_packages(targets, probes=probe_tokens > 0)
     checkpoint = open_checkpoint(str(model), revision)
-    if not 2 <= context <= checkpoint.config.positions:
-        raise InputError("the context cannot be that long", got=f"{context:,} tokens",
-                         expected=f"2 to {checkpoint.config.positions:,}, what the model was made for")  # fmt: skip
     source = {"model": str(checkpoint.path), "revision": None}
+    run_step("check", source | {"targets": targets, "scheme": asdict(scheme), "context": context},
+             lambda what, i, n: progress("check", what, i, n))  # fmt: skip
     costs: dict[str, dict[str, Any]] = {}
     with new_folder(out) as folder:
         work = folder / ".work"
@@ -87,12 +91,26 @@ def export(
         if probe_tokens:
             step("probe", "probe", targets=targets, context=context, tokens=probe_tokens, text=probe_text,
                  weights=str(work), path=str(folder / "probes.npz"))  # fmt: skip
+            _judge_translation(folder / "probes.npz", targets[0])
         _side_files(folder, checkpoint)
         shutil.copyfile(work / "weights.json", folder / "weights.json")
-        manifest = _manifest(checkpoint, str(model), revision, weights, scheme, quant, context, entries, costs)
+        manifest = _manifest(checkpoint, str(model), revision, weights, scheme, quant, context, entries, costs,
+                             probed=probe_tokens > 0)  # fmt: skip
         shutil.rmtree(work)
         manifest.write(folder)
     return open_bundle(out)
+
+
+def _judge_translation(path: Path, target: str) -> None:
+    """Raise GateError where our decoder does not say what the original says: no target could mend that."""
+    for check in stored_checks(Probes.load(path), target):
+        if check.stage == "translation" and not check.passed:
+            raise GateError(
+                "our decoder does not say what the original says, so that this bundle would be wrong",
+                got=f"a mean KL of {check.kl:.3g} over {check.positions:,} positions ({check.what})",
+                expected=f"at most {check.bound:.3g}: rounding alone",
+                todo="report it with the checkpoint's config.json; nothing was written, an older bundle is as it was",
+            )
 
 
 def _scheme(quant: str, group: int, embedding: Bits | None, head: Bits | None) -> Scheme:
@@ -133,10 +151,13 @@ def _manifest(
     context: int,
     entries: dict[str, TargetEntry],
     costs: dict[str, dict[str, Any]],
+    probed: bool,
 ) -> Manifest:
     config = checkpoint.config
     share = round(weights.share_at(4, config), 4)
     notes = list(checkpoint.notes)
+    if not probed:
+        notes.append("no probes (--probe-tokens 0): nothing has compared this bundle with the original")
     notes += [f"{name}: {entry.rerounded()}" for name, entry in entries.items() if entry.rerounded()]
     if scheme.linear == 4 and share < LOW_SHARE:
         notes.append(f"only {share:.0%} of the linear parameters are held at 4 bits: their widths do not divide by 32")

@@ -135,7 +135,7 @@ def write_weights(
 
     `progress(name, done, total)` is called in numbers read.
     """
-    _list(_write(source, _plan(source, config, scheme), folder, progress), folder)
+    _list(_write(source, plan(source, config, scheme), folder, progress), folder)
     return Weights(folder)
 
 
@@ -193,7 +193,8 @@ def _list(entries: dict[str, Entry], folder: Path) -> None:
     (folder / "weights.json").write_text(json.dumps(listed, indent=1))
 
 
-def _plan(source: Source, config: DecoderConfig, scheme: Scheme) -> dict[str, Entry]:
+def plan(source: Source, config: DecoderConfig, scheme: Scheme) -> dict[str, Entry]:
+    """How each tensor is going to be held, by headers alone."""
     entries = {}
     for name, shape in config.shapes().items():
         if len(shape) == 1:

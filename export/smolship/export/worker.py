@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from smolship.runtime import errors
-from smolship.runtime.errors import InputError, SetupError, SmolshipError
+from smolship.runtime.errors import SetupError, SmolshipError
 from smolship.runtime.files import disk_errors
 from smolship.runtime.memory import read_memory
 
@@ -82,6 +82,17 @@ def _run_step(name: str, arguments: dict[str, Any], log: IO[str], progress: Prog
     return Outcome(answer["result"], time.monotonic() - start, answer["peak_bytes"])
 
 
+def check(model: str, revision: str | None, targets: list[str], scheme: dict[str, Any], context: int,
+          progress: Progress) -> Any:  # fmt: skip
+    """Ask all that can be asked before the work. Raises InputError with every problem."""
+    from smolship.export import preflight
+    from smolship.export.checkpoint import open_checkpoint
+    from smolship.export.weights import Scheme
+
+    preflight.check(open_checkpoint(model, revision), targets, Scheme(**scheme), context, progress)
+    return {}
+
+
 def quantize(model: str, revision: str | None, scheme: dict[str, Any], folder: str, progress: Progress) -> Any:
     """Read, quantize and write the one set of weights."""
     from smolship.export.checkpoint import open_checkpoint
@@ -102,8 +113,6 @@ def lower(model: str, revision: str | None, target: str, context: int, weights: 
 
     checkpoint = open_checkpoint(model, revision)
     module = load_target(target)
-    if problems := module.problems(checkpoint.config):
-        raise InputError(f"the target {target} cannot hold this model", got="; ".join(problems))
     store, facts = hold(module, checkpoint.config, Weights(Path(weights)), Path(weights) / target, progress)
     job = Job(checkpoint.config, store, context, checkpoint.files, progress)
     info = module.lower(job, Path(folder))
@@ -137,7 +146,7 @@ def probe(model: str, revision: str | None, targets: list[str], context: int, to
     return {}
 
 
-STEPS: dict[str, Callable[..., Any]] = {"quantize": quantize, "lower": lower, "probe": probe}
+STEPS: dict[str, Callable[..., Any]] = {"check": check, "quantize": quantize, "lower": lower, "probe": probe}
 
 
 def main() -> None:

@@ -29,6 +29,12 @@ class InputError(SmolshipError):
     """The user's input (checkpoint, bundle, prompt, option) cannot be used. Exit code 2."""
 
 
+class GateError(SmolshipError):
+    """What was made does not pass a gate. Exit code 1."""
+
+    exit_code = 1
+
+
 class SetupError(SmolshipError):
     """The environment falls short: an engine is not installed, the disk is full. Exit code 3."""
 

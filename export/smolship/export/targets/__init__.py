@@ -20,6 +20,13 @@ TARGETS = {  # target name -> module; the bare format names its default
     "onnx": "smolship.export.targets.onnx",
 }
 
+NEEDS = {  # what each imports while it lowers; the name is also that of smolship's extra
+    "coreml": ("coremltools",),
+    "executorch": ("executorch", "torchao"),
+    "gguf": ("gguf",),
+    "onnx": ("onnx_ir",),
+}
+
 Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
@@ -51,6 +58,9 @@ class Target(Protocol):
     def numerics(self, weights: Weights) -> Callable[[str], Numerics]:
         """How the engine computes the linear of a given name."""
         ...
+
+    # Optional: refusals(config, entries, files) -> list[str]: why it cannot hold weights in these layouts (by name), or
+    # the checkpoint's side files. Asked, as `problems` is, before any work.
 
     # Optional: OTHER_ARITHMETICS, dict[str, Numerics]: in what else its engine computes on request, by the name that
     # `info["arithmetic"]` asks for it. Parity judges each, as TARGET.NAME in the probes.

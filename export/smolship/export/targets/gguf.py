@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
@@ -47,6 +47,21 @@ def problems(config: DecoderConfig) -> list[str]:
             found.append("a rope scaling, which llama.cpp's smollm3 does not know")
         if config.attention_bias or config.output_bias or config.mlp_bias:
             found.append("biases, which llama.cpp's smollm3 does not know")
+    return found
+
+
+def refusals(config: DecoderConfig, entries: Mapping[str, Entry], files: dict[str, bytes]) -> list[str]:
+    """Why its blocks cannot hold such weights, or llama.cpp would read text otherwise."""
+    found = []
+    wide = [name for name, entry in entries.items() if entry.bits < 16 and entry.group % BLOCK]
+    if wide:
+        others = f" (and {len(wide) - 1:,} more matrices)" if len(wide) > 1 else ""
+        found.append(f"GGUF holds a scale for each {BLOCK} inputs, and {wide[0]}{others} has "
+                     f"{entries[wide[0]].shape[1]:,} inputs: export with --quant none")  # fmt: skip
+    try:
+        vocabulary(files, config)
+    except InputError as error:
+        found.append("; ".join(line.strip() for line in str(error).splitlines()))
     return found
 
 

@@ -1,0 +1,66 @@
+"""Everything that headers, config and side files can tell of an export, asked before the first byte is worked on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+
+from smolship.export.checkpoint import Checkpoint
+from smolship.export.targets import NEEDS, load_target
+from smolship.export.weights import Scheme, plan
+from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime.weights.hashing import Entry
+
+
+def check_packages(targets: Sequence[str], probes: bool) -> None:
+    """Raise SetupError, with the pip line, where a package is not installed that a step will import."""
+    needs = {"export": ("torch", "transformers") if probes else ("torch",)} | {name: NEEDS[name] for name in targets}
+    missing = {extra: lost for extra, packages in needs.items() if (lost := [p for p in packages if not _found(p)])}
+    if missing:
+        names = dict.fromkeys(name for lost in missing.values() for name in lost)
+        raise SetupError("packages that this export needs are not installed", got=f"no {', '.join(names)}",
+                         todo=f"pip install 'smolship[{','.join(missing)}]'")  # fmt: skip
+
+
+def _found(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def check(
+    checkpoint: Checkpoint,
+    targets: Sequence[str],
+    scheme: Scheme,
+    context: int,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> None:
+    """Raise one InputError that lists all that cannot be done with this checkpoint."""
+    found = context_problems(checkpoint, context)
+    entries = plan(checkpoint, checkpoint.config, scheme)
+    for done, name in enumerate(targets):
+        progress(name, done, len(targets))
+        found += [f"{name}: {problem}" for problem in target_problems(name, checkpoint, entries)]
+    progress("done", len(targets), len(targets))
+    if len(found) == 1:
+        raise InputError(found[0])
+    if found:
+        raise InputError(f"{len(found)} problems, found before any work:\n" + "\n".join(f"  - {one}" for one in found))
+
+
+def context_problems(checkpoint: Checkpoint, context: int) -> list[str]:
+    """Why the cache cannot be that long."""
+    positions = checkpoint.config.positions
+    if 2 <= context <= positions:
+        return []
+    return [f"the context cannot be that long: {context:,} tokens, where 2 to {positions:,} are what the model was "
+            "made for"]  # fmt: skip
+
+
+def target_problems(name: str, checkpoint: Checkpoint, entries: Mapping[str, Entry]) -> list[str]:
+    """Why a target cannot hold this checkpoint, as its weights are going to be held."""
+    target = load_target(name)
+    found = target.problems(checkpoint.config)
+    refusals = getattr(target, "refusals", None)
+    return found if refusals is None else found + refusals(checkpoint.config, entries, checkpoint.files)
