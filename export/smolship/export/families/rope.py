@@ -35,6 +35,9 @@ def rotary(fields: Fields, head_dim: int, positions: int, theta: float) -> Rotar
     scaling = None
     if kind == "llama3":
         scaling = _llama3(rope, positions)
+        # transformers reads this one beside the dictionary too, in some ways of loading before and in some after it.
+        if fields.has("original_max_position_embeddings"):
+            fields.only("original_max_position_embeddings", int(scaling[3]))
         for part in (fields, rope):
             part.only("partial_rotary_factor", 1, 1.0)
     if unread := rope.unseen():
