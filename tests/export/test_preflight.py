@@ -72,6 +72,18 @@ def test_a_tokenizer_that_gguf_cannot_hold_is_known_beforehand(tiny, tmp_path, n
         export(model, tmp_path / "out", to=["onnx", "gguf"], context=64)
 
 
+@pytest.mark.parametrize(("target", "sizes", "why"), [
+    ("coreml", {"intermediate_size": 9}, "layers.0.gate is stored in an array of 9 numbers"),
+    ("coreml", {"head_dim": 4, "num_key_value_heads": 1}, "layers.0.k is stored in an array of 4 numbers"),
+    ("gguf", {"vocab_size": 259}, "merges of tokenizer.json"),
+    ("gguf", {"intermediate_size": 48}, "layers.0.down"),
+], ids=str)  # fmt: skip
+def test_sizes_that_a_format_cannot_hold(tmp_path, no_work, target, sizes, why):
+    model = make_tiny(tmp_path / "model", "llama", **sizes)
+    with pytest.raises(InputError, match=f"{target}: .*{why}"):
+        export(model, tmp_path / "out", to=[target], context=64, quant="int8")
+
+
 @pytest.mark.parametrize(("lost", "extra"), [("torch", "export"), ("transformers", "export"), ("onnx_ir", "onnx"),
                                              ("coremltools", "coreml")])  # fmt: skip
 def test_a_package_that_is_not_installed(tiny, tmp_path, no_work, monkeypatch, lost, extra):

@@ -8,14 +8,15 @@ Made for the GPU: int4 weights with a scale a group, and fp16 throughout. It is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from smolship.export.config import DecoderConfig
 from smolship.export.reference import Numerics
 from smolship.export.targets import Job
-from smolship.export.weights import Weights
+from smolship.export.weights import Entry, Weights
 from smolship.runtime.errors import missing_engine
 
 NAME = "coreml-gpu"
@@ -23,6 +24,7 @@ ENGINE = "coreml"
 OTHER_ARITHMETICS = {"float32": Numerics(constants="float16")}  # on a Mac too, in smolship's interpreter
 FILE = "model.mlpackage"
 CHUNK = 64  # tokens of one call of `prefill`
+MIN_NUMBERS = 10  # of an array in a package's weight.bin
 MAX_RMS = 2**14  # inputs of a norm: in fp16 the mean square of numbers up to 1 is at least 1 / inputs
 
 
@@ -35,6 +37,18 @@ def problems(config: DecoderConfig) -> list[str]:
     if config.hidden > MAX_RMS:
         found.append(f"its hidden size is {config.hidden:,}; in fp16 a norm takes at most {MAX_RMS:,} inputs")
     return found
+
+
+def refusals(config: DecoderConfig, entries: Mapping[str, Entry], files: dict[str, bytes]) -> list[str]:
+    """coremltools keeps arrays of so few numbers in the program, where nothing of ours would look for them."""
+    counts = {name: (entry.shape[0] * (entry.shape[1] // entry.group) if entry.group else math.prod(entry.shape))
+              for name, entry in entries.items()}  # fmt: skip
+    small = [name for name, count in counts.items() if count < MIN_NUMBERS]
+    return (
+        [f"{small[0]} is stored in an array of {counts[small[0]]} numbers; a package's begin at {MIN_NUMBERS}"]
+        if small
+        else []
+    )
 
 
 def numerics(weights: Weights) -> Callable[[str], Numerics]:

@@ -78,6 +78,8 @@ def _tokens(raw: dict[str, Any], config: DecoderConfig) -> tuple[list[str], list
 
 
 def _merges(model: dict[str, Any]) -> list[list[str]]:
+    if not model["merges"]:  # a file without them has no tokenizer for llama.cpp
+        raise _refuse("merges", "none", "at least one")
     return [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
 
 
