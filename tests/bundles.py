@@ -11,8 +11,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoint import Checkpoint, open_checkpoint
 from smolship.export.config import DecoderConfig
+from smolship.export.facts import resolve
 from smolship.export.targets import Job, load_target
 from smolship.export.weights import Scheme, Weights, write_weights
 from smolship.runtime.manifest import read_manifest
@@ -23,6 +24,12 @@ from tests.edit import double_scales_coreml, double_scales_gguf, double_scales_o
 def sign(bundle: Path) -> None:
     """Write the manifest anew, as if the files had been exported as they are now."""
     read_manifest(bundle).write(bundle)
+
+
+def job_of(checkpoint: Checkpoint, weights: Weights, context: int, config: DecoderConfig | None = None) -> Job:
+    """What an export would have a target lower."""
+    said = resolve(checkpoint)
+    return Job(config or checkpoint.config, weights, context, said.files(checkpoint), said.facts)
 
 
 @contextmanager
@@ -45,8 +52,8 @@ def relower(bundle: Path, model: Path, target: str, config: DecoderConfig) -> No
     shutil.rmtree(folder)
     folder.mkdir()
     with weights_of(bundle, model) as weights:
-        files = open_checkpoint(str(model)).files
-        load_target(target).lower(Job(config, weights, manifest.context, files), folder)
+        job = job_of(open_checkpoint(str(model)), weights, manifest.context, config)
+        load_target(target).lower(job, folder)
     sign(bundle)
 
 

@@ -15,11 +15,11 @@ from smolship.export.families import theirs
 from smolship.export.gguf_checkpoint import NAMES
 from smolship.export.quantize import unpack4
 from smolship.export.reference import Reference, run
-from smolship.export.targets import Job
 from smolship.export.targets import gguf as target
 from smolship.export.weights import SCHEMES, Scheme, Weights, write_weights
 from smolship.runtime.engines.gguf import open_session
 from smolship.runtime.errors import InputError
+from tests.bundles import job_of
 from tests.conftest import TINY, make_tiny
 from tests.edit import double_scales_gguf
 from tests.gguf_maker import make_gguf, permute
@@ -49,7 +49,7 @@ def lowered(model: Path, scheme: Scheme, folder: Path) -> Built:
     checkpoint = open_checkpoint(str(model))
     weights = write_weights(checkpoint, checkpoint.config, scheme, folder)
     assert target.problems(checkpoint.config) == []
-    assert target.lower(Job(checkpoint.config, weights, CONTEXT, checkpoint.files), folder) == INFO
+    assert target.lower(job_of(checkpoint, weights, CONTEXT), folder) == INFO
     return checkpoint, weights, folder
 
 
@@ -156,7 +156,7 @@ def test_blocks_are_our_codes_and_scales_bit_for_bit(built):
 def test_the_file_is_the_same_in_pieces_of_any_size(built, tmp_path, monkeypatch):
     checkpoint, weights, folder = built("llama_bias", SCHEMES["int4"])
     monkeypatch.setattr(target, "CHUNK", 5000)
-    job = Job(checkpoint.config, weights, CONTEXT, checkpoint.files)
+    job = job_of(checkpoint, weights, CONTEXT)
     sizes = {piece.nbytes for name in weights.entries for _, piece in target._pieces(job, name)}
     assert max(sizes) <= 2 * 5000, "memory is bounded"
     target.lower(job, tmp_path)
@@ -222,7 +222,8 @@ def test_the_modelfile(tiny, tmp_path):
     folder = lowered(model, SCHEMES["none"], tmp_path / "o")[2]
     assert (folder / "Modelfile").read_text().splitlines()[1:] == [
         "FROM ./model.gguf", f"PARAMETER num_ctx {CONTEXT}", 'PARAMETER stop "<|im_end|>"',
-        "PARAMETER temperature 0.6", "PARAMETER top_p 0.95"]  # fmt: skip
+        "PARAMETER temperature 0.6", "PARAMETER top_k 50", "PARAMETER top_p 0.95", "PARAMETER min_p 0",
+        "PARAMETER repeat_penalty 1"]  # fmt: skip
 
 
 @pytest.mark.parametrize(

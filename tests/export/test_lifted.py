@@ -16,7 +16,7 @@ from smolship.export.checkpoint import open_checkpoint
 from smolship.export.gguffile import read_gguf
 from smolship.export.held import held, hold
 from smolship.export.quantize import MIN_SCALE, portable
-from smolship.export.targets import Job, load_target
+from smolship.export.targets import load_target
 from smolship.export.weights import SCHEMES, Scheme, Weights, reround, write_weights
 from smolship.runtime.bundle import open_bundle
 from smolship.runtime.errors import InputError
@@ -24,6 +24,7 @@ from smolship.runtime.manifest import read_manifest
 from smolship.runtime.parity import parity
 from smolship.runtime.weights.compare import compare
 from smolship.tools.cli import run as cli
+from tests.bundles import job_of
 from tests.gguf_maker import make_gguf
 
 # Positive, negative, zeros of both signs, a subnormal fp16, the smallest normal and the largest scale.
@@ -101,7 +102,7 @@ def test_the_same_blocks_come_out(files, tmp_path, kind):
     """Bit for bit, rows of q and k in llama.cpp's order again."""
     checkpoint = open_checkpoint(str(files(kind)))
     weights = write_weights(checkpoint, checkpoint.config, SCHEMES["int8"], tmp_path)
-    load_target("gguf").lower(Job(checkpoint.config, weights, 64, checkpoint.files), tmp_path)
+    load_target("gguf").lower(job_of(checkpoint, weights, 64), tmp_path)
     names = [name for name, slot in read_gguf(files(kind))[1].items() if len(slot.shape) == 2]
     assert len(names) == 15
     for name in names:
@@ -220,7 +221,7 @@ def test_gguf_py_reads_the_same_from_what_comes_out(files, tmp_path):
     """Its reader, not ours: the values of a re-exported file are those of the file that went in."""
     checkpoint = open_checkpoint(str(files("Q4_0")))
     weights = write_weights(checkpoint, checkpoint.config, SCHEMES["int4"], tmp_path)
-    load_target("gguf").lower(Job(checkpoint.config, weights, 64, checkpoint.files), tmp_path)
+    load_target("gguf").lower(job_of(checkpoint, weights, 64), tmp_path)
     inside, outside = ({t.name: t for t in gguf.GGUFReader(path).tensors}
                        for path in (files("Q4_0"), tmp_path / "model.gguf"))  # fmt: skip
     assert set(inside) == set(outside)

@@ -16,12 +16,13 @@ from smolship.export.checkpoint import open_checkpoint
 from smolship.export.gguf_tokenizer import tokenizer_files
 from smolship.export.gguffile import read_gguf
 from smolship.export.held import hold
-from smolship.export.targets import Job, load_target
+from smolship.export.targets import load_target
 from smolship.export.weights import SCHEMES, Scheme, write_weights
 from smolship.runtime.engines.gguf import GgufTokenizer
 from smolship.runtime.tokenizer import Tokenizer
 from smolship.tools.hard_strings import hard_strings
 from smolship.tools.tokenizers import compare
+from tests.bundles import job_of
 
 pytestmark = pytest.mark.real
 
@@ -33,7 +34,7 @@ def artifact(source: Path, scheme: Scheme, folder: Path):
     folder.mkdir()
     checkpoint = open_checkpoint(str(source))
     weights = write_weights(checkpoint, checkpoint.config, scheme, folder)
-    load_target("gguf").lower(Job(checkpoint.config, weights, 2048, checkpoint.files), folder)
+    load_target("gguf").lower(job_of(checkpoint, weights, 2048), folder)
     return folder / "model.gguf", weights
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from smolship.export.checkpoint import open_checkpoint
-from smolship.export.targets import Job
 from smolship.export.targets import gguf as target
 from smolship.export.weights import SCHEMES, write_weights
 from smolship.runtime.engines.gguf import GgufTokenizer, open_session
 from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.tokenizer import Tokenizer
+from tests.bundles import job_of
 from tests.gguf_maker import blob, pair, text
 
 CONTEXT = 600
@@ -29,7 +29,7 @@ def folder(tiny, tmp_path_factory):
     made = tmp_path_factory.mktemp("engine")
     checkpoint = open_checkpoint(str(tiny("llama")))
     weights = write_weights(checkpoint, checkpoint.config, SCHEMES["none"], made)
-    target.lower(Job(checkpoint.config, weights, CONTEXT, checkpoint.files), made)
+    target.lower(job_of(checkpoint, weights, CONTEXT), made)
     return made
 
 

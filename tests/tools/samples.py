@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from smolship.runtime.bench import BenchReport, Spread
+from smolship.runtime.facts import EndToken, Facts, Recommended
 from smolship.runtime.manifest import Manifest, TargetEntry
 from smolship.runtime.memory import Memory
 from smolship.runtime.parity import Check, ParityReport
@@ -37,8 +38,11 @@ def parity(*checks: Check, **changes: Any) -> ParityReport:
 def manifest(source: str = "a/model", **quantization: Any) -> Manifest:
     entry = TargetEntry(target="onnx-cpu", engine="onnx", folder="onnx", info={"file": "model.onnx"})
     return Manifest(
-        model={"source": source, "revision": None, "architecture": "LlamaForCausalLM", "layers": 30,
-               "parameters": 134_515_008},
+        model={"source": source, "revision": None, "architecture": "LlamaForCausalLM", "layers": 30, "hidden": 576,
+               "heads": 9, "kv_heads": 3, "head_dim": 64, "vocab": 49_152, "parameters": 134_515_008},
+        generation=Facts(ends=(EndToken(2, "<|im_end|>", ("generation_config.json", "chat template")),),
+                         sampling=Recommended(do_sample=True, temperature=0.6, top_p=0.95, min_p=0.05),
+                         template="chat_template.jinja"),
         context=2048, weights_digest="9f8a" * 16, weights_bytes=88_123_456, targets={"onnx": entry},
         quantization={"name": "int4", "linear": 4, "embedding": 8, "head": 8, "group": 32, "share_at_4_bits": 1.0,
                       "notes": [], **quantization},

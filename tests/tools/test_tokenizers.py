@@ -12,16 +12,17 @@ from tokenizers import Tokenizer as Raw
 from smolship.export import export
 from smolship.export.checkpoint import open_checkpoint
 from smolship.export.gguf_splits import SPLITS, WHOLE_WORDS_FIRST
-from smolship.export.targets import Job
 from smolship.export.targets import gguf as target
 from smolship.export.targets.gguf_vocabulary import SPACE, WRITTEN, vocabulary
 from smolship.export.weights import SCHEMES, write_weights
 from smolship.runtime.engines.gguf import GgufTokenizer
 from smolship.runtime.errors import InputError
+from smolship.runtime.facts import Facts
 from smolship.runtime.template import ChatTemplate
 from smolship.runtime.tokenizer import Tokenizer
 from smolship.tools.hard_strings import CODE, CONTRACTIONS, DIGITS, PLAIN, SPACES, UNICODE, hard_strings
 from smolship.tools.tokenizers import compare, main, shortest
+from tests.bundles import job_of
 from tests.conftest import make_tiny
 
 VOCAB = 900
@@ -86,7 +87,7 @@ def lowered(folder, raw, vocab=VOCAB + 20):
     (model / "tokenizer.json").write_text(json.dumps(raw))
     checkpoint = open_checkpoint(str(model))
     weights = write_weights(checkpoint, checkpoint.config, SCHEMES["int4"], folder)
-    target.lower(Job(checkpoint.config, weights, 64, checkpoint.files), folder)
+    target.lower(job_of(checkpoint, weights, 64), folder)
     return GgufTokenizer(folder / "model.gguf"), Tokenizer(checkpoint.files["tokenizer.json"])
 
 
@@ -145,7 +146,7 @@ def test_llama_merges_without_ignore_merges_are_another_split(tmp_path):
     config = open_checkpoint(str(make_tiny(tmp_path, "llama", vocab_size=VOCAB + 20))).config
     for whole, name in ((False, "smaug-bpe"), (True, "llama-bpe")):
         raw["model"]["ignore_merges"] = whole
-        found = vocabulary({"tokenizer.json": json.dumps(raw).encode()}, config)
+        found = vocabulary({"tokenizer.json": json.dumps(raw).encode()}, config, Facts())
         assert found["tokenizer.ggml.pre"] == name
 
 

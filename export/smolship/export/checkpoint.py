@@ -47,6 +47,7 @@ class Checkpoint:
     slots   our tensor name -> where it lies
     files   the tokenizer's and other side files, by name
     path    the folder or GGUF file
+    ends    a GGUF file's end tokens, by the keys that name them; None for a folder (see facts.py)
     """
 
     raw: dict[str, Any]
@@ -56,6 +57,7 @@ class Checkpoint:
     path: Path
     revision: str | None = None
     notes: list[str] = field(default_factory=list)
+    ends: dict[str, int] | None = None
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start…stop of a tensor as float32."""

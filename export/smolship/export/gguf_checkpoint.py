@@ -11,7 +11,7 @@ import numpy as np
 from smolship.export.checkpoint import Checkpoint, match
 from smolship.export.config import DecoderConfig, Rotary
 from smolship.export.families import theirs, translate
-from smolship.export.gguf_tokenizer import token_id, tokenizer_files
+from smolship.export.gguf_tokenizer import end_ids, remarks, token_id, tokenizer_files
 from smolship.export.gguffile import GgufSlot, read_gguf
 from smolship.runtime.errors import InputError, show, unknown
 
@@ -87,7 +87,8 @@ def open_gguf(path: Path) -> Checkpoint:
         raise InputError("tensors that this architecture does not have", got=f"{', '.join(extra[:3])} in {path}",
                          expected=f"those of {ARCHITECTURES[architecture]} only")  # fmt: skip
     slots = {name: _interleaved(name, slot, config) for name, slot in match(config, stored, NAMES, path).items()}
-    return Checkpoint(raw, config, slots, files, path)
+    ends = end_ids(metadata, config.vocab, path)
+    return Checkpoint(raw, config, slots, files, path, notes=remarks(metadata, path), ends=ends)
 
 
 def _interleaved(name: str, slot: GgufSlot, config: DecoderConfig) -> GgufSlot:

@@ -12,12 +12,18 @@ from typing import Any
 import numpy as np
 
 from smolship.export.gguf_splits import ADDS_BOS, BYTES, SPLITS, WHOLE_WORDS_FIRST
-from smolship.runtime.errors import InputError, show, unknown
+from smolship.runtime.errors import InputError, clip, show, unknown
 
 UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6  # llama.cpp's token types
 WHOLE = (UNKNOWN, CONTROL, USER_DEFINED)  # found in text before anything else
 LONGEST = 256  # characters of a SentencePiece token: all of its splits are looked at
 SPACE = "▁"
+ENDS = ("eos", "eot", "eom")  # of a text, a turn, a message
+GUESS = "default"  # the split of a file that names none
+SAMPLING = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
+            "penalty_repeat": "repetition_penalty"}  # GGUF's name -> transformers'  # fmt: skip
+TEMPLATE = "tokenizer.chat_template"
+PAD = "tokenizer.ggml.padding_token_id"
 ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # transformers' name -> GGUF's
 
 
@@ -26,32 +32,81 @@ def tokenizer_files(metadata: dict[str, Any], where: object) -> dict[str, bytes]
     the metadata of a GGUF file of any architecture."""
     tokens, added = _tokens(metadata, where)
     special = {role: tokens[i] for role in ROLES if (i := token_id(metadata, role, len(tokens), where)) is not None}
-    ids = {f"{role}_token_id": token_id(metadata, role, len(tokens), where) for role in ("bos", "eos", "pad")}
-    turn = token_id(metadata, "eot", len(tokens), where)
-    if turn not in (None, ids["eos_token_id"]):
-        ids["eos_token_id"] = [ids["eos_token_id"], turn]  # type: ignore[assignment]
+    ids: dict[str, Any] = {role: token_id(metadata, role, len(tokens), where) for role in ("bos", "pad")}
+    ends = list(dict.fromkeys(end_ids(metadata, len(tokens), where).values()))
+    ids["eos"] = ends[0] if len(ends) == 1 else ends or None
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **{f"{role}_token": token for role, token in special.items()},
         "clean_up_tokenization_spaces": False,
     }
+    said = _sampling(metadata)
     files = {
         "tokenizer.json": _tokenizer(metadata, tokens, added, special, where),
         "tokenizer_config.json": config,
-        "generation_config.json": {key: value for key, value in ids.items() if value is not None},
+        "generation_config.json": {f"{role}_token_id": i for role, i in ids.items() if i is not None} | said,
     }
     out = {name: json.dumps(value, ensure_ascii=False, indent=1).encode() for name, value in files.items()}
-    template = metadata.get("tokenizer.chat_template")
+    template = metadata.get(TEMPLATE)
     if isinstance(template, str):
         out["chat_template.jinja"] = template.encode()
     return out
 
 
+def end_ids(metadata: dict[str, Any], vocab: int, where: object) -> dict[str, int]:
+    """The tokens that end an answer, by the keys that name them."""
+    found = {f"tokenizer.ggml.{role}_token_id": token_id(metadata, role, vocab, where) for role in ENDS}
+    return {key: i for key, i in found.items() if i is not None}
+
+
+def remarks(metadata: dict[str, Any], where: object) -> list[str]:
+    """What the file does not say, or says wrong, and is read as llama.cpp reads it, in words."""
+    found, vocab = [], len(_strings(metadata, "tokens", where))
+    if (pad := metadata.get(PAD)) is not None and token_id(metadata, "pad", vocab, where) is None:
+        found.append(f"{PAD} is {show(pad)}, no token of the file; left out, as nothing depends on it")
+    named = sorted(key.removeprefix(f"{TEMPLATE}.") for key in metadata if key.startswith(f"{TEMPLATE}."))
+    if TEMPLATE in metadata and not isinstance(metadata[TEMPLATE], str):
+        found.append(f"no chat template: {TEMPLATE} is {show(metadata[TEMPLATE])}, which is no text")
+    elif TEMPLATE not in metadata and named:
+        found.append(f"no chat template: of those named {clip(', '.join(named), 200)} none is the default, and which "
+                     "to take would be a guess")  # fmt: skip
+    if metadata.get("tokenizer.ggml.model") == "gpt2" and metadata.get("tokenizer.ggml.pre", "") == "":
+        found.append("the GGUF file does not say how its tokenizer splits text (no tokenizer.ggml.pre): split as "
+                     f"{GUESS!r}, as llama.cpp does, which warns that answers may be worse for it")  # fmt: skip
+    return found
+
+
+def _sampling(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The sampling that the file recommends, by transformers' names; what has none by the file's own."""
+    prefix = "general.sampling."
+    said = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+    found = {SAMPLING.get(key, prefix + key): _shortest(value) for key, value in said.items()}
+    none = {key: isinstance(value, int | float) and value <= 0 for key, value in found.items()}
+    if none.get("top_k"):
+        found["top_k"] = 0  # all
+    if "temp" in said:
+        found["do_sample"] = not none["temperature"]
+        if none["temperature"]:
+            del found["temperature"]
+    last = found.pop(prefix + "penalty_last_n", -1)
+    return found if last == -1 or found.get("repetition_penalty", 1) == 1 else found | {prefix + "penalty_last_n": last}
+
+
+def _shortest(value: Any) -> Any:
+    """A float32 that was read as 0.6000000238418579 -> the 0.6 that was meant; what is no plain value as text."""
+    if isinstance(value, float):
+        return float(str(np.float32(value)))
+    return value if isinstance(value, str | int) else show(value)
+
+
 def token_id(metadata: dict[str, Any], role: str, vocab: int, where: object) -> int | None:
-    """The id of the "bos", "eos", "eot", … token; None where the file names none."""
+    """The id of the "bos", "eos", "eot", … token; None where the file names none. No answer depends on the one that
+    fills up a batch: one that cannot be used is none."""
     key = f"tokenizer.ggml.{ROLES.get(role, role)}_token_id"
     value = metadata.get(key)
     if value is not None and (type(value) is not int or not 0 <= value < vocab):
+        if key == PAD:
+            return None  # see `remarks`
         raise InputError(f"{key} cannot be used", got=f"{show(value)} in {where}", expected=f"0 to {vocab - 1:,}")
     return value
 
@@ -130,7 +185,8 @@ def _bpe(vocab: dict[str, int], merges: list[list[str]], **options: bool) -> dic
 
 def _byte_level(metadata: dict[str, Any], vocab: dict[str, int], where: object) -> tuple[dict[str, Any], bool]:
     """Parts of a tokenizer.json, and whether it puts BOS in front where the file does not say."""
-    split = metadata.get("tokenizer.ggml.pre", "default")
+    split = metadata.get("tokenizer.ggml.pre", "")
+    split = GUESS if split == "" else split  # see `remarks`
     if not isinstance(split, str) or split not in SPLITS:
         raise unknown("GGUF pre-tokenizer", f"{show(split)} in {where}", SPLITS)
     merges = [_merge(text, vocab, where) for text in _strings(metadata, "merges", where)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smolship.export.checkpoint import Checkpoint, open_checkpoint
+from smolship.export.facts import Resolved
 from smolship.export.preflight import check_packages
 from smolship.export.quantize import GROUPS
 from smolship.export.targets import TARGETS
@@ -66,8 +67,9 @@ def export(
     check_packages(targets, probes=probe_tokens > 0)
     checkpoint = open_checkpoint(str(model), revision)
     source = {"model": str(checkpoint.path), "revision": None}
-    run_step("check", source | {"targets": targets, "scheme": asdict(scheme), "context": context},
-             lambda what, i, n: progress("check", what, i, n))  # fmt: skip
+    said = run_step("check", source | {"targets": targets, "scheme": asdict(scheme), "context": context},
+                    lambda what, i, n: progress("check", what, i, n)).result  # fmt: skip
+    resolved = Resolved.from_json(said, checkpoint.config.vocab)
     costs: dict[str, dict[str, Any]] = {}
     with new_folder(out) as folder:
         work = folder / ".work"
@@ -84,18 +86,19 @@ def export(
         for name in targets:
             (folder / name).mkdir()
             made = step("lower", f"lower {name}", target=name, context=context, weights=str(work),
-                        folder=str(folder / name))  # fmt: skip
+                        folder=str(folder / name), resolved=said)  # fmt: skip
             entries[name] = TargetEntry(folder=name, **made)
             if entries[name].own_digest:
                 shutil.copyfile(work / name / "weights.json", folder / f"weights-{name}.json")
         if probe_tokens:
-            step("probe", "probe", targets=targets, context=context, tokens=probe_tokens, text=probe_text,
-                 weights=str(work), path=str(folder / "probes.npz"))  # fmt: skip
+            made = step("probe", "probe", targets=targets, context=context, tokens=probe_tokens, text=probe_text,
+                        weights=str(work), path=str(folder / "probes.npz"), resolved=said)  # fmt: skip
+            resolved.notes.extend(made["notes"])
             _judge_translation(folder / "probes.npz", targets[0])
-        _side_files(folder, checkpoint)
+        _side_files(folder, checkpoint, resolved)
         shutil.copyfile(work / "weights.json", folder / "weights.json")
-        manifest = _manifest(checkpoint, str(model), revision, weights, scheme, quant, context, entries, costs,
-                             probed=probe_tokens > 0)  # fmt: skip
+        manifest = _manifest(checkpoint, resolved, str(model), revision, weights, scheme, quant, context, entries,
+                             costs, probed=probe_tokens > 0)  # fmt: skip
         shutil.rmtree(work)
         manifest.write(folder)
     return open_bundle(out)
@@ -134,15 +137,16 @@ def _check_output(out: Path) -> None:
                          todo="choose another folder; this one is left as it is")  # fmt: skip
 
 
-def _side_files(folder: Path, checkpoint: Checkpoint) -> None:
+def _side_files(folder: Path, checkpoint: Checkpoint, resolved: Resolved) -> None:
     """config.json, tokenizer, chat template and generation config, as other tools look for them."""
     (folder / "config.json").write_text(json.dumps(checkpoint.raw, indent=1) + "\n")
-    for name, content in checkpoint.files.items():
+    for name, content in resolved.files(checkpoint).items():
         (folder / name).write_bytes(content)
 
 
 def _manifest(
     checkpoint: Checkpoint,
+    resolved: Resolved,
     model: str,
     revision: str | None,
     weights: Weights,
@@ -155,9 +159,10 @@ def _manifest(
 ) -> Manifest:
     config = checkpoint.config
     share = round(weights.share_at(4, config), 4)
-    notes = list(checkpoint.notes)
+    notes = list(resolved.notes)
     if not probed:
         notes.append("no probes (--probe-tokens 0): nothing has compared this bundle with the original")
+    notes += [f"{name}: {note}" for name, entry in entries.items() for note in entry.info.pop("notes", [])]
     notes += [f"{name}: {entry.rerounded()}" for name, entry in entries.items() if entry.rerounded()]
     if scheme.linear == 4 and share < LOW_SHARE:
         notes.append(f"only {share:.0%} of the linear parameters are held at 4 bits: their widths do not divide by 32")
@@ -172,9 +177,9 @@ def _manifest(
             "source": Path(model).name if Path(model).exists() else model, "revision": revision,
             "architecture": config.architecture, "layers": config.layers, "hidden": config.hidden,
             "heads": config.heads, "kv_heads": config.kv_heads, "head_dim": config.head_dim, "vocab": config.vocab,
-            "bos": config.bos, "eos": list(config.eos),
             "parameters": sum(_count(e.shape) for e in weights.entries.values()),
         },
+        generation=resolved.facts,
         context=context,
         quantization={"name": quant, **asdict(scheme), "share_at_4_bits": share, "notes": notes,
                       "lifted": sum(entry.origin == "lifted" for entry in weights.entries.values())},

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 
 from smolship.export.checkpoint import Checkpoint
+from smolship.export.facts import Resolved, resolve
 from smolship.export.targets import NEEDS, load_target
 from smolship.export.weights import Scheme, plan
 from smolship.runtime.errors import InputError, SetupError
@@ -35,18 +36,21 @@ def check(
     scheme: Scheme,
     context: int,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> None:
-    """Raise one InputError that lists all that cannot be done with this checkpoint."""
-    found = context_problems(checkpoint, context)
+) -> Resolved:
+    """What the checkpoint's files say about generating. Raises one InputError that lists all that cannot be done with
+    this checkpoint."""
+    resolved = resolve(checkpoint)
+    found = context_problems(checkpoint, context) + resolved.problems
     entries = plan(checkpoint, checkpoint.config, scheme)
     for done, name in enumerate(targets):
         progress(name, done, len(targets))
-        found += [f"{name}: {problem}" for problem in target_problems(name, checkpoint, entries)]
+        found += [f"{name}: {problem}" for problem in target_problems(name, checkpoint, entries, resolved)]
     progress("done", len(targets), len(targets))
     if len(found) == 1:
         raise InputError(found[0])
     if found:
         raise InputError(f"{len(found)} problems, found before any work:\n" + "\n".join(f"  - {one}" for one in found))
+    return resolved
 
 
 def context_problems(checkpoint: Checkpoint, context: int) -> list[str]:
@@ -58,9 +62,11 @@ def context_problems(checkpoint: Checkpoint, context: int) -> list[str]:
             "made for"]  # fmt: skip
 
 
-def target_problems(name: str, checkpoint: Checkpoint, entries: Mapping[str, Entry]) -> list[str]:
+def target_problems(name: str, checkpoint: Checkpoint, entries: Mapping[str, Entry], resolved: Resolved) -> list[str]:
     """Why a target cannot hold this checkpoint, as its weights are going to be held."""
     target = load_target(name)
     found = target.problems(checkpoint.config)
     refusals = getattr(target, "refusals", None)
-    return found if refusals is None else found + refusals(checkpoint.config, entries, checkpoint.files)
+    if refusals is not None:
+        found = found + refusals(checkpoint.config, entries, resolved.files(checkpoint), resolved.facts)
+    return found

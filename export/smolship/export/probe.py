@@ -18,11 +18,12 @@ import torch
 from smolship.export.checkpoint import Checkpoint
 from smolship.export.original import original
 from smolship.export.reference import Numerics, Reference, run
+from smolship.export.templates import DATE
 from smolship.export.weights import Source, Weights
 from smolship.runtime.errors import InputError
 from smolship.runtime.parity import relative
 from smolship.runtime.probes import Gap, Probes, Sketch, Window
-from smolship.runtime.template import find_template
+from smolship.runtime.template import ChatTemplate
 from smolship.runtime.tokenizer import Tokenizer
 
 WINDOW = 512  # tokens of one window, context permitting
@@ -33,7 +34,6 @@ DRIFT = 32  # tokens whose keys and values are kept
 GREEDY = 32  # tokens of each greedy continuation
 PROMPTS = ("What is the capital of France? Answer in one sentence.",
            "Write a Python function that returns the n-th Fibonacci number.")  # fmt: skip
-DATE = "2026-01-01"  # templates that print today's date see this one
 
 
 def english() -> str:
@@ -110,9 +110,12 @@ def make_probes(
     text: str | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     own: Mapping[str, Weights] = MappingProxyType({}),
+    template: ChatTemplate | None = None,
+    notes: list[str] | None = None,
 ) -> Probes:
     """Probes for `targets` (name -> numerics of each linear); about `tokens` positions. `own` are the sets of weights
-    of targets that could not hold `weights` as they are.
+    of targets that could not hold `weights` as they are. Prompts go through `template`; where it refuses them, `notes`
+    say so.
 
     The floors and the noise that bounds derive from are measured on every other window: they need no such precision.
     """
@@ -120,7 +123,7 @@ def make_probes(
     tokenizer = Tokenizer(checkpoint.files["tokenizer.json"])
     windows = make_windows(tokenizer, context, tokens, text)
     probes = Probes(windows, {"tokens": tokens, "torch": torch.__version__, "date": DATE})
-    prompts = _prompts(checkpoint, tokenizer, context)
+    prompts = _prompts(template, tokenizer, context, [] if notes is None else notes)
     every = list(range(len(windows)))
     some = every[::4] + every[1::4]  # of English and of code alike
     rerounded = [name for name in targets if own.get(name, weights) is not weights]
@@ -223,16 +226,20 @@ def _dithered(numerics: Callable[[str], Numerics]) -> Callable[[str], Numerics]:
     return lambda name: replace(numerics(name), dither=3)
 
 
-def _prompts(checkpoint: Checkpoint, tokenizer: Tokenizer, context: int) -> list[list[int]]:
-    """Chat prompts, through the template where the model has one; those that fit."""
-    found = []
-    template = find_template(checkpoint.files.get, DATE)
+def _prompts(template: ChatTemplate | None, tokenizer: Tokenizer, context: int, notes: list[str]) -> list[list[int]]:
+    """Prompts through the template, raw where there is none or it cannot be rendered for them; those that fit."""
+    found: list[list[int]] = []
     for prompt in PROMPTS:
-        if template is None:
-            ids = tokenizer.encode(prompt)
-        else:
-            ids = tokenizer.encode(template.render([{"role": "user", "content": prompt}]), special=False)
-        if len(ids) + GREEDY <= context:
+        ids: list[int] = []
+        if template:
+            try:
+                ids = tokenizer.encode(template.render([{"role": "user", "content": prompt}]), special=False)
+            except InputError as error:
+                why = str(error).partition("got:")[2].strip()
+                notes.append(f"parity's prompts go without the chat template, which refuses them: {why}")
+                template = None
+        ids = ids or tokenizer.encode(prompt)
+        if 0 < len(ids) <= context - GREEDY:
             found.append(ids)
     return found
 

@@ -84,13 +84,13 @@ def _run_step(name: str, arguments: dict[str, Any], log: IO[str], progress: Prog
 
 def check(model: str, revision: str | None, targets: list[str], scheme: dict[str, Any], context: int,
           progress: Progress) -> Any:  # fmt: skip
-    """Ask all that can be asked before the work. Raises InputError with every problem."""
+    """Ask all that can be asked before the work; what the files say about generating. Raises InputError with every
+    problem."""
     from smolship.export import preflight
     from smolship.export.checkpoint import open_checkpoint
     from smolship.export.weights import Scheme
 
-    preflight.check(open_checkpoint(model, revision), targets, Scheme(**scheme), context, progress)
-    return {}
+    return preflight.check(open_checkpoint(model, revision), targets, Scheme(**scheme), context, progress).to_json()
 
 
 def quantize(model: str, revision: str | None, scheme: dict[str, Any], folder: str, progress: Progress) -> Any:
@@ -104,9 +104,10 @@ def quantize(model: str, revision: str | None, scheme: dict[str, Any], folder: s
 
 
 def lower(model: str, revision: str | None, target: str, context: int, weights: str, folder: str,
-          progress: Progress) -> Any:  # fmt: skip
+          resolved: dict[str, Any], progress: Progress) -> Any:  # fmt: skip
     """Lower one target into `folder`."""
     from smolship.export.checkpoint import open_checkpoint
+    from smolship.export.facts import Resolved
     from smolship.export.held import hold
     from smolship.export.targets import Job, load_target
     from smolship.export.weights import Weights
@@ -114,7 +115,8 @@ def lower(model: str, revision: str | None, target: str, context: int, weights: 
     checkpoint = open_checkpoint(model, revision)
     module = load_target(target)
     store, facts = hold(module, checkpoint.config, Weights(Path(weights)), Path(weights) / target, progress)
-    job = Job(checkpoint.config, store, context, checkpoint.files, progress)
+    said = Resolved.from_json(resolved, checkpoint.config.vocab)
+    job = Job(checkpoint.config, store, context, said.files(checkpoint), said.facts, progress)
     info = module.lower(job, Path(folder))
     return {"target": module.NAME, "engine": module.ENGINE, "info": info | facts}
 
@@ -125,11 +127,12 @@ def _same(numerics: Any, linear: str) -> Any:
 
 
 def probe(model: str, revision: str | None, targets: list[str], context: int, tokens: int, text: str | None,
-          weights: str, path: str, progress: Progress) -> Any:  # fmt: skip
+          weights: str, path: str, resolved: dict[str, Any], progress: Progress) -> Any:  # fmt: skip
     """Make the golden probes."""
     from smolship.export.checkpoint import open_checkpoint
+    from smolship.export.facts import Resolved
     from smolship.export.held import held
-    from smolship.export.probe import make_probes
+    from smolship.export.probe import DATE, make_probes
     from smolship.export.targets import load_target
     from smolship.export.weights import Weights
 
@@ -142,8 +145,10 @@ def probe(model: str, revision: str | None, targets: list[str], context: int, to
         for other, how in getattr(target, "OTHER_ARITHMETICS", {}).items():
             numerics[f"{name}.{other}"], own[f"{name}.{other}"] = partial(_same, how), own[name]
     checkpoint = open_checkpoint(model, revision)
-    make_probes(checkpoint, store, numerics, context, tokens, text, progress, own).save(Path(path))
-    return {}
+    template = Resolved.from_json(resolved, checkpoint.config.vocab).chat_template(DATE)
+    notes: list[str] = []
+    make_probes(checkpoint, store, numerics, context, tokens, text, progress, own, template, notes).save(Path(path))
+    return {"notes": notes}
 
 
 STEPS: dict[str, Callable[..., Any]] = {"check": check, "quantize": quantize, "lower": lower, "probe": probe}

@@ -9,12 +9,12 @@ from typing import Any
 
 from smolship.runtime.engines import load_engine
 from smolship.runtime.errors import InputError
-from smolship.runtime.files import parse_json, read_bytes
+from smolship.runtime.files import read_bytes, read_text
 from smolship.runtime.generate import Sampling
 from smolship.runtime.manifest import Manifest, TargetEntry, check_files, read_manifest
 from smolship.runtime.probes import Probes
 from smolship.runtime.session import Session
-from smolship.runtime.template import ChatTemplate, find_template
+from smolship.runtime.template import TEMPLATE, ChatTemplate
 from smolship.runtime.tokenizer import Tokenizer
 
 
@@ -63,28 +63,19 @@ class Bundle:
     @cached_property
     def template(self) -> ChatTemplate:
         """The chat template. Raises InputError where the model has none."""
-        template = find_template(self._read)
-        if template is None:
+        if self.manifest.generation.template is None:
             raise InputError("the model has no chat template", got=self.path, todo="use `smolship generate --raw`")
-        return template
-
-    def _read(self, name: str) -> bytes | None:
-        path = self.path / name
-        return read_bytes(path, name) if path.exists() else None
+        return ChatTemplate(read_text(self.path / TEMPLATE, TEMPLATE), self.manifest.generation.special_tokens)
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        return tuple(self.manifest.model["eos"])
+        """The tokens that end an answer."""
+        return self.manifest.generation.end_ids
 
-    @cached_property
+    @property
     def sampling(self) -> Sampling:
-        """What the model's makers recommend in generation_config.json; greedy where they say nothing."""
-        content = self._read("generation_config.json")
-        raw = parse_json(content, "generation_config.json", self.path) if content else {}
-        if not raw.get("do_sample"):
-            return Sampling()
-        known = {key: raw[key] for key in ("temperature", "top_p", "top_k") if isinstance(raw.get(key), int | float)}
-        return Sampling(**known)
+        """What the model's makers recommend; greedy where they say nothing."""
+        return self.manifest.generation.sampling.sampling()
 
     def probes(self) -> Probes:
         """The golden probes; hashed first."""

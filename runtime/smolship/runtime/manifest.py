@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from smolship.runtime.errors import InputError
+from smolship.runtime.facts import Facts, check_model, read_facts
 from smolship.runtime.files import inside, read_json, regular_file, sha256
 
-SCHEMA = 1
+SCHEMA = 2
 NAME = "manifest.json"
 
 
@@ -49,7 +50,8 @@ class TargetEntry:
 class Manifest:
     """See the fields; `model`, `quantization` and `tools` are plain facts for people and reports."""
 
-    model: dict[str, Any]  # source, revision, architecture, layers, vocab, bos, eos, …
+    model: dict[str, Any]  # source, revision, architecture, layers, vocab, …
+    generation: Facts
     context: int  # tokens that the cache holds
     quantization: dict[str, Any]
     weights_digest: str
@@ -82,8 +84,8 @@ def read_manifest(root: Path) -> Manifest:
         raise InputError("a bundle of another version", got=f"schema {raw.get('schema')!r}",
                          expected=SCHEMA, todo="export it again with this smolship")  # fmt: skip
     wanted = {
-        "model": dict, "context": int, "quantization": dict, "weights_digest": str, "weights_bytes": int,
-        "targets": dict, "tools": dict, "steps": dict, "files": dict,
+        "model": dict, "generation": dict, "context": int, "quantization": dict, "weights_digest": str,
+        "weights_bytes": int, "targets": dict, "tools": dict, "steps": dict, "files": dict,
     }  # fmt: skip
     for key, kind in wanted.items():
         _typed(raw.get(key), kind, key)
@@ -91,6 +93,8 @@ def read_manifest(root: Path) -> Manifest:
         raise InputError(f"{NAME} has unknown keys", got=sorted(set(raw) - {*wanted, "schema"}))
     if not 1 <= raw["context"] <= 1 << 24:
         raise InputError(f"{NAME}: context is out of range", got=raw["context"], expected="1 to 16,777,216")
+    check_model(raw["model"])
+    raw["generation"] = read_facts(raw["generation"], raw["model"]["vocab"])
     raw["targets"] = {name: _target(name, entry) for name, entry in raw["targets"].items()}
     manifest = Manifest(**raw)
     for entry in manifest.targets.values():

@@ -16,16 +16,16 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date as Date
 from pathlib import Path
 from typing import IO, Any
 
 from smolship.runtime.errors import InputError, SetupError
-from smolship.runtime.files import parse_json
 
 Message = dict[str, Any]
 
+TEMPLATE = "chat_template.jinja"  # in a bundle, and in a checkpoint
 WORKER = Path(__file__).with_name("template_worker.py")
 MEMORY_BYTES = 512 << 20  # of address space; Python and jinja2 take some 50 MB of it
 CPU_S = 2  # a rendering takes about a millisecond
@@ -77,35 +77,6 @@ class ChatTemplate:
         if self._worker:
             self._worker.stop()
             self._worker = None
-
-
-def find_template(read: Callable[[str], bytes | None], date: str | None = None) -> ChatTemplate | None:
-    """The chat template among a model's files, None where it has none. `read` gives a file's content by its name."""
-    source, config = template_source(read), _tokenizer_config(read)
-    if source is None:
-        return None
-    special = {}
-    for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
-        value = config.get(key)
-        value = value.get("content") if isinstance(value, dict) else value  # an AddedToken, or its text alone
-        if isinstance(value, str):
-            special[key] = value
-    return ChatTemplate(source, special, date)
-
-
-def template_source(read: Callable[[str], bytes | None]) -> str | None:
-    """The template itself, as `find_template` finds it."""
-    file, source = read("chat_template.jinja"), _tokenizer_config(read).get("chat_template")
-    if file is not None:
-        return file.decode("utf-8", "replace")
-    if isinstance(source, list):  # several, by name
-        source = next((t.get("template") for t in source if isinstance(t, dict) and t.get("name") == "default"), None)
-    return source if isinstance(source, str) else None
-
-
-def _tokenizer_config(read: Callable[[str], bytes | None]) -> dict[str, Any]:
-    raw = read("tokenizer_config.json")
-    return parse_json(raw, "tokenizer_config.json", "the tokenizer's files") if raw else {}
 
 
 class _Worker:

@@ -56,6 +56,10 @@ class Tokenizer:
     def token_to_id(self, token: str) -> int | None:
         return self._inner.token_to_id(token)
 
+    def token(self, token: int) -> str | None:
+        """The token as the vocabulary spells it; None for an id that is not there."""
+        return self._inner.id_to_token(token)
+
     def piece(self, token: int) -> str | None:
         """The token as the vocabulary spells it; None for a special one, and for an id that is not there."""
         text = self._inner.id_to_token(token)

@@ -15,11 +15,14 @@ from smolship.runtime.manifest import Manifest
 from smolship.runtime.parity import ParityReport
 from smolship.tools.units import (
     UNAVAILABLE,
+    bos_token,
     decimals,
+    end_tokens,
     interval,
     limit,
     number,
     quantization,
+    sampling,
     share,
     side_by_side,
     size,
@@ -80,6 +83,10 @@ def manifest_table(manifest: Manifest, path: Path) -> Table:
         "quantization": quantization(manifest),
         "held at 4 bits": f"{share(manifest.quantization.get('share_at_4_bits'))} of the linear parameters",
         "context": number(manifest.context, "tokens"),
+        "end tokens": "\n".join(end_tokens(manifest)) or "none: answers run until --max-tokens",
+        "BOS token": bos_token(manifest),
+        "sampling": sampling(manifest),
+        "chat template": clip(manifest.generation.template or "none"),
         "weights": f"{size(manifest.weights_bytes)} read for each token, digest {clip(manifest.weights_digest, 16)}",
     }  # fmt: skip
     for name, entry in manifest.targets.items():

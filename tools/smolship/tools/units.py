@@ -91,6 +91,27 @@ def quantization(manifest: Manifest) -> str:
     return ", ".join(parts)
 
 
+def end_tokens(manifest: Manifest) -> list[str]:
+    """Each token that ends an answer, and what names it."""
+    return [f"{number(end.id)} {clip(end.text, 60) or '(no text)'}, from {clip(', '.join(end.origins), 200)}"
+            for end in manifest.generation.ends]  # fmt: skip
+
+
+def bos_token(manifest: Manifest) -> str:
+    """Its id, and whether the tokenizer puts it in front of a raw text."""
+    facts = manifest.generation
+    which = "none" if facts.bos is None else number(facts.bos)
+    return f"{which}, {'' if facts.adds_bos else 'not '}put in front of text"
+
+
+def sampling(manifest: Manifest) -> str:
+    """What the makers recommend, in words, such as "temperature 0.6, top_k 50, top_p 0.95"."""
+    said, none = manifest.generation.sampling, {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+    parts = [f"temperature {said.temperature:g}"] if said.do_sample else ["greedy"]
+    used = none if said.do_sample else {"repetition_penalty": 1.0}
+    return ", ".join(parts + [f"{key} {getattr(said, key):g}" for key in used if getattr(said, key) != none[key]])
+
+
 def notes(manifest: Manifest) -> list[str]:
     """What the export had to say, one line each."""
     found = manifest.quantization.get("notes")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from smolship.export.config import DecoderConfig, Fields
+from smolship.export.sampling import GENERATION_KEYS
 from smolship.runtime.errors import InputError, show
 
 FAMILIES = {  # config.json's `model_type` -> the class that transformers picks by it, and our module
@@ -19,7 +20,8 @@ FAMILIES = {  # config.json's `model_type` -> the class that transformers picks 
 }
 
 
-# Keys of a config.json about training, files and what else no logit depends on; the token ids are resolved elsewhere.
+# Keys of a config.json about training, files and what else no logit depends on; the token ids are resolved elsewhere,
+# and so are the keys of a generation config (see facts.py).
 HARMLESS = {
     "_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_name_or_path", "architectures",
     "attention_dropout", "attn_implementation", "auto_map", "bos_token_id", "chunk_size_feed_forward", "dtype",
@@ -67,7 +69,7 @@ def translate(raw: dict[str, Any], where: Path | str) -> tuple[DecoderConfig, Fa
     """What a config.json says, the family that reads it, and the reading: what it asked for, and its notes."""
     family, fields = family_of(raw, where), Fields(raw, where)
     config = family.translate(fields)
-    if unread := [key for key in fields.unseen() if key not in HARMLESS]:
+    if unread := [key for key in fields.unseen() if key not in HARMLESS | GENERATION_KEYS]:
         listed = ", ".join(map(show, unread[:12])) + (f" and {len(unread) - 12} more" if len(unread) > 12 else "")
         fields.notes.append(f"config.json: {listed}: not read by this architecture, in transformers neither")
     return config, family, fields

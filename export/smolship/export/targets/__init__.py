@@ -12,6 +12,7 @@ from smolship.export.config import DecoderConfig
 from smolship.export.reference import Numerics
 from smolship.export.weights import Weights
 from smolship.runtime.errors import unknown
+from smolship.runtime.facts import Facts
 
 TARGETS = {  # target name -> module; the bare format names its default
     "coreml": "smolship.export.targets.coreml",
@@ -35,13 +36,15 @@ class Job:
     """What a target lowers.
 
     context  tokens that the cache holds
-    files    side files of the checkpoint (tokenizer.json, chat_template.jinja, …), for formats that want a copy
+    files    side files of the bundle (tokenizer.json, chat_template.jinja, …), for formats that want a copy
+    facts    what ends an answer, the recommended sampling, BOS: for formats that state them
     """
 
     config: DecoderConfig
     weights: Weights
     context: int
     files: dict[str, bytes] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
     progress: Progress = lambda what, done, total: None
 
 
@@ -59,8 +62,8 @@ class Target(Protocol):
         """How the engine computes the linear of a given name."""
         ...
 
-    # Optional: refusals(config, entries, files) -> list[str]: why it cannot hold weights in these layouts (by name), or
-    # the checkpoint's side files. Asked, as `problems` is, before any work.
+    # Optional: refusals(config, entries, files, facts) -> list[str]: why it cannot hold weights in these layouts (by
+    # name), the bundle's side files, or what they say of generating. Asked, as `problems` is, before any work.
 
     # Optional: OTHER_ARITHMETICS, dict[str, Numerics]: in what else its engine computes on request, by the name that
     # `info["arithmetic"]` asks for it. Parity judges each, as TARGET.NAME in the probes.
@@ -69,7 +72,8 @@ class Target(Protocol):
     # have these scales; empty where it can. Such matrices are rounded again for it (see held.py).
 
     def lower(self, job: Job, folder: Path) -> dict[str, Any]:
-        """Write the artifact into `folder` and return what the manifest should say of it (at least `file`)."""
+        """Write the artifact into `folder` and return what the manifest should say of it (at least `file`; `notes` are
+        for the user)."""
         ...
 
 

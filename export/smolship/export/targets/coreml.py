@@ -18,6 +18,7 @@ from smolship.export.reference import Numerics
 from smolship.export.targets import Job
 from smolship.export.weights import Entry, Weights
 from smolship.runtime.errors import missing_engine
+from smolship.runtime.facts import Facts
 
 NAME = "coreml-gpu"
 ENGINE = "coreml"
@@ -39,7 +40,7 @@ def problems(config: DecoderConfig) -> list[str]:
     return found
 
 
-def refusals(config: DecoderConfig, entries: Mapping[str, Entry], files: dict[str, bytes]) -> list[str]:
+def refusals(config: DecoderConfig, entries: Mapping[str, Entry], files: dict[str, bytes], facts: Facts) -> list[str]:
     """coremltools keeps arrays of so few numbers in the program, where nothing of ours would look for them."""
     counts = {name: (entry.shape[0] * (entry.shape[1] // entry.group) if entry.group else math.prod(entry.shape))
               for name, entry in entries.items()}  # fmt: skip

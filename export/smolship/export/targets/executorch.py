@@ -83,9 +83,9 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
         "use_sdpa_with_kv_cache": [1],
         "enable_dynamic_shape": [1],
     }
-    if job.config.bos is not None:
-        metadata["get_bos_id"] = [job.config.bos]
-    if job.config.eos:
-        metadata["get_eos_ids"] = list(job.config.eos)
+    if job.facts.bos is not None:
+        metadata["get_bos_id"] = [job.facts.bos]
+    if job.facts.ends:
+        metadata["get_eos_ids"] = list(job.facts.end_ids)
     lowering.program.write(folder / FILE, metadata, lambda done, total: job.progress("write", done, total))
     return {"file": FILE, "vocab": job.config.vocab, "context": job.context, "chunk": chunk}

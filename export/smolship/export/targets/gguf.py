@@ -23,14 +23,15 @@ from smolship.export.targets import Job
 from smolship.export.targets.gguf_vocabulary import vocabulary
 from smolship.export.weights import Entry, Weights
 from smolship.runtime.errors import InputError
-from smolship.runtime.files import parse_json
-from smolship.runtime.template import template_source
+from smolship.runtime.facts import Facts, Recommended
+from smolship.runtime.template import TEMPLATE
 
 NAME = ENGINE = "gguf"
 FILE = "model.gguf"
 BLOCK = 32  # inputs that share a scale
 ROPE = "rope_freqs.weight"  # divisors of the frequencies
 NOPE_STEP = 4  # llama.cpp's smollm3: every fourth layer has no rotary embedding
+MOST_ENDS = 3  # eos, eot and eom
 CHUNK = 1 << 21  # numbers held at once
 ROTATED = ("q", "k")  # whose rows are stored in another order, biases too
 
@@ -50,19 +51,25 @@ def problems(config: DecoderConfig) -> list[str]:
     return found
 
 
-def refusals(config: DecoderConfig, entries: Mapping[str, Entry], files: dict[str, bytes]) -> list[str]:
+def refusals(config: DecoderConfig, entries: Mapping[str, Entry], files: dict[str, bytes], facts: Facts) -> list[str]:
     """Why its blocks cannot hold such weights, or llama.cpp would read text otherwise."""
-    found = []
+    found = _unsaid(facts)
     wide = [name for name, entry in entries.items() if entry.bits < 16 and entry.group % BLOCK]
     if wide:
         others = f" (and {len(wide) - 1:,} more matrices)" if len(wide) > 1 else ""
         found.append(f"GGUF holds a scale for each {BLOCK} inputs, and {wide[0]}{others} has "
                      f"{entries[wide[0]].shape[1]:,} inputs: export with --quant none")  # fmt: skip
     try:
-        vocabulary(files, config)
+        vocabulary(files, config, facts)
     except InputError as error:
         found.append("; ".join(line.strip() for line in str(error).splitlines()))
     return found
+
+
+def _unsaid(facts: Facts) -> list[str]:
+    """What llama.cpp cannot do without: it would take token 11 for the end of a text."""
+    why = "no token ends a text, and llama.cpp needs one: give eos_token_id in generation_config.json"
+    return [] if facts.ends else [why]
 
 
 def numerics(weights: Weights) -> Callable[[str], Numerics]:
@@ -84,14 +91,21 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
     """Write the model, tensor by tensor in pieces, and the Modelfile."""
     import gguf
 
-    metadata = {**_hyperparameters(job.config, job.weights), **vocabulary(job.files, job.config)}
-    if (template := template_source(job.files.get)) is not None:
-        metadata["tokenizer.chat_template"] = template
+    if lacks := _unsaid(job.facts):
+        raise InputError("llama.cpp cannot hold this model", got="; ".join(lacks))
+    metadata = {**_hyperparameters(job.config, job.weights), **_sampling(job.facts.sampling),
+                **vocabulary(job.files, job.config, job.facts)}  # fmt: skip
+    if TEMPLATE in job.files:
+        metadata["tokenizer.chat_template"] = job.files[TEMPLATE].decode()
     with closing(gguf.GGUFWriter(folder / FILE, job.config.architecture)) as writer:
         _write_header(writer, job, metadata)
         _write_data(writer.fout[0], job)
     (folder / "Modelfile").write_text(modelfile(job, metadata))
-    return {"file": FILE, "context": job.context}
+    info: dict[str, Any] = {"file": FILE, "context": job.context}
+    if beyond := job.facts.ends[MOST_ENDS:]:
+        info["notes"] = [f"GGUF has room for {MOST_ENDS} end tokens: llama.cpp ends at the other {len(beyond)} only "
+                         "where it knows their text; the Modelfile names them all"]  # fmt: skip
+    return info
 
 
 def _write_header(writer: Any, job: Job, metadata: dict[str, Any]) -> None:
@@ -100,7 +114,7 @@ def _write_header(writer: Any, job: Job, metadata: dict[str, Any]) -> None:
 
     add: dict[type, Callable[[str, Any], None]] = {
         str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32,
-        list: writer.add_array,
+        list: writer.add_array, np.int32: writer.add_int32,
     }  # fmt: skip
     for key, value in metadata.items():
         add[type(value)](key, value)
@@ -153,6 +167,16 @@ def _hyperparameters(config: DecoderConfig, weights: Weights) -> dict[str, Any]:
     general = {"general.type": "model", "general.file_type": int(most),
                "general.quantization_version": gguf.GGML_QUANT_VERSION}  # fmt: skip
     return general | {f"{config.architecture}.{key}": value for key, value in keys.items()}
+
+
+def _sampling(said: Recommended) -> dict[str, Any]:
+    """The recommended sampling as llama.cpp's programs take it from the file. A penalty is over the whole text, as
+    transformers has it."""
+    keys = {"temp": said.temperature if said.do_sample else 0.0, "top_k": np.int32(said.top_k), "top_p": said.top_p,
+            "min_p": said.min_p, "penalty_repeat": said.repetition_penalty}  # fmt: skip
+    if said.repetition_penalty != 1:
+        keys["penalty_last_n"] = np.int32(-1)
+    return {f"general.sampling.{key}": value for key, value in keys.items()}
 
 
 def _divisors(config: DecoderConfig) -> np.ndarray | None:
@@ -211,16 +235,19 @@ def pack_q4_0(codes: np.ndarray) -> np.ndarray:
 
 
 def modelfile(job: Job, metadata: dict[str, Any]) -> str:
-    """Ollama's description of the model: what ends a turn, the context, and the sampling that its makers recommend.
+    """Ollama's description of the model: what ends a turn, the context, and the sampling that its makers recommend, all
+    of it, since Ollama's own defaults are others (a temperature of 0.8, for one).
 
     No TEMPLATE: Ollama's are programs in another language, and a translation would be a guess.
     """
     tokens = metadata["tokenizer.ggml.tokens"]
     lines = ["# The chat template is the one in the file, where Ollama recognizes it; else add a TEMPLATE."]
     lines += [f"FROM ./{FILE}", f"PARAMETER num_ctx {job.context}"]
-    lines += [f"PARAMETER stop {json.dumps(tokens[i], ensure_ascii=False)}" for i in job.config.eos]
-    raw = parse_json(job.files.get("generation_config.json", b"{}"), "generation_config.json", "the checkpoint")
-    if raw.get("do_sample"):
-        lines += [f"PARAMETER {key} {raw[key]}" for key in ("temperature", "top_p", "top_k")
-                  if type(raw.get(key)) in (int, float)]  # fmt: skip
+    lines += [f"PARAMETER stop {json.dumps(tokens[i], ensure_ascii=False)}" for i in job.facts.end_ids]
+    said = job.facts.sampling
+    of = {"temperature": said.temperature if said.do_sample else 0, "top_k": said.top_k, "top_p": said.top_p,
+          "min_p": said.min_p, "repeat_penalty": said.repetition_penalty}  # fmt: skip
+    if said.repetition_penalty != 1:
+        of["repeat_last_n"] = -1  # the whole text
+    lines += [f"PARAMETER {key} {value:.9g}" for key, value in of.items()]
     return "\n".join(lines) + "\n"

@@ -12,7 +12,7 @@ from typing import Any
 from smolship.export.config import DecoderConfig
 from smolship.export.gguf_splits import SPLITS, WHOLE_WORDS_FIRST
 from smolship.runtime.errors import InputError, show
-from smolship.runtime.files import parse_json
+from smolship.runtime.facts import Facts
 from smolship.runtime.tokenizer import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # llama.cpp's token types
@@ -28,7 +28,7 @@ SENTENCEPIECE = [
 ]
 
 
-def vocabulary(files: dict[str, bytes], config: DecoderConfig) -> dict[str, Any]:
+def vocabulary(files: dict[str, bytes], config: DecoderConfig, facts: Facts) -> dict[str, Any]:
     """GGUF's metadata of the tokenizer, by key. Raises InputError where llama.cpp would not give the same ids."""
     tokenizer = Tokenizer(files["tokenizer.json"])  # which also checks the file
     raw = json.loads(files["tokenizer.json"])
@@ -43,7 +43,7 @@ def vocabulary(files: dict[str, bytes], config: DecoderConfig) -> dict[str, Any]
         found |= {"model": "llama", "pre": "default", "scores": _scores(raw, tokens), "add_space_prefix": True}
     else:
         found |= {"model": "gpt2", "pre": _split_name(raw), "merges": [" ".join(pair) for pair in _merges(model)]}
-    found |= _special_ids(files, config, tokenizer, *around)
+    found |= _special_ids(facts, tokenizer, *around)
     return {f"tokenizer.ggml.{key}": value for key, value in found.items()}
 
 
@@ -155,26 +155,21 @@ def _around(post: dict[str, Any] | None) -> tuple[str | None, str | None]:
     return before, after
 
 
-def _special_ids(
-    files: dict[str, bytes], config: DecoderConfig, tokenizer: Tokenizer, before: str | None, after: str | None
-) -> dict[str, int]:
-    """Ids of the special tokens. A second token that ends a turn is GGUF's `eot`."""
-    said = parse_json(files.get("tokenizer_config.json", b"{}"), "tokenizer_config.json", "the checkpoint")
+def _special_ids(facts: Facts, tokenizer: Tokenizer, before: str | None, behind: str | None) -> dict[str, int]:
+    """Ids of the special tokens. Of several that end an answer, `eos` is the one that the tokenizer puts behind a text
+    or else calls so, `eot` the one that ends a turn of the chat template, `eom` another: llama.cpp ends at each."""
 
-    def named(role: str) -> int | None:
-        value = said.get(f"{role}_token")
-        text = value.get("content") if isinstance(value, dict) else value
-        i = tokenizer.token_to_id(text) if isinstance(text, str) else None
-        return i if i is None or i < config.vocab else None
+    def named(text: str | None) -> int | None:
+        return None if text is None else tokenizer.token_to_id(text)
 
-    eos = sorted(config.eos, key=lambda i: i != named("eos")) or [i for i in [named("eos")] if i is not None]
-    if after is not None and (last := tokenizer.token_to_id(after)) is not None:
-        eos = sorted({*eos, last}, key=lambda i: i != last)
-    if not eos:  # llama.cpp would take token 11 for it
-        raise InputError("no token ends a text", got="no eos_token_id in config.json", expected="the id of one")
-    bos = named("bos") if config.bos is None else config.bos
+    first = [named(behind), named(facts.special_tokens.get("eos_token"))]
+    turns = {end.id for end in facts.ends if "chat template" in end.origins}
+    rank = {i: first.index(i) for i in reversed(first) if i is not None}
+    eos = min(facts.end_ids, key=lambda i: rank.get(i, len(first)), default=None)  # of equals the first
+    others = sorted((i for i in facts.end_ids if i != eos), key=lambda i: i not in turns)
     ids = {
-        "bos": bos if before is None else tokenizer.token_to_id(before),
-        "eos": eos[0], "eot": eos[1] if len(eos) > 1 else None, "unknown": named("unk"), "padding": named("pad"),
+        "bos": facts.bos if before is None else named(before),
+        "eos": eos, **dict(zip(("eot", "eom"), others, strict=False)),
+        "unknown": named(facts.special_tokens.get("unk_token")), "padding": facts.pad,
     }  # fmt: skip
     return {f"{role}_token_id": i for role, i in ids.items() if i is not None}

@@ -15,6 +15,7 @@ from smolship.export.targets import Job
 from smolship.export.targets.onnx_data import DataFile, block_of
 from smolship.export.targets.onnx_emit import emit
 from smolship.export.weights import Weights
+from smolship.runtime.facts import Facts
 
 NAME = "onnx-cpu"
 ENGINE = "onnx"
@@ -56,18 +57,22 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
             (folder / name).write_bytes(job.files[name])
     if "tokenizer_config.json" not in job.files:
         (folder / "tokenizer_config.json").write_text("{}")  # genai wants one
-    (folder / "genai_config.json").write_text(json.dumps(genai_config(job.config, job.context), indent=2))
-    return {"file": FILE, "context": job.context}
+    (folder / "genai_config.json").write_text(json.dumps(genai_config(job.config, job.context, job.facts), indent=2))
+    info: dict[str, Any] = {"file": FILE, "context": job.context}
+    if min_p := job.facts.sampling.min_p:
+        info["notes"] = [f"genai_config.json has no word for min_p {min_p:g}: set it in your own code"]
+    return info
 
 
-def genai_config(config: DecoderConfig, context: int) -> dict[str, Any]:
+def genai_config(config: DecoderConfig, context: int, facts: Facts) -> dict[str, Any]:
     """onnxruntime-genai's description of the model. It refuses keys that it does not know."""
+    ends, sampling = list(facts.end_ids), facts.sampling
     return {
         "model": {
             "type": config.model_type,
-            "bos_token_id": 0 if config.bos is None else config.bos,
-            "eos_token_id": list(config.eos),
-            "pad_token_id": config.eos[0] if config.eos else 0,
+            "bos_token_id": 0 if facts.bos is None else facts.bos,
+            "eos_token_id": ends,
+            "pad_token_id": facts.pad if facts.pad is not None else ends[0] if ends else 0,
             "vocab_size": config.vocab,
             "context_length": context,
             "decoder": {
@@ -91,5 +96,13 @@ def genai_config(config: DecoderConfig, context: int) -> dict[str, Any]:
                 },
             },
         },
-        "search": {"do_sample": False, "max_length": context, "past_present_share_buffer": True},
+        "search": {
+            "do_sample": sampling.do_sample,
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "repetition_penalty": sampling.repetition_penalty,
+            "max_length": context,
+            "past_present_share_buffer": True,
+        },
     }
