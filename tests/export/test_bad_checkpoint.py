@@ -98,7 +98,7 @@ def sharded(shard: str, present: bool = False) -> Break:
             (folder / WEIGHTS).rename(folder / shard)
         else:
             (folder / WEIGHTS).unlink()
-        index = {"weight_map": dict.fromkeys(names, shard)}
+        index = {"metadata": {}, "weight_map": dict.fromkeys(names, shard)}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
     return apply
@@ -106,6 +106,15 @@ def sharded(shard: str, present: bool = False) -> Break:
 
 def pickled(folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+
+
+def index_alone(text: str) -> Break:
+    return lambda folder: (gone(WEIGHTS)(folder), (folder / INDEX).write_text(text))
+
+
+def index_link(folder: Path) -> None:
+    gone(WEIGHTS)(folder)
+    (folder / INDEX).symlink_to("nowhere")
 
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -150,35 +159,35 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "pickle only": (pickled, "pickled.*pytorch_model.bin"),
     "weights are a FIFO": (fifo(WEIGHTS), "safetensors file is not a regular file"),
     "weights are a broken link": (broken_link(WEIGHTS), "a link to nowhere"),
-    "weights are empty": (file(WEIGHTS, b""), "not a valid safetensors"),
-    "weights are cut": (cut(WEIGHTS, -4), "within the file"),
-    "weights are cut in the header": (cut(WEIGHTS, 100), "header that lies within the file"),
-    "header: huge": (raw_header("{}", 2**63), "header that lies within the file"),
-    "header: too long by one": (raw_header("{}", 3), "header that lies within the file"),
-    "header: no JSON": (raw_header("{]"), "not valid JSON"),
-    "header: deep": (raw_header(f'{{"a": {DEEP}}}'), "not valid JSON"),
-    "header: no object": (raw_header("[]"), "not a JSON object"),
-    "header: entry of text": (raw_header('{"a": "b"}'), "entry for 'a'"),
-    "header: no dtype": (raw_header('{"a": {"shape": [1], "data_offsets": [0, 4]}}'), "entry for 'a'"),
-    "header: longer than the file": (header(data_offsets=[0, 2**40]), "within the file"),
-    "header: negative": (header(data_offsets=[-8, 0]), "natural numbers"),
-    "header: overflow": (header(shape=[2**40, 2**40]), "within the file"),
-    "header: numbers without end": (header(shape=[10**4000] * 8), "natural numbers"),
-    "header: shape of text": (header(shape="ab"), "natural numbers"),
-    "header: dtype is a list": (header(dtype=["F32"]), "known dtype"),
-    "header: unknown dtype": (header(dtype="F4"), "known dtype"),
-    "header: three offsets": (header(data_offsets=[0, 1, 2]), "cannot be read"),
+    "weights are empty": (file(WEIGHTS, b""), "not a safetensors file.*an empty file"),
+    "weights are cut": (cut(WEIGHTS, -4), "of 1,141,296 bytes.*broken off"),
+    "weights are cut in the header": (cut(WEIGHTS, 100), "100 of .* bytes.*broken off"),
+    "header: huge": (raw_header("{}", 2**63), "a header of 9,223,372,036,854,775,808 bytes"),
+    "header: too long by one": (raw_header("{}", 3), "10 of 11 bytes"),
+    "header: no JSON": (raw_header("{]"), "invalid JSON in header"),
+    "header: deep": (raw_header(f'{{"a": {DEEP}}}'), "recursion limit"),
+    "header: no object": (raw_header("[]"), "invalid type: sequence"),
+    "header: entry of text": (raw_header('{"a": "b"}'), "expected struct TensorInfo"),
+    "header: no dtype": (raw_header('{"a": {"shape": [1], "data_offsets": [0, 4]}}'), "missing field `dtype`"),
+    "header: longer than the file": (header(data_offsets=[0, 2**40]), "of 1,099,511,6.* bytes"),
+    "header: negative": (header(data_offsets=[-8, 0]), "invalid value: integer `-8`"),
+    "header: overflow": (header(shape=[2**40, 2**40]), "up_proj.weight', which needs"),
+    "header: numbers without end": (header(shape=[10**4000] * 8), "number out of range"),
+    "header: shape of text": (header(shape="ab"), "invalid type: string"),
+    "header: dtype is a list": (header(dtype=["F32"]), "invalid type: sequence"),
+    "header: unknown dtype": (header(dtype="F9"), "unknown variant `F9`"),
+    "header: three offsets": (header(data_offsets=[0, 1, 2]), "invalid length 3"),
     "missing tensor": (tensors(lambda t: t.pop(UP)), f"no {UP}"),
     "wrong shape": (tensors(lambda t: t.update({UP: t[UP].T.copy()})), f"{UP} has the wrong shape.*128, 192"),
-    "integers": (tensors(lambda t: t.update({UP: t[UP].astype(np.int8)})), f"{UP} is not stored as floating point"),
+    "integers": (tensors(lambda t: t.update({UP: t[UP].astype(np.int8)})), rf"quantized already.*type I8: {UP} \(I8\)"),
     "missing shard": (sharded("model-00001-of-00001.safetensors"), "model-00001-of-00001.safetensors"),
     "shard outside": (sharded("../model.safetensors"), "outside the folder"),
     "shard at an absolute path": (sharded("/etc/passwd"), "outside the folder"),
-    "shard is the parent": (sharded(".."), "not a regular file"),
-    "shard with a NUL": (sharded("a\0b"), "cannot be read"),
-    "index of text": (file(INDEX, '{"weight_map": "x"}'), "no weight_map"),
-    "index of numbers": (file(INDEX, '{"weight_map": {"a": 1}}'), "no weight_map"),
-    "index is a broken link": (lambda folder: (folder / INDEX).symlink_to("nowhere"), "a link to nowhere"),
+    "shard is the parent": (sharded(".."), "outside the folder"),
+    "shard with a NUL": (sharded("a\0b.safetensors"), "shards are missing"),
+    "index of text": (index_alone('{"weight_map": "x"}'), "no weight_map"),
+    "index of numbers": (index_alone('{"weight_map": {"a": 1}}'), "no weight_map"),
+    "index is a broken link": (index_link, "a link to nowhere"),
     "no tokenizer": (gone("tokenizer.json"), "no tokenizer.json"),
     "tokenizer is a FIFO": (fifo("tokenizer.json"), "tokenizer.json is not a regular file"),
     "tokenizer is no JSON": (file("tokenizer.json", "tokens"), "tokenizer.json is not valid JSON"),

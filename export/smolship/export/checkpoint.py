@@ -7,35 +7,24 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 
+from smolship.export import advice, folder
 from smolship.export.config import DecoderConfig
-from smolship.export.families import theirs, translate
+from smolship.export.families import family_of, theirs, translate
 from smolship.export.gguffile import GgufSlot
+from smolship.export.matching import Rows, as_transformers, match
+from smolship.export.prequantized import QUANTIZATION_KEYS, WHOLE, quantization_of, quantized
 from smolship.export.quantize import QuantTensor
-from smolship.export.tensorfile import Slot, read_header
 from smolship.runtime.errors import InputError, SetupError
-from smolship.runtime.files import parse_json, read_bytes, read_json
+from smolship.runtime.files import parse_json, read_bytes, read_json, regular_file
+from smolship.runtime.looks import GGUF, what_is
 
 HUB_TIMEOUT = 10.0  # seconds until the Hub must have answered the first question
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
 SIDE_FILES = ("tokenizer_config.json", "generation_config.json", "special_tokens_map.json", "chat_template.jinja")
-
-
-class Rows(Protocol):
-    """A tensor in a file, read in rows."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray: ...
-
-
-FLOATS = ("F32", "F16", "BF16", "F64")
-
-R = TypeVar("R", bound=Rows)
 
 
 @dataclass
@@ -48,6 +37,7 @@ class Checkpoint:
     files   the tokenizer's and other side files, by name
     path    the folder or GGUF file
     ends    a GGUF file's end tokens, by the keys that name them; None for a folder (see facts.py)
+    weights of a folder: the files that hold them, by name; the index, where there is one, comes first
     """
 
     raw: dict[str, Any]
@@ -58,6 +48,7 @@ class Checkpoint:
     revision: str | None = None
     notes: list[str] = field(default_factory=list)
     ends: dict[str, int] | None = None
+    weights: tuple[str, ...] = ()
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start…stop of a tensor as float32."""
@@ -76,17 +67,23 @@ class Checkpoint:
 
 
 def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
-    """Open `model`: an existing folder, an existing .gguf file, or else a Hub id such as `HuggingFaceTB/SmolLM3-3B`.
+    """Open `model`: an existing folder, an existing GGUF file, or else a Hub id such as `HuggingFaceTB/SmolLM3-3B`.
 
-    Reads headers only. Raises InputError where anything is missing, malformed or unknown.
+    Reads headers, and a head that is stored although it is tied. Raises InputError where anything is missing,
+    malformed, unknown or left over.
     """
     path = Path(model)
-    if path.suffix == ".gguf":
+    if os.path.isdir(model):  # noqa: PTH112 - Path.is_dir raises where the name is too long
+        return open_folder(path)
+    if path.suffix.lower() == ".gguf" or what_is(path) == GGUF:
         from smolship.export.gguf_checkpoint import open_gguf
 
         return open_gguf(path)
-    if os.path.lexists(model) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
-        return open_folder(path)
+    if os.path.lexists(model):
+        regular_file(path, "model")
+        raise advice.not_a_model(path)
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
+        raise InputError("no such checkpoint", got=path, expected=advice.EXPECTED)
     return open_folder(*_download(model, revision))
 
 
@@ -97,7 +94,10 @@ def _download(model: str, revision: str | None) -> tuple[Path, str | None]:
 
     offline: Exception | None = None
     try:
-        revision = hub.model_info(model, revision=revision, timeout=HUB_TIMEOUT).sha
+        info = hub.model_info(model, revision=revision, timeout=HUB_TIMEOUT)
+        revision = info.sha
+        if refusal := advice.repository(model, [file.rfilename for file in getattr(info, "siblings", None) or ()]):
+            raise refusal
     except errors.HFValidationError as error:
         raise InputError("no such folder, and not a Hub id", got=error, expected="owner/name") from None
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
@@ -128,66 +128,40 @@ def _download(model: str, revision: str | None) -> tuple[Path, str | None]:
 
 def open_folder(path: Path, revision: str | None = None) -> Checkpoint:
     """A local folder as transformers saves it."""
-    if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the name is too long
-        raise InputError("no such checkpoint", got=path, expected="a folder, a .gguf file or a Hub id")
+    if not os.path.lexists(path / "config.json"):
+        raise advice.no_config(path)
     raw = read_json(path / "config.json", "config.json")
+    if foreign := advice.foreign_config(raw, path):
+        raise foreign
+    family_of(raw, path / "config.json")  # an unknown one is no matter of its weights
+    weights = folder.stored(path, raw)
+    if refusal := quantized(raw, {name: slot.dtype for name, slot in weights.tensors.items()}, path):
+        raise refusal
     config, family, reading = translate(raw, path / "config.json")
-    slots = match(config, _stored(path), family.NAMES, path)
-    for name, slot in slots.items():
-        if slot.dtype not in FLOATS:
+    matched = match(config, as_transformers(weights.tensors, config, family.NAMES, path), family.NAMES, path)
+    if matched.config.tied_head != config.tied_head:
+        raw = raw | {"tie_word_embeddings": matched.config.tied_head}
+    for name, slot in matched.slots.items():
+        if slot.dtype not in WHOLE:
             raise InputError(
                 f"{theirs(family.NAMES, name)} is not stored as floating point",
                 got=f"{slot.dtype} in {slot.path}",
-                expected="one of " + ", ".join(FLOATS),
-                todo="export the original checkpoint, not one that is quantized already",
+                expected="one of " + ", ".join(WHOLE),
+                todo=advice.SOURCE,
             )
+    if not os.path.lexists(path / "tokenizer.json"):
+        raise advice.no_tokenizer(path, advice.names_in(path))
     files = {"tokenizer.json": read_bytes(path / "tokenizer.json", "tokenizer.json")}
     parse_json(files["tokenizer.json"], "tokenizer.json", path)
     for name in SIDE_FILES:
         if (path / name).exists():
             files[name] = read_bytes(path / name, name)
-    return Checkpoint(raw, config, slots, files, path, revision, reading.notes)
-
-
-def match(config: DecoderConfig, stored: Mapping[str, R], names: dict[str, str], path: Path) -> dict[str, R]:
-    """Our tensor names -> the stored tensors, all there and of the shapes that the config says."""
-    slots = {}
-    for name, shape in config.shapes().items():
-        wanted = theirs(names, name)
-        if wanted not in stored:
-            raise InputError("a tensor is missing", got=f"no {wanted} in {path}", expected=f"shape {list(shape)}",
-                             todo="check that every shard is there and the config belongs to it")  # fmt: skip
-        if stored[wanted].shape != shape:
-            raise InputError(
-                f"{wanted} has the wrong shape",
-                got=f"{list(stored[wanted].shape)} in {path}",
-                expected=f"{list(shape)}, as the config says",
-            )
-        slots[name] = stored[wanted]
-    return slots
-
-
-def _stored(path: Path) -> dict[str, Slot]:
-    """Every tensor in the folder's safetensors files, by the checkpoint's own name."""
-    index = path / "model.safetensors.index.json"
-    if os.path.lexists(index):
-        shards = read_json(index, "shard index").get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(v, str) for v in shards.values()):
-            raise InputError("the shard index has no weight_map", got=index, expected="tensor name -> file name")
-        stored: dict[str, Slot] = {}
-        for shard in sorted(set(shards.values())):
-            if Path(shard).name != shard:  # by name only: the Hub's cache holds links to files outside the folder
-                raise InputError("a shard lies outside the folder", got=shard, expected=f"a file name in {path}")
-            stored |= read_header(path / shard)
-        return stored
-    if os.path.lexists(path / "model.safetensors"):
-        return read_header(path / "model.safetensors")
-    pickles = [p.name for p in path.glob("*.bin")] + [p.name for p in path.glob("*.pt*")]
-    if pickles:
-        raise InputError(
-            "the checkpoint is pickled, and a pickle can run any code",
-            got=", ".join(sorted(pickles)[:3]),
-            expected="model.safetensors",
-            todo="load it with transformers where you trust it, and save_pretrained(folder)",
+            if refusal := advice.not_itself(name, files[name], path):
+                raise refusal
+    if declared := quantization_of(raw):
+        key = next(key for key in QUANTIZATION_KEYS if raw.get(key))
+        reading.notes.append(
+            f"config.json: {key} ({declared}) is left behind: the weights are plain, and taken as such"
         )
-    raise InputError("no weights", got=path, expected="model.safetensors or model.safetensors.index.json")
+    notes = reading.notes + weights.notes + matched.notes
+    return Checkpoint(raw, matched.config, matched.slots, files, path, revision, notes, weights=weights.files)

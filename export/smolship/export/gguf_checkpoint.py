@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from smolship.export.checkpoint import Checkpoint, match
+from smolship.export.checkpoint import Checkpoint
 from smolship.export.config import DecoderConfig, Rotary
-from smolship.export.families import theirs, translate
+from smolship.export.families import translate
 from smolship.export.gguf_tokenizer import end_ids, remarks, token_id, tokenizer_files
 from smolship.export.gguffile import GgufSlot, read_gguf
+from smolship.export.matching import match
 from smolship.runtime.errors import InputError, show, unknown
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "smollm3": "SmolLM3ForCausalLM"}
@@ -46,6 +47,12 @@ KEYS = {  # transformers' name -> GGUF's, after the architecture
 
 OPTIONAL = ("num_key_value_heads", "head_dim", "rope_theta")  # of these; llama.cpp has defaults for them alone
 
+KINDS = {  # `general.type` of a GGUF that is no model: what it is, and what to do
+    "adapter": ("a LoRA adapter", "merge it into the model (llama-export-lora), and export that"),
+    "mmproj": ("what a model sees and hears with", "name the GGUF of the language model"),
+    "imatrix": ("an importance matrix", "name the GGUF of the model"),
+}
+
 # Keys that change nothing beyond KEYS, with the values for which that is so (None: checked below, or any).
 HARMLESS: dict[str, tuple[object, ...] | None] = {
     "vocab_size": None,
@@ -71,6 +78,10 @@ def open_gguf(path: Path) -> Checkpoint:
     if not _one_of(parts, (0, 1)):
         raise InputError("one part of a model", got=f"split.count = {show(parts)} in {path}", expected="all of it",
                          todo="llama-gguf-split --merge FIRST_PART WHOLE.gguf")  # fmt: skip
+    kind = metadata.get("general.type", "model")
+    if not _one_of(kind, ("model",)):
+        what, todo = KINDS.get(str(kind), (f"a GGUF of type {show(kind)}", "name the GGUF of the model"))
+        raise InputError("the GGUF file is no model", got=f"{what}: {path}", expected="general.type 'model'", todo=todo)
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise unknown("GGUF architecture", f"{architecture!r} in {path}", ARCHITECTURES)
@@ -82,11 +93,8 @@ def open_gguf(path: Path) -> Checkpoint:
     if rope is not None:
         raw["rope_scaling"] = _llama3(rope, config.rotary)
         config, _, _ = translate(raw, path)
-    extra = sorted(set(stored) - {theirs(NAMES, name) for name in config.shapes()})
-    if extra:
-        raise InputError("tensors that this architecture does not have", got=f"{', '.join(extra[:3])} in {path}",
-                         expected=f"those of {ARCHITECTURES[architecture]} only")  # fmt: skip
-    slots = {name: _interleaved(name, slot, config) for name, slot in match(config, stored, NAMES, path).items()}
+    matched = match(config, stored, NAMES, path)
+    slots = {name: _interleaved(name, slot, config) for name, slot in matched.slots.items()}
     ends = end_ids(metadata, config.vocab, path)
     return Checkpoint(raw, config, slots, files, path, notes=remarks(metadata, path), ends=ends)
 

@@ -18,11 +18,16 @@ import numpy as np
 from smolship.export.quantize import QuantTensor
 from smolship.runtime.errors import InputError
 from smolship.runtime.files import open_file, regular_file
+from smolship.runtime.looks import what_is
 
 HEADER_LIMIT = 128 << 20  # bytes; vocabularies of 256,000 tokens with their merges take about 15 MB
 ARRAY_LIMIT = 1 << 24  # entries
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-STRING, ARRAY = 8, 9
+UINT32, STRING, ARRAY = 4, 8, 9
+ALIGNMENT = "general.alignment"
+NAME_LIMIT = 63  # bytes of a tensor's name, as in ggml
+CONVERT = "convert the original checkpoint anew, with a converter of today"
+CUT = "fetch it again: its download, or its copying, was broken off, or it was changed since"
 Q4_0, Q8_0 = 2, 8
 GRIDS = {Q4_0: (4, 32), Q8_0: (8, 32)}  # GGML types whose blocks are ours: bits, and weights that share an fp16 scale
 
@@ -131,18 +136,23 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, GgufSlot]]:
     size = regular_file(path, "GGUF file")
     with open_file(path, "GGUF file") as file:
         cursor = _Cursor(file, min(size, HEADER_LIMIT), path)
-        if size < 24 or cursor.take(4) != b"GGUF":
-            raise cursor.bad("another kind of file", "a file that begins with GGUF")
+        if size < 4 or cursor.take(4) != b"GGUF":
+            found = what_is(path)
+            raise cursor.bad(found.what if found else "another kind of file", "a file that begins with GGUF",
+                             found.todo if found else "check that this is the file that was meant")  # fmt: skip
         version = cursor.number("I")
         if version not in (2, 3):
-            raise cursor.bad(f"version {version} (big-endian files have huge ones)", "version 2 or 3, little-endian")
+            odd = "a big-endian file" if version and not version & 0xFFFF else f"version {version}"
+            raise cursor.bad(odd, "version 2 or 3, little-endian", CONVERT)
         tensors, pairs = cursor.count(24), cursor.count(12)
         metadata: dict[str, Any] = {}
         for _ in range(pairs):
-            key = cursor.text()
-            if key in metadata:
-                raise cursor.bad(f"{key} twice", "each key once")
-            metadata[key] = cursor.value(cursor.number("I"))
+            key, kind = cursor.text(), cursor.number("I")
+            if key in metadata or not key:
+                raise cursor.bad(f"{key} twice" if key else "a key without a name", "each key once", CONVERT)
+            if key == ALIGNMENT and kind != UINT32:
+                raise cursor.bad(f"{key} of type {kind}", f"type {UINT32}", CONVERT)
+            metadata[key] = cursor.value(kind)
         entries: dict[str, tuple[int, tuple[int, ...], int]] = {}
         for _ in range(tensors):
             name, rank = cursor.text(), cursor.number("I")
@@ -150,18 +160,24 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, GgufSlot]]:
                 raise cursor.bad(f"tensor {name!r} with {rank} dimensions", "each tensor once, of 1 to 4 dimensions")
             shape = tuple(cursor.number("Q") for _ in range(rank))[::-1]
             entries[name] = (cursor.number("I"), shape, cursor.number("Q"))
-        alignment = metadata.get("general.alignment", 32)
-        if type(alignment) is not int or not 1 <= alignment <= 1 << 20 or alignment & (alignment - 1):
-            raise cursor.bad(f"alignment {alignment!r}", "a power of two")
+            if len(name.encode()) > NAME_LIMIT:
+                raise cursor.bad(f"a tensor's name of {len(name.encode())} bytes", f"at most {NAME_LIMIT}", CONVERT)
+        alignment = metadata.get(ALIGNMENT, 32)
+        if not 1 <= alignment <= 1 << 20 or alignment & (alignment - 1):
+            raise cursor.bad(f"alignment {alignment!r}", "a power of two", CONVERT)
         data = -(-file.tell() // alignment) * alignment
-    slots = {}
+    slots, end = {}, 0
     for name, (kind, shape, offset) in entries.items():
         need = shape[0] * row_bytes(kind, shape)
         if not need:
             got = f"tensor {name!r} of type {kind} and shape {list(shape)}"
-            raise cursor.bad(got, "a type that gguf-py can dequantize, in whole blocks")
+            raise cursor.bad(got, "a type that gguf-py can dequantize, in whole blocks", CONVERT)
         if data + offset + need > size:
             raise cursor.bad(f"tensor {name!r} up to byte {data + offset + need:,}", f"no more than {size:,} bytes")
+        if offset != end:
+            got = f"tensor {name!r} from byte {offset:,} on, where {end:,} comes next,"
+            raise cursor.bad(got, "tensors end to end, as llama.cpp wants them", CONVERT)
+        end = -(-(offset + need) // alignment) * alignment
         slots[name] = GgufSlot(path, kind, shape, data + offset)
     return metadata, slots
 
@@ -172,9 +188,8 @@ class _Cursor:
     def __init__(self, file: BinaryIO, limit: int, path: Path):
         self.file, self.limit, self.path = file, limit, path
 
-    def bad(self, got: str, expected: str) -> InputError:
-        return InputError("not a valid GGUF file", got=f"{got} in {self.path}", expected=expected,
-                          todo="download it again")  # fmt: skip
+    def bad(self, got: str, expected: str, todo: str = CUT) -> InputError:
+        return InputError("not a valid GGUF file", got=f"{got} in {self.path}", expected=expected, todo=todo)
 
     def take(self, size: int) -> bytes:
         left = self.limit - self.file.tell()

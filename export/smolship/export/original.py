@@ -13,11 +13,10 @@ import torch
 
 from smolship.export.checkpoint import Checkpoint
 from smolship.export.families import translate
-from smolship.export.tensorfile import Slot
+from smolship.export.folder import INDEX, SINGLE
 from smolship.runtime.errors import InputError
 
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")  # no logit depends on them, and a wrong one ends the loading
-INDEX = "model.safetensors.index.json"
 
 
 def original(checkpoint: Checkpoint) -> Any:
@@ -52,11 +51,11 @@ def original(checkpoint: Checkpoint) -> Any:
 
 def _link(checkpoint: Checkpoint, folder: Path) -> None:
     """What transformers is to see, in `folder`."""
-    files = {slot.path for slot in checkpoint.slots.values() if isinstance(slot, Slot)}
-    if not any(file.name == "model.safetensors" for file in files):
-        files.add(checkpoint.path / INDEX)
-    for file in files:
-        (folder / file.name).symlink_to(file.absolute())
+    for name in checkpoint.weights:
+        entry = name == checkpoint.weights[0]  # which config.json may have named; ours leaves it to the order
+        place = folder / ((INDEX if name.endswith(".json") else SINGLE) if entry else name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to((checkpoint.path / name).absolute())
     (folder / "config.json").write_text(json.dumps(witness(checkpoint)))
 
 

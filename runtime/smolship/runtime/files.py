@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime import looks
+from smolship.runtime.errors import InputError, SetupError, show
 
+DANGLING = "fetch what it points to: a folder of the Hub's cache was copied without it, or its download was broken off"
 JSON_LIMIT = 64 << 20  # bytes; the largest tokenizer.json in use is about 33 MB
 
 
@@ -25,8 +27,8 @@ def regular_file(path: Path, what: str) -> int:
     try:
         info = path.stat()
     except FileNotFoundError:
-        kind = "a link to nowhere" if path.is_symlink() else "nothing"
-        raise InputError(f"no {what}", got=f"{kind} at {path}", expected="a file") from None
+        kind, todo = ("a link to nowhere", DANGLING) if path.is_symlink() else ("nothing", None)
+        raise InputError(f"no {what}", got=f"{kind} at {path}", expected="a file", todo=todo) from None
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL or half a surrogate pair
         raise InputError(f"{what} cannot be read", got=error, expected="a readable file") from None
     if not stat.S_ISREG(info.st_mode):
@@ -63,15 +65,20 @@ def read_text(path: Path, what: str, limit: int = JSON_LIMIT) -> str:
 
 
 def parse_json(text: str | bytes, what: str, where: object) -> dict[str, Any]:
-    """`text` as a JSON object."""
+    """`text` as a JSON object; UTF-8 without a byte order mark, as every other reader of these files wants it."""
     try:
-        value = json.loads(text)
+        value = json.loads(text.decode() if isinstance(text, bytes) else text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{what} is not valid JSON", got=f"{error} in {where}", expected="a JSON object") from None
+        head = text[: looks.HEAD]
+        found = looks.look(head if isinstance(head, bytes) else head.encode(errors="replace"))
+        raise InputError(f"{what} is not valid JSON", got=f"{found.what if found else error} in {where}",
+                         expected="a JSON object", todo=found.todo if found else None) from None  # fmt: skip
     if not isinstance(value, dict):
         raise InputError(
             f"{what} is not a JSON object", got=f"a {type(value).__name__} in {where}", expected="a JSON object"
         )
+    if value and set(value) <= {"error", "errors", "detail", "message", "code", "status"}:
+        raise InputError(f"{what} holds {looks.ERROR.what}", got=f"{show(value)} in {where}", todo=looks.ERROR.todo)
     return value
 
 

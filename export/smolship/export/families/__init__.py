@@ -20,15 +20,16 @@ FAMILIES = {  # config.json's `model_type` -> the class that transformers picks 
 }
 
 
-# Keys of a config.json about training, files and what else no logit depends on; the token ids are resolved elsewhere,
-# and so are the keys of a generation config (see facts.py).
+# Keys of a config.json about training, files and what else no logit depends on. The token ids, the file of the weights
+# and their quantization are resolved elsewhere, and so are the keys of a generation config (see facts.py).
 HARMLESS = {
     "_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_name_or_path", "architectures",
-    "attention_dropout", "attn_implementation", "auto_map", "bos_token_id", "chunk_size_feed_forward", "dtype",
+    "attention_dropout", "attn_implementation", "auto_map", "bos_token_id", "chunk_size_feed_forward",
+    "compression_config", "dtype",
     "eos_token_id", "id2label", "initializer_range", "label2id", "model_type", "name_or_path", "num_labels",
-    "output_attentions", "output_hidden_states", "pad_token_id", "pretraining_tp", "problem_type", "return_dict",
-    "torch_dtype", "torchscript", "transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version",
-    "use_cache",
+    "output_attentions", "output_hidden_states", "pad_token_id", "pretraining_tp", "problem_type", "quantization",
+    "quantization_config", "return_dict", "torch_dtype", "torchscript", "transformers.js_config",
+    "transformers_version", "transformers_weights", "unsloth_fixed", "unsloth_version", "use_cache",
 }  # fmt: skip
 
 
