@@ -236,3 +236,12 @@ class TestGguf:
     def test_a_pad_token_that_is_none(self, tiny, tmp_path):
         found = self.read(tiny, tmp_path / "a.gguf", **{"tokenizer.ggml.padding_token_id": 4_000_000_000})
         assert found.facts.pad is None and any("nothing depends on it" in note for note in found.notes)
+
+    @pytest.mark.parametrize("key", ["temp", "top_k", "penalty_repeat", "penalty_last_n"])
+    def test_sampling_that_is_no_number(self, tiny, tmp_path, key):
+        """An array compares number by number."""
+        found = self.read(
+            tiny, tmp_path / "a.gguf", **{f"general.sampling.{key}": [1, 2], "tokenizer.chat_template": [1, 2]}
+        )
+        assert any("array" in line or "list" in line for line in found.problems + found.notes)
+        assert found.template is None and any("which is no text" in note for note in found.notes)

@@ -67,7 +67,7 @@ def test_the_manifest_and_what_reads_it(bundle):
     notes = bundle.manifest.quantization["notes"]
     assert any("top_k is 20.0" in note for note in notes)
     assert any(note.startswith("onnx: ") and "min_p 0.05" in note for note in notes)
-    assert any(note.startswith("gguf: ") and "the other 2" in note for note in notes)
+    assert any(note.startswith("gguf: ") and "the others (4, 0)" in note for note in notes)
     assert bundle.template.render([{"role": "user", "content": "hi"}]) == "<|im_start|>user\nhi<|im_end|>\n"
 
 
@@ -109,10 +109,10 @@ def test_llama_cpp_ends_where_the_file_says(bundle):
     assert ends == [2, 9, 263]
 
 
-def test_the_modelfile_names_every_end_and_all_of_the_sampling(bundle):
+def test_the_modelfile_names_every_special_end_and_all_of_the_sampling(bundle):
     lines = (bundle.path / "gguf" / "Modelfile").read_text().splitlines()
-    spelled = [json.dumps(end.text, ensure_ascii=False) for end in bundle.manifest.generation.ends]
-    assert [line for line in lines if " stop " in line] == [f"PARAMETER stop {text}" for text in spelled]
+    stops = [line for line in lines if " stop " in line]
+    assert stops == ['PARAMETER stop "<pad>"', 'PARAMETER stop "<|im_end|>"'], "no ordinary token's text"
     want = {"temperature": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.05, "repeat_penalty": 1.1, "repeat_last_n": -1}
     assert lines[-6:] == [f"PARAMETER {key} {value}" for key, value in want.items()]
 

@@ -70,10 +70,15 @@ def remarks(metadata: dict[str, Any], where: object) -> list[str]:
     elif TEMPLATE not in metadata and named:
         found.append(f"no chat template: of those named {clip(', '.join(named), 200)} none is the default, and which "
                      "to take would be a guess")  # fmt: skip
-    if metadata.get("tokenizer.ggml.model") == "gpt2" and metadata.get("tokenizer.ggml.pre", "") == "":
+    if metadata.get("tokenizer.ggml.model") == "gpt2" and _unnamed(metadata.get("tokenizer.ggml.pre")):
         found.append("the GGUF file does not say how its tokenizer splits text (no tokenizer.ggml.pre): split as "
                      f"{GUESS!r}, as llama.cpp does, which warns that answers may be worse for it")  # fmt: skip
     return found
+
+
+def _unnamed(split: Any) -> bool:
+    """Whether llama.cpp would guess how text is split."""
+    return split is None or (isinstance(split, str) and not split)
 
 
 def _sampling(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -185,8 +190,8 @@ def _bpe(vocab: dict[str, int], merges: list[list[str]], **options: bool) -> dic
 
 def _byte_level(metadata: dict[str, Any], vocab: dict[str, int], where: object) -> tuple[dict[str, Any], bool]:
     """Parts of a tokenizer.json, and whether it puts BOS in front where the file does not say."""
-    split = metadata.get("tokenizer.ggml.pre", "")
-    split = GUESS if split == "" else split  # see `remarks`
+    split = metadata.get("tokenizer.ggml.pre")
+    split = GUESS if _unnamed(split) else split
     if not isinstance(split, str) or split not in SPLITS:
         raise unknown("GGUF pre-tokenizer", f"{show(split)} in {where}", SPLITS)
     merges = [_merge(text, vocab, where) for text in _strings(metadata, "merges", where)]

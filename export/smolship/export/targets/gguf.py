@@ -20,7 +20,7 @@ from smolship.export.families import theirs
 from smolship.export.gguf_checkpoint import KEYS, NAMES
 from smolship.export.reference import Numerics
 from smolship.export.targets import Job
-from smolship.export.targets.gguf_vocabulary import vocabulary
+from smolship.export.targets.gguf_vocabulary import CONTROL, USER_DEFINED, vocabulary
 from smolship.export.weights import Entry, Weights
 from smolship.runtime.errors import InputError
 from smolship.runtime.facts import Facts, Recommended
@@ -31,7 +31,7 @@ FILE = "model.gguf"
 BLOCK = 32  # inputs that share a scale
 ROPE = "rope_freqs.weight"  # divisors of the frequencies
 NOPE_STEP = 4  # llama.cpp's smollm3: every fourth layer has no rotary embedding
-MOST_ENDS = 3  # eos, eot and eom
+ENDS = ("eos", "eot", "eom")  # the end tokens that a file can name
 CHUNK = 1 << 21  # numbers held at once
 ROTATED = ("q", "k")  # whose rows are stored in another order, biases too
 
@@ -102,9 +102,10 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
         _write_data(writer.fout[0], job)
     (folder / "Modelfile").write_text(modelfile(job, metadata))
     info: dict[str, Any] = {"file": FILE, "context": job.context}
-    if beyond := job.facts.ends[MOST_ENDS:]:
-        info["notes"] = [f"GGUF has room for {MOST_ENDS} end tokens: llama.cpp ends at the other {len(beyond)} only "
-                         "where it knows their text; the Modelfile names them all"]  # fmt: skip
+    held = {metadata.get(f"tokenizer.ggml.{role}_token_id") for role in ENDS}
+    if beyond := [f"{i:,}" for i in job.facts.end_ids if i not in held]:
+        info["notes"] = [f"GGUF names {len(ENDS)} end tokens: llama.cpp ends at the others ({', '.join(beyond)}) "
+                         "only where it knows their text; the Modelfile names the special ones"]  # fmt: skip
     return info
 
 
@@ -243,7 +244,9 @@ def modelfile(job: Job, metadata: dict[str, Any]) -> str:
     tokens = metadata["tokenizer.ggml.tokens"]
     lines = ["# The chat template is the one in the file, where Ollama recognizes it; else add a TEMPLATE."]
     lines += [f"FROM ./{FILE}", f"PARAMETER num_ctx {job.context}"]
-    lines += [f"PARAMETER stop {json.dumps(tokens[i], ensure_ascii=False)}" for i in job.facts.end_ids]
+    # Ollama compares text: an ordinary token's would end an answer wherever it occurs. Those are in the file by id.
+    special = (i for i in job.facts.end_ids if metadata["tokenizer.ggml.token_type"][i] in (CONTROL, USER_DEFINED))
+    lines += [f"PARAMETER stop {json.dumps(tokens[i], ensure_ascii=False)}" for i in special]
     said = job.facts.sampling
     of = {"temperature": said.temperature if said.do_sample else 0, "top_k": said.top_k, "top_p": said.top_p,
           "min_p": said.min_p, "repeat_penalty": said.repetition_penalty}  # fmt: skip
