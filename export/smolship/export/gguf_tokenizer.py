@@ -134,9 +134,11 @@ def _strings(metadata: dict[str, Any], key: str, where: object) -> list[str]:
 def _tokens(metadata: dict[str, Any], where: object) -> tuple[list[str], list[dict[str, Any]]]:
     """The vocabulary by id, and the tokens that are found in text whole."""
     tokens = [token or f"[EMPTY_{i}]" for i, token in enumerate(_strings(metadata, "tokens", where))]
-    if len(set(tokens)) != len(tokens):
-        twice = next(token for i, token in enumerate(tokens) if tokens.index(token) != i)
-        raise InputError("a token is in the vocabulary twice", got=f"{twice!r} in {where}", expected="different tokens")
+    last = {token: i for i, token in enumerate(tokens)}
+    if len(last) != len(tokens):
+        twice = next(i for i, token in enumerate(tokens) if last[token] != i)
+        raise InputError("a token is in the vocabulary twice", expected="different tokens",
+                         got=f"{show(tokens[twice])} as {twice:,} and {last[tokens[twice]]:,} in {where}")  # fmt: skip
     kinds = metadata.get("tokenizer.ggml.token_type", np.ones(len(tokens), np.int32))
     if not isinstance(kinds, np.ndarray) or len(kinds) != len(tokens):
         raise InputError("tokenizer.ggml.token_type cannot be used", got=f"{kinds!r} in {where}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -64,10 +65,14 @@ def export(
     targets = list(dict.fromkeys(to))
     if not targets or (strange := [name for name in targets if name not in TARGETS]):
         raise unknown("target", strange[0] if targets else "none", TARGETS)
+    if probe_text is not None and not probe_tokens:
+        raise InputError("a text for probes, and no probes", got="--probe-text with --probe-tokens 0",
+                         todo="leave out one of the two")  # fmt: skip
     check_packages(targets, probes=probe_tokens > 0)
     checkpoint = open_checkpoint(str(model), revision)
     source = {"model": str(checkpoint.path), "revision": None}
-    said = run_step("check", source | {"targets": targets, "scheme": asdict(scheme), "context": context},
+    said = run_step("check", source | {"targets": targets, "scheme": asdict(scheme), "context": context,
+                                       "tokens": probe_tokens, "text": probe_text},
                     lambda what, i, n: progress("check", what, i, n)).result  # fmt: skip
     resolved = Resolved.from_json(said, checkpoint.config.vocab)
     costs: dict[str, dict[str, Any]] = {}
@@ -174,7 +179,7 @@ def _manifest(
             continue
     return Manifest(
         model={
-            "source": Path(model).name if Path(model).exists() else model, "revision": revision,
+            "source": _source(model), "revision": revision,
             "architecture": config.architecture, "layers": config.layers, "hidden": config.hidden,
             "heads": config.heads, "kv_heads": config.kv_heads, "head_dim": config.head_dim, "vocab": config.vocab,
             "parameters": sum(_count(e.shape) for e in weights.entries.values()),
@@ -189,6 +194,12 @@ def _manifest(
         tools=versions,
         steps=costs,
     )  # fmt: skip
+
+
+def _source(model: str) -> str:
+    """A Hub id, or the name of a folder or file, whatever path leads there (`.`, `..`); in UTF-8, as JSON wants it."""
+    path = os.path.abspath(model)  # noqa: PTH100 - Path.resolve would give the name behind a link
+    return os.fsencode(Path(path).name or path).decode(errors="replace") if Path(model).exists() else model
 
 
 def _count(shape: tuple[int, ...]) -> int:

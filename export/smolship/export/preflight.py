@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
+from typing import NoReturn
 
 from smolship.export.checkpoint import Checkpoint
 from smolship.export.facts import Resolved, resolve
 from smolship.export.targets import NEEDS, load_target
+from smolship.export.tokenizer_trial import tokenizer_problems
 from smolship.export.weights import Scheme, plan
 from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.weights.hashing import Entry
@@ -36,21 +38,33 @@ def check(
     scheme: Scheme,
     context: int,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    *,
+    tokens: int = 0,
+    text: str | None = None,
 ) -> Resolved:
     """What the checkpoint's files say about generating. Raises one InputError that lists all that cannot be done with
-    this checkpoint."""
+    this checkpoint. `tokens` positions of `text` are what the probes are going to take."""
+    found = context_problems(checkpoint, context)
+    bad = tokenizer_problems(checkpoint.files["tokenizer.json"], checkpoint.config.vocab, context=max(context, 2),
+                             tokens=tokens, text=text)  # fmt: skip
+    if bad:  # it could hang or end this process, and what follows asks it
+        _refuse(found + bad)
     resolved = resolve(checkpoint)
-    found = context_problems(checkpoint, context) + resolved.problems
+    found += resolved.problems
     entries = plan(checkpoint, checkpoint.config, scheme)
     for done, name in enumerate(targets):
         progress(name, done, len(targets))
         found += [f"{name}: {problem}" for problem in target_problems(name, checkpoint, entries, resolved)]
     progress("done", len(targets), len(targets))
+    if found:
+        _refuse(found)
+    return resolved
+
+
+def _refuse(found: list[str]) -> NoReturn:
     if len(found) == 1:
         raise InputError(found[0])
-    if found:
-        raise InputError(f"{len(found)} problems, found before any work:\n" + "\n".join(f"  - {one}" for one in found))
-    return resolved
+    raise InputError(f"{len(found)} problems, found before any work:\n" + "\n".join(f"  - {one}" for one in found))
 
 
 def context_problems(checkpoint: Checkpoint, context: int) -> list[str]:

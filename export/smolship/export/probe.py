@@ -5,7 +5,6 @@ One model at a time is in memory: each pass compares its full logits with the sk
 
 from __future__ import annotations
 
-import inspect
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -20,13 +19,13 @@ from smolship.export.original import original
 from smolship.export.reference import Numerics, Reference, run
 from smolship.export.templates import DATE
 from smolship.export.weights import Source, Weights
+from smolship.export.windows import make_windows
 from smolship.runtime.errors import InputError
 from smolship.runtime.parity import relative
 from smolship.runtime.probes import Gap, Probes, Sketch, Window
 from smolship.runtime.template import ChatTemplate
 from smolship.runtime.tokenizer import Tokenizer
 
-WINDOW = 512  # tokens of one window, context permitting
 EDGE = 16  # positions probed at the very end of the cache
 EDGE_LIMIT = 8192  # longer contexts are not filled: a forward over the whole of them would take too long
 STEP = 512  # positions run at once: logits of more would not fit into memory for large vocabularies
@@ -34,38 +33,6 @@ DRIFT = 32  # tokens whose keys and values are kept
 GREEDY = 32  # tokens of each greedy continuation
 PROMPTS = ("What is the capital of France? Answer in one sentence.",
            "Write a Python function that returns the n-th Fibonacci number.")  # fmt: skip
-
-
-def english() -> str:
-    """Prose: the language reference that comes with Python."""
-    from pydoc_data.topics import topics
-
-    return "\n\n".join(topics[name] for name in ("objects", "execmodel", "compound", "types"))
-
-
-def code() -> str:
-    """Python: modules of the standard library."""
-    import heapq
-    import textwrap
-
-    return inspect.getsource(textwrap) + inspect.getsource(heapq)
-
-
-def make_windows(tokenizer: Tokenizer, context: int, tokens: int, text: str | None = None) -> list[Window]:
-    """At least `tokens` positions of English and code by turns, in windows of at most 512 tokens."""
-    streams = [("text", text)] if text else [("english", english()), ("code", code())]
-    encoded = [(kind, tokenizer.encode(source)) for kind, source in streams]
-    size = min(WINDOW, context, max(tokens // len(encoded), 1))
-    windows: list[Window] = []
-    for i in range(-(-tokens // size)):
-        kind, ids = encoded[i % len(encoded)]
-        start = i // len(encoded) * size
-        piece = ids[start : start + size]
-        if len(piece) < size:
-            raise InputError("the text is too short to probe with", got=f"{len(ids):,} tokens of {kind}",
-                             expected=f"at least {start + size:,}")  # fmt: skip
-        windows.append(Window(kind, np.array(piece, np.int32)))
-    return windows
 
 
 class Held:

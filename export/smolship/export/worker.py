@@ -83,14 +83,16 @@ def _run_step(name: str, arguments: dict[str, Any], log: IO[str], progress: Prog
 
 
 def check(model: str, revision: str | None, targets: list[str], scheme: dict[str, Any], context: int,
-          progress: Progress) -> Any:  # fmt: skip
+          tokens: int, text: str | None, progress: Progress) -> Any:  # fmt: skip
     """Ask all that can be asked before the work; what the files say about generating. Raises InputError with every
     problem."""
     from smolship.export import preflight
     from smolship.export.checkpoint import open_checkpoint
     from smolship.export.weights import Scheme
 
-    return preflight.check(open_checkpoint(model, revision), targets, Scheme(**scheme), context, progress).to_json()
+    said = preflight.check(open_checkpoint(model, revision), targets, Scheme(**scheme), context, progress,
+                           tokens=tokens, text=text)  # fmt: skip
+    return said.to_json()
 
 
 def quantize(model: str, revision: str | None, scheme: dict[str, Any], folder: str, progress: Progress) -> Any:
@@ -110,6 +112,7 @@ def lower(model: str, revision: str | None, target: str, context: int, weights: 
     from smolship.export.facts import Resolved
     from smolship.export.held import hold
     from smolship.export.targets import Job, load_target
+    from smolship.export.traffic import bytes_per_token
     from smolship.export.weights import Weights
 
     checkpoint = open_checkpoint(model, revision)
@@ -118,6 +121,7 @@ def lower(model: str, revision: str | None, target: str, context: int, weights: 
     said = Resolved.from_json(resolved, checkpoint.config.vocab)
     job = Job(checkpoint.config, store, context, said.files(checkpoint), said.facts, progress)
     info = module.lower(job, Path(folder))
+    facts |= {"weight_bytes_per_token": bytes_per_token(checkpoint.config, store, module.stored_bytes)}
     return {"target": module.NAME, "engine": module.ENGINE, "info": info | facts}
 
 

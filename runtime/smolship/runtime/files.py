@@ -67,7 +67,7 @@ def read_text(path: Path, what: str, limit: int = JSON_LIMIT) -> str:
 def parse_json(text: str | bytes, what: str, where: object) -> dict[str, Any]:
     """`text` as a JSON object; UTF-8 without a byte order mark, as every other reader of these files wants it."""
     try:
-        value = json.loads(text.decode() if isinstance(text, bytes) else text)
+        value = json.loads(text if isinstance(text, str) else utf8(text, what, where))
     except (ValueError, RecursionError) as error:
         head = text[: looks.HEAD]
         found = looks.look(head if isinstance(head, bytes) else head.encode(errors="replace"))
@@ -80,6 +80,21 @@ def parse_json(text: str | bytes, what: str, where: object) -> dict[str, Any]:
     if value and set(value) <= {"error", "errors", "detail", "message", "code", "status"}:
         raise InputError(f"{what} holds {looks.ERROR.what}", got=f"{show(value)} in {where}", todo=looks.ERROR.todo)
     return value
+
+
+MARKS = {b"\xef\xbb\xbf": "UTF-8", b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16",
+         b"\xfe\xff": "UTF-16"}  # fmt: skip
+
+
+def utf8(raw: bytes, what: str, where: object) -> str:
+    """`raw` as the readers of these formats decode it: UTF-8 without a byte order mark. (json.loads alone would also
+    take UTF-16 and a mark, and another reader fail on the file later.) Raises UnicodeDecodeError where it is binary."""
+    mark, encoding = next(((mark, name) for mark, name in MARKS.items() if raw.startswith(mark)), (b"", ""))
+    if mark and not raw[len(mark) :].lstrip(b"\0 \r\n\t").startswith(b"<"):  # a web page has a worse fault
+        raise InputError(f"{what} is not plain UTF-8", got=f"the byte order mark of {encoding} in {where}",
+                         expected="UTF-8, no byte order mark",
+                         todo="save it as UTF-8 without a byte order mark")  # fmt: skip
+    return raw.decode()
 
 
 def read_json(path: Path, what: str, limit: int = JSON_LIMIT) -> dict[str, Any]:

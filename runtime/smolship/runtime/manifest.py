@@ -22,9 +22,9 @@ class TargetEntry:
     target   format-backend, such as "onnx-cpu"
     engine   what opens it
     folder   where it lies, relative to the bundle
-    info     what the target says of it (at least `file`, relative to `folder`). Where it could not hold some lifted
-             weights as they are, `weights`: the `digest` of the set that it does hold (its tensors are listed in
-             weights-TARGET.json), and `rerounded`, reason -> how many matrices were rounded again
+    info     what the target says of it (at least `file`, relative to `folder`), and `weight_bytes_per_token`. Where it
+             could not hold some lifted weights as they are, `weights`: the `digest` of the set that it does hold (its
+             tensors are listed in weights-TARGET.json), and `rerounded`, reason -> how many matrices were rounded again
     """
 
     target: str
@@ -36,6 +36,12 @@ class TargetEntry:
     def own_digest(self) -> str | None:
         """The digest of its weights where they are not the bundle's."""
         return self.info["weights"]["digest"] if "weights" in self.info else None
+
+    @property
+    def bytes_per_token(self) -> int | None:
+        """Weight bytes of the artifact that one decoded token reads; None where the bundle does not say."""
+        count = self.info.get("weight_bytes_per_token")
+        return count if type(count) is int and count > 0 else None
 
     def rerounded(self) -> str:
         """What was rounded again for this target, and why, in words; empty where nothing was."""
@@ -55,7 +61,7 @@ class Manifest:
     context: int  # tokens that the cache holds
     quantization: dict[str, Any]
     weights_digest: str
-    weights_bytes: int  # weight bytes that one decoded token reads
+    weights_bytes: int  # of the set, before a target stores it, that one decoded token reads
     targets: dict[str, TargetEntry]
     tools: dict[str, str]
     steps: dict[str, dict[str, Any]]  # of the export: seconds and peak_bytes of each step's process

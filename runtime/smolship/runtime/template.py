@@ -7,8 +7,10 @@ time and output. The process stays for the next turn; one that fails is ended an
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
+import marshal
 import os
 import selectors
 import signal
@@ -16,12 +18,12 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date as Date
 from pathlib import Path
 from typing import IO, Any
 
-from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime.errors import InputError, SetupError, show
 
 Message = dict[str, Any]
 
@@ -32,6 +34,7 @@ CPU_S = 2  # a rendering takes about a millisecond
 CLOCK_S = 5.0  # for a process that waits for something, or for systems without the other limits
 START_S = 30.0  # to start Python and import jinja2, on a busy board
 OUTPUT_CHARS = 4 << 20  # more than any context holds
+REASONING = ("reasoning_content", "thinking", "reasoning")  # keys that a message's reasoning may have; the first wins
 
 
 class ChatTemplate:
@@ -49,15 +52,20 @@ class ChatTemplate:
         self._worker: _Worker | None = None
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True, **variables: Any) -> str:
-        """The text of a conversation. `variables` are the template's own, such as enable_thinking=False.
+        """The text of a conversation, as transformers' apply_chat_template gives it. `variables` are the template's
+        own, such as enable_thinking=False.
 
         Raises InputError where the template fails, or takes too much memory or time.
         """
-        given = {"messages": list(messages), "add_generation_prompt": add_generation_prompt, "tools": None,
-                 "documents": None} | variables  # fmt: skip
+        given = {"messages": messages, "tools": None, "documents": None,
+                 "add_generation_prompt": add_generation_prompt} | variables  # fmt: skip
+        for name in ("messages", "tools", "documents"):
+            _check_dicts(name, given[name])
+        given["messages"] = [_message(message) for message in given["messages"] or ()]
+        given["tools"] = None if given["tools"] is None else list(given["tools"])
         try:
-            request = json.dumps(given)
-        except (TypeError, ValueError) as error:
+            request = marshal.dumps(_plain(given))
+        except (TypeError, ValueError, RecursionError) as error:
             raise InputError("the conversation cannot be given to the template", got=error,
                              expected="strings, numbers, lists and dicts") from None  # fmt: skip
         if self._worker is None:
@@ -84,21 +92,25 @@ class _Worker:
 
     def __init__(self, start: dict[str, Any]):
         # -I: nothing from the current folder or the environment. A session of its own: Ctrl-C is for us, not for it.
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", str(WORKER), *_folders("jinja2", "markupsafe")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0, start_new_session=True,
-        )  # fmt: skip
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", str(WORKER), *_folders("jinja2", "markupsafe")], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise SetupError("no process can be started to render the chat template", got=error,
+                             todo="end other programs, or raise the limit on processes") from None  # fmt: skip
         self.stop = weakref.finalize(self, _end, self._process)
-        self._first = json.dumps(start).encode() + b"\n"
+        self._first = _line(marshal.dumps(start))
         self._buffer = bytearray()
 
-    def ask(self, request: str) -> dict[str, str]:
+    def ask(self, request: bytes) -> dict[str, str]:
         """Send one line, read one. A worker that ends or overstays is an answer with an "error"."""
         first, self._first = self._first, b""
         pipe: IO[bytes] | None = self._process.stdin
         assert pipe
         try:
-            for data in (memoryview(first), memoryview(request.encode() + b"\n")):
+            for data in (memoryview(first), memoryview(_line(request))):
                 while data:  # an unbuffered pipe may take less than all
                     data = data[pipe.write(data) :]
         except BrokenPipeError:
@@ -130,6 +142,10 @@ class _Worker:
         return {"error": f"it takes more than {MEMORY_BYTES >> 20} MiB of memory, or breaks Python (status {status})"}
 
 
+def _line(marshalled: bytes) -> bytes:
+    return base64.b64encode(marshalled) + b"\n"
+
+
 def _folders(*packages: str) -> list[str]:
     """Where packages are imported from, without importing them here."""
     found = []
@@ -147,3 +163,30 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe:
             pipe.close()
+
+
+def _check_dicts(name: str, items: Any) -> None:
+    if items is not None and not (isinstance(items, Sequence) and all(isinstance(item, Mapping) for item in items)):
+        raise InputError(f"{name} cannot be given to the template", got=show(items), expected="a list of dicts")
+
+
+def _message(message: Message) -> Message:
+    """As transformers hands it to a template: without keys whose value is None (templates would write "None"), and with
+    the reasoning under both names that templates read."""
+    said = {key: value for key, value in message.items() if value is not None}
+    reasoning = next((said[key] for key in REASONING if key in said), None)
+    return said if reasoning is None else {"thinking": reasoning, **said, "reasoning_content": reasoning}
+
+
+def _plain(value: Any) -> Any:
+    """`value` in plain types, as a template may see it: what derives from one becomes one."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return getattr(kind, f"__{kind.__name__}__")(value)
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return (list if isinstance(value, list) else tuple)(_plain(item) for item in value)
+    raise TypeError(f"a {type(value).__name__} is no plain data")

@@ -1,23 +1,28 @@
 """Renders one chat template, in a process of its own with little memory and time. Runs as a script, not a module.
 
-Arguments: folders to import jinja2 from. Input, a JSON object a line: first {"source", "special_tokens", "date",
-"memory_bytes", "cpu_s", "output_chars"}, then one of variables for each rendering. Output, a JSON object a line:
-{"text"}, or {"error"} and the end of the process: what a template raises is not caught, so that nothing of it stays.
+Arguments: folders to import jinja2 from. Input, a dict a line, marshalled in base 64 (JSON has no tuples, and turns
+keys into strings): first {"source", "special_tokens", "date", "memory_bytes", "cpu_s", "output_chars"}, then one of
+variables for each rendering. Output, a JSON object a line: {"text"}, or {"error"} and the end of the process: what a
+template raises is not caught, so that nothing of it stays.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
+import marshal
 import resource
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
 from typing import Any
 
-sys.path.extend(sys.argv[1:])
+if __name__ == "__main__":
+    sys.path.extend(sys.argv[1:])
 
 import jinja2
 from jinja2.ext import Extension, loopcontrols
@@ -41,13 +46,18 @@ def report(kind: type[BaseException], error: BaseException, trace: TracebackType
 
 
 class Generation(Extension):
-    """{% generation %} … {% endgeneration %} marks the assistant's words for training; here it only groups them."""
+    """{% generation %} … {% endgeneration %} marks the assistant's words for training. Here they pass through, but what
+    is set inside is unknown outside, and a loop cannot be left from inside, as in any call block."""
 
     tags = {"generation"}  # noqa: RUF012  (as jinja declares it)
 
     def parse(self, parser: Any) -> Any:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("words"), [], [], body).set_lineno(line)
+
+    def words(self, caller: Callable[[], str]) -> str:
+        return caller()
 
 
 class Namespace(jinja2.utils.Namespace):
@@ -79,28 +89,22 @@ class Dict:
         return dict.fromkeys(*args)
 
 
-class Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, which refuses unsafe attributes at once where jinja's renders them as nothing."""
-
-    def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
-        raise SecurityError(f"{attribute!r} of {type(obj).__name__} is out of bounds")
-
-
-def environment(date: str | None) -> Environment:
+def environment(date: str | None) -> ImmutableSandboxedEnvironment:
     """Settings, filters and functions that chat templates expect: those of transformers."""
 
     def raise_exception(message: str) -> None:
         raise jinja2.TemplateError(message)
 
-    def strftime_now(form: str) -> str:
-        return (datetime.fromisoformat(date) if date else datetime.now()).strftime(form)
+    # Templates may name parameters: they have transformers' names.
+    def strftime_now(format: str) -> str:
+        return (datetime.fromisoformat(date) if date else datetime.now()).strftime(format)
 
-    def tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None,
+    def tojson(x: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None,
                sort_keys: bool = False) -> str:  # fmt: skip
         # jinja's own escapes HTML.
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+        return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
-    found = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    found = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     found.filters["tojson"] = tojson
     found.globals |= {"raise_exception": raise_exception, "strftime_now": strftime_now, "dict": Dict(),
                       "namespace": Namespace}  # fmt: skip
@@ -112,9 +116,19 @@ def limit(kind: int, soft: int, hard: int | None = None) -> None:
         resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1] if hard is None else hard))
 
 
+def render(template: jinja2.Template, variables: dict[str, Any], output_chars: int) -> str:
+    pieces, size = [], 0
+    for piece in template.generate(variables):
+        size += len(piece)
+        if size > output_chars:
+            raise jinja2.TemplateError(f"it writes more than {output_chars:,} characters")
+        pieces.append(piece)
+    return "".join(pieces)
+
+
 def main() -> None:
     sys.excepthook = report
-    start = json.loads(sys.stdin.readline())
+    start = marshal.loads(base64.b64decode(sys.stdin.readline()))
     limit(resource.RLIMIT_AS, start["memory_bytes"], start["memory_bytes"])
     limit(resource.RLIMIT_FSIZE, 0, 0)
     limit(resource.RLIMIT_CORE, 0, 0)
@@ -124,13 +138,8 @@ def main() -> None:
         limit(resource.RLIMIT_CPU, int(time.process_time()) + 1 + start["cpu_s"])
         if template is None:
             template = environment(start["date"]).from_string(start["source"])
-        pieces, size = [], 0
-        for piece in template.generate(**(start["special_tokens"] | json.loads(line))):
-            size += len(piece)
-            if size > start["output_chars"]:
-                raise jinja2.TemplateError(f"it writes more than {start['output_chars']:,} characters")
-            pieces.append(piece)
-        answer(text="".join(pieces))
+        variables = start["special_tokens"] | marshal.loads(base64.b64decode(line))
+        answer(text=render(template, variables, start["output_chars"]))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
+import os
+import tempfile
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,15 +26,15 @@ class Tokenizer:
 
         where = "tokenizer.json" if isinstance(source, bytes) else source
         raw = source if isinstance(source, bytes) else read_bytes(Path(source), "tokenizer.json", JSON_LIMIT)
-        try:
+        with _library("the tokenizer cannot be read", where, "a tokenizer.json of Hugging Face tokenizers"):
             self._inner = tokenizers.Tokenizer.from_buffer(raw)
-        except ValueError as error:
-            raise InputError("the tokenizer cannot be read", got=f"{error} in {where}",
-                             expected="a tokenizer.json of Hugging Face tokenizers") from None  # fmt: skip
-        self._inner.no_truncation()
-        self._inner.no_padding()
-        self._decoder = json.loads(raw).get("decoder")
-        self._special = {t.content for t in self._inner.get_added_tokens_decoder().values() if t.special}
+            self._inner.no_truncation()
+            self._inner.no_padding()
+            added = self._inner.get_added_tokens_decoder()
+            # As the library has understood it: with the type, which a file may leave out.
+            self._decoder = json.loads(self._inner.decoder.__getstate__()) if self._inner.decoder else None
+        self._where = where
+        self._special = {t.content for t in added.values() if t.special}
 
     @property
     def vocab_size(self) -> int:
@@ -44,10 +48,12 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError as error:
             raise InputError("the text is not valid Unicode", got=error, expected="no lone surrogates") from None
-        return self._inner.encode(text, add_special_tokens=special).ids
+        with _library("the tokenizer cannot encode the text", self._where, "a tokenizer that can encode any text"):
+            return self._inner.encode(text, add_special_tokens=special).ids
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        return self._inner.decode(list(ids), skip_special_tokens=skip_special)
+        with _library("the tokenizer cannot decode its tokens", self._where, "a decoder that takes any tokens"):
+            return self._inner.decode(list(ids), skip_special_tokens=skip_special)
 
     def added_tokens(self) -> list[str]:
         """The tokens that are found in a text before anything else, special ones and others, by id."""
@@ -67,6 +73,48 @@ class Tokenizer:
 
     def stream(self) -> TokenStream:
         return TokenStream(self)
+
+
+@contextlib.contextmanager
+def _library(what: str, where: object, expected: str) -> Iterator[None]:
+    """Any failure of the library is the file's: a hostile one makes it panic, which is no Exception and is printed."""
+    with _stderr_unless_panic() as panicked:
+        try:
+            yield
+        except BaseException as error:
+            panic = type(error).__name__ == "PanicException"  # pyo3's: it cannot be imported
+            if not panic and not isinstance(error, Exception):
+                raise
+            panicked[:] = [panic]
+            todo = "take the tokenizer.json that the model was published with" if panic else None
+            raise InputError(what, got=f"{error} in {where}", expected=expected, todo=todo) from None
+
+
+_STDERR = threading.Lock()
+
+
+@contextlib.contextmanager
+def _stderr_unless_panic() -> Iterator[list[bool]]:
+    """Holds back what is written to standard error meanwhile, and lets it through at the end unless the list says that
+    it was a panic's report: Rust's runtime writes it by itself, over whatever the terminal shows."""
+    panicked = [False]
+    with _STDERR, contextlib.ExitStack() as stack:
+        try:
+            held = stack.enter_context(tempfile.TemporaryFile())
+            real = os.dup(2)
+        except OSError:  # nothing to write to, or nowhere to hold it
+            yield panicked
+            return
+        stack.callback(os.close, real)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield panicked
+        finally:
+            os.dup2(real, 2)
+            if not panicked[0] and held.seek(0, os.SEEK_END):
+                held.seek(0)
+                with contextlib.suppress(OSError):
+                    os.write(real, held.read())
 
 
 class TokenStream:

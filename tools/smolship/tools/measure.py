@@ -33,7 +33,7 @@ def bench_of(
     def one(name: str) -> BenchReport:
         entry = bundle.entry(name)
         return bench(entry.engine, bundle.path / entry.folder, entry.info, threads=threads, repeats=repeats,
-                     weight_bytes_per_token=bundle.manifest.weights_bytes,
+                     weight_bytes_per_token=entry.bytes_per_token,
                      progress=lambda what, done, total: update(f"bench {name}", what, done, total))  # fmt: skip
 
     return [one(name) for name in targets]

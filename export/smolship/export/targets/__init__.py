@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from smolship.export.config import DecoderConfig
 from smolship.export.reference import Numerics
-from smolship.export.weights import Weights
+from smolship.export.weights import Entry, Weights
 from smolship.runtime.errors import unknown
 from smolship.runtime.facts import Facts
 
@@ -60,6 +60,10 @@ class Target(Protocol):
 
     def numerics(self, weights: Weights) -> Callable[[str], Numerics]:
         """How the engine computes the linear of a given name."""
+        ...
+
+    def stored_bytes(self, entry: Entry) -> int:
+        """Bytes of a tensor in the artifact, codes and scales, as the engine reads them for a token."""
         ...
 
     # Optional: refusals(config, entries, files, facts) -> list[str]: why it cannot hold weights in these layouts (by

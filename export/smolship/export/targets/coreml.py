@@ -19,6 +19,7 @@ from smolship.export.targets import Job
 from smolship.export.weights import Entry, Weights
 from smolship.runtime.errors import missing_engine
 from smolship.runtime.facts import Facts
+from smolship.runtime.native import native_path
 
 NAME = "coreml-gpu"
 ENGINE = "coreml"
@@ -57,6 +58,12 @@ def numerics(weights: Weights) -> Callable[[str], Numerics]:
     return lambda name: Numerics("float16")
 
 
+def stored_bytes(entry: Entry) -> int:
+    """Fp16 for what is not quantized and for scales."""
+    count = math.prod(entry.shape)
+    return 2 * count if entry.bits == 16 else count * entry.bits // 8 + count // entry.group * 2
+
+
 def lower(job: Job, folder: Path) -> dict[str, Any]:
     """Write the package."""
     try:
@@ -64,7 +71,8 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
     except ImportError as error:
         raise missing_engine("coremltools", "coreml", error) from None
     chunk = min(CHUNK, job.context)
-    emit(job, chunk, folder / FILE)
+    with native_path(folder / FILE) as path:
+        emit(job, chunk, path)
     mode = folder.stat().st_mode  # coremltools writes for its own user alone
     for path in (folder / FILE, *(folder / FILE).rglob("*")):
         path.chmod(mode if path.is_dir() else mode & 0o666)

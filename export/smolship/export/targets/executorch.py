@@ -12,6 +12,7 @@ K head_dim, V vocabulary.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,14 @@ def problems(config: DecoderConfig) -> list[str]:
 def numerics(weights: Weights) -> Callable[[str], Numerics]:
     """XNNPACK multiplies quantized matrices with activations in int8, one scale and zero point a token."""
     return lambda name: Numerics("int8-token") if weights.quantized(name) else Numerics()
+
+
+def stored_bytes(entry: Entry) -> int:
+    """Float32 for what is not quantized and for scales, but bf16 for those of int4."""
+    count = math.prod(entry.shape)
+    if entry.bits == 16:
+        return 4 * count
+    return count * entry.bits // 8 + count // entry.group * (2 if entry.bits == 4 else 4)
 
 
 def cannot_hold(config: DecoderConfig, name: str, entry: Entry, scales: np.ndarray) -> str:

@@ -87,6 +87,14 @@ def numerics(weights: Weights) -> Callable[[str], Numerics]:
     return of
 
 
+def stored_bytes(entry: Entry) -> int:
+    """Blocks of an fp16 scale and 32 codes, F16 matrices, F32 vectors."""
+    count = math.prod(entry.shape)
+    if entry.bits == 16:
+        return count * (4 if len(entry.shape) == 1 else 2)
+    return count // BLOCK * (2 + BLOCK * entry.bits // 8)
+
+
 def lower(job: Job, folder: Path) -> dict[str, Any]:
     """Write the model, tensor by tensor in pieces, and the Modelfile."""
     import gguf

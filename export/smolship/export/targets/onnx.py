@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from smolship.export.reference import Numerics
 from smolship.export.targets import Job
 from smolship.export.targets.onnx_data import DataFile, block_of
 from smolship.export.targets.onnx_emit import emit
-from smolship.export.weights import Weights
+from smolship.export.weights import Entry, Weights
 from smolship.runtime.facts import Facts
 
 NAME = "onnx-cpu"
@@ -45,6 +46,14 @@ def numerics(weights: Weights) -> Callable[[str], Numerics]:
         return Numerics() if entry.bits == 16 else Numerics("int8-block", block_of(entry))
 
     return of
+
+
+def stored_bytes(entry: Entry) -> int:
+    """Float32 for what is not quantized, and for each block's scale; rows are padded to whole blocks."""
+    if entry.bits == 16:
+        return 4 * math.prod(entry.shape)
+    blocks = entry.shape[0] * -(-entry.shape[1] // block_of(entry))
+    return blocks * (block_of(entry) * entry.bits // 8 + 4)
 
 
 def lower(job: Job, folder: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from smolship.runtime.errors import InputError, SetupError, missing_engine
 from smolship.runtime.files import inside, regular_file
+from smolship.runtime.native import native_path
 from smolship.runtime.session import Session
 
 METADATA = ("get_vocab_size", "get_max_context_len", "get_max_seq_len")
@@ -28,7 +29,8 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
     with _native_log() as log:
         runtime = _runtime(threads)
         try:
-            program = runtime._load_program(str(path))
+            with native_path(path) as file:
+                program = runtime._load_program(str(file))
             numbers = [program.load_method(name).call(())[0] for name in METADATA]
             session = ExecuTorchSession(program, *numbers)
             session._run(np.zeros(1, np.int64), 0)  # what loads the weights; position 0 is written again by the first

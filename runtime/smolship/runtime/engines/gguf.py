@@ -7,6 +7,7 @@ decodes and in fp32 when it prefills, so that no one arithmetic describes it.
 from __future__ import annotations
 
 import ctypes
+import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,7 +127,7 @@ def _open_model(llama: Any, path: Path, vocab_only: bool = False) -> Any:
     options = llama.llama_model_default_params()
     options.n_gpu_layers, options.vocab_only = 0, vocab_only
     with _log(llama) as said:
-        model = llama.llama_model_load_from_file(str(path).encode(), options)
+        model = llama.llama_model_load_from_file(os.fsencode(path), options)
     if not model:
         raise _bad(path, " ".join(said))
     return model

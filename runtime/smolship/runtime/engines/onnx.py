@@ -10,6 +10,7 @@ import numpy as np
 
 from smolship.runtime.errors import InputError, missing_engine
 from smolship.runtime.files import inside, regular_file
+from smolship.runtime.native import native_path
 from smolship.runtime.session import Session
 
 MAX_CONTEXT = MAX_SIZE = 1 << 24
@@ -34,7 +35,8 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
     options.enable_mem_pattern = False  # it would be planned anew for each length of the mask: 8 % of decode
     options.log_severity_level = 4  # refusals come as exceptions
     try:
-        model = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        with native_path(path) as name:
+            model = onnxruntime.InferenceSession(str(name), options, providers=["CPUExecutionProvider"])
     except _refusals() as error:
         raise InputError("ONNX Runtime cannot open the model", got=f"{error} in {path}",
                          expected="a model.onnx as smolship writes it", todo="export it again") from None  # fmt: skip

@@ -1,0 +1,17 @@
+"""How many bytes of weights an engine reads for one token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from smolship.export.config import DecoderConfig
+from smolship.export.weights import Entry, Weights
+
+
+def bytes_per_token(config: DecoderConfig, weights: Weights, stored_bytes: Callable[[Entry], int]) -> int:
+    """All but the embedding's table, of which a token reads one row, unless that is the head too."""
+    return sum(
+        stored_bytes(entry)
+        for name, entry in weights.entries.items()
+        if name != "embed" or config.head == "embed"
+    )  # fmt: skip
