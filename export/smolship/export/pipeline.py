@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from smolship.export.checkpoint import Checkpoint, open_checkpoint
 from smolship.export.facts import Resolved
+from smolship.export.output import check_output, check_space, new_bundle
 from smolship.export.preflight import check_packages
 from smolship.export.quantize import GROUPS
 from smolship.export.targets import TARGETS
@@ -20,8 +21,6 @@ from smolship.export.weights import SCHEMES, Bits, Scheme, Weights
 from smolship.export.worker import run_step
 from smolship.runtime.bundle import Bundle, open_bundle
 from smolship.runtime.errors import GateError, InputError, unknown
-from smolship.runtime.files import new_folder
-from smolship.runtime.manifest import NAME as MANIFEST
 from smolship.runtime.manifest import Manifest, TargetEntry
 from smolship.runtime.parity import stored_checks
 from smolship.runtime.probes import Probes
@@ -59,9 +58,8 @@ def export(
     input cannot be used (all that headers and side files tell is asked first), SetupError where the machine falls
     short, and GateError, with nothing written, where our decoder differs from the original.
     """
-    out = Path(out)
     scheme = _scheme(quant, group_size, embedding, head)
-    _check_output(out)
+    out = check_output(Path(out))
     targets = list(dict.fromkeys(to))
     if not targets or (strange := [name for name in targets if name not in TARGETS]):
         raise unknown("target", strange[0] if targets else "none", TARGETS)
@@ -75,8 +73,9 @@ def export(
                                        "tokens": probe_tokens, "text": probe_text},
                     lambda what, i, n: progress("check", what, i, n)).result  # fmt: skip
     resolved = Resolved.from_json(said, checkpoint.config.vocab)
+    check_space(out, checkpoint, scheme, targets)
     costs: dict[str, dict[str, Any]] = {}
-    with new_folder(out) as folder:
+    with new_bundle(out) as folder:
         work = folder / ".work"
         work.mkdir()
 
@@ -131,15 +130,6 @@ def _scheme(quant: str, group: int, embedding: Bits | None, head: Bits | None) -
             raise InputError("unknown number of bits", got=bits, expected="4, 8 or 16")
     base = SCHEMES[quant]
     return replace(base, group=group, embedding=embedding or base.embedding, head=head or base.head)
-
-
-def _check_output(out: Path) -> None:
-    """An existing folder is replaced only where it is a bundle: never somebody's other files."""
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise InputError("the output is not a folder", got=out, expected="a new folder, or an older bundle")
-    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        raise InputError("the output folder holds something else", got=out, expected="a new folder, or an older bundle",
-                         todo="choose another folder; this one is left as it is")  # fmt: skip
 
 
 def _side_files(folder: Path, checkpoint: Checkpoint, resolved: Resolved) -> None:

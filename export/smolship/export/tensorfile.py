@@ -6,6 +6,7 @@ export of a model larger than memory needs neither. The format: eight bytes of h
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from smolship.export.tensorfile_faults import bits, invalid
 from smolship.runtime.errors import InputError
-from smolship.runtime.files import open_file, regular_file
+from smolship.runtime.files import open_file, regular_file, writing
 
 NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I8": np.int8, "U8": np.uint8}
 NAMES = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16", np.dtype(np.int8): "I8", np.dtype(np.uint8): "U8"}
@@ -90,9 +91,11 @@ class TensorWriter:
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
         self.data = 8 + len(text)
-        self.file = path.open("wb")
-        self.file.write(len(text).to_bytes(8, "little") + text)
-        self.file.truncate(self.data + offset)
+        self.path, self.size = path, self.data + offset
+        with writing(path, self.size):
+            self.file = path.open("wb")
+            self.file.write(len(text).to_bytes(8, "little") + text)
+            self.file.truncate(self.size)
         self.done = dict.fromkeys(shapes, 0)
 
     def append(self, name: str, piece: np.ndarray) -> None:
@@ -100,12 +103,14 @@ class TensorWriter:
         offset, size = self.sizes[name]
         raw = np.ascontiguousarray(piece)
         assert self.done[name] + raw.nbytes <= size, name
-        self.file.seek(self.data + offset + self.done[name])
-        self.file.write(raw.data)  # not `tofile`, whose error on a full disk does not say so
+        with writing(self.path, self.size):
+            self.file.seek(self.data + offset + self.done[name])
+            self.file.write(raw.data)  # not `tofile`, whose error on a full disk does not say so
         self.done[name] += raw.nbytes
 
     def close(self) -> None:
-        self.file.close()
+        with writing(self.path, self.size):
+            self.file.close()
         short = [name for name, done in self.done.items() if done != self.sizes[name][1]]
         assert not short, f"tensors not written whole: {short}"
 
@@ -118,7 +123,8 @@ class TensorWriter:
         if kind is None:
             self.close()
         else:
-            self.file.close()
+            with contextlib.suppress(OSError):  # what could not be written was said already
+                self.file.close()
 
 
 def row_chunks(rows: int, width: int, limit: int = 1 << 22) -> Iterator[tuple[int, int]]:

@@ -161,7 +161,7 @@ def _write(
     """Write tensors to `weights.safetensors`; their entries, with hashes."""
     total = sum(math.prod(entry.shape) for entry in entries.values())
     done, written = 0, {}
-    with TensorWriter(folder / "weights.safetensors", _stored_shapes(entries)) as writer:
+    with TensorWriter(folder / "weights.safetensors", stored_shapes(entries)) as writer:
         for name, entry in entries.items():
             hashed = TensorHash(name, entry)
             for start, stop in row_chunks(entry.shape[0], math.prod(entry.shape[1:])):
@@ -209,7 +209,7 @@ def plan(source: Source, config: DecoderConfig, scheme: Scheme) -> dict[str, Ent
     return entries
 
 
-def _stored_shapes(entries: dict[str, Entry]) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+def stored_shapes(entries: dict[str, Entry]) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
     shapes: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
     for name, entry in entries.items():
         if entry.bits == 16:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from smolship.runtime import errors
 from smolship.runtime.errors import SetupError, SmolshipError
-from smolship.runtime.files import disk_errors
+from smolship.runtime.files import disk_errors, full, full_disk
 from smolship.runtime.memory import read_memory
 
 Progress = Callable[[str, int, int], None]
@@ -43,7 +43,7 @@ def run_step(name: str, arguments: dict[str, Any], progress: Progress) -> Outcom
 
     Raises the step's own SmolshipError; SetupError, with the end of what it printed, where it was killed or crashed.
     """
-    with tempfile.TemporaryFile("w+", errors="replace") as log:
+    with tempfile.TemporaryFile("w+", errors="replace", dir=_folder(arguments)) as log:
         return _run_step(name, arguments, log, progress)
 
 
@@ -72,6 +72,9 @@ def _run_step(name: str, arguments: dict[str, Any], log: IO[str], progress: Prog
     if "error" in answer:
         kind, text = answer["error"]
         raise getattr(errors, kind)(text)
+    if "result" not in answer and (folder := _folder(arguments)) and (code := full(folder)):
+        # Native code says nothing, or is killed for it.
+        raise full_disk(f"the step {name!r} ended with status {child.returncode}", code, folder)
     if "result" not in answer:
         log.seek(0)
         raise SetupError(
@@ -155,6 +158,24 @@ def probe(model: str, revision: str | None, targets: list[str], context: int, to
     return {"notes": notes}
 
 
+def _folder(arguments: dict[str, Any]) -> Path | None:
+    """Where a step writes: the `folder`, or the file `path`, that it is given. None: it writes nothing."""
+    if "path" in arguments:
+        return Path(arguments["path"]).parent
+    return Path(arguments["folder"]) if "folder" in arguments else None
+
+
+@contextlib.contextmanager
+def _temporary_files(folder: Path | None) -> Iterator[None]:
+    """They lie where a step writes: coremltools makes some as large as the model, and /tmp may be small or memory."""
+    if folder is None:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix=".tmp.", dir=folder) as temporary:
+        tempfile.tempdir = temporary
+        yield
+
+
 STEPS: dict[str, Callable[..., Any]] = {"check": check, "quantize": quantize, "lower": lower, "probe": probe}
 
 
@@ -174,8 +195,10 @@ def main() -> None:
             say(progress=[what, done, total])
 
     try:
-        with disk_errors():
-            result = STEPS[sys.argv[1]](**json.load(sys.stdin), progress=progress)
+        arguments = json.load(sys.stdin)
+        folder = _folder(arguments)
+        with disk_errors(), _temporary_files(folder), disk_errors(folder):
+            result = STEPS[sys.argv[1]](**arguments, progress=progress)
         say(result=result, peak_bytes=read_memory().peak_bytes)
     except SmolshipError as error:
         say(error=[type(error).__name__, str(error)])

@@ -1,4 +1,8 @@
-"""Reading and writing files that may be hostile, huge, half-written or missing."""
+"""Reading and writing files that may be hostile, huge, half-written or missing.
+
+Whatever comes from outside and becomes a path goes through `look`, `inside` or `relative` first: a NUL, half a
+surrogate pair, 5,000 characters or a link to itself make every call of the system fail in its own way.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +12,66 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import stat
-import tempfile
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any, BinaryIO
 
 from smolship.runtime import looks
-from smolship.runtime.errors import InputError, SetupError, show
+from smolship.runtime.errors import InputError, SetupError, SmolshipError, clip, show
 
 DANGLING = "fetch what it points to: a folder of the Hub's cache was copied without it, or its download was broken off"
 JSON_LIMIT = 64 << 20  # bytes; the largest tokenizer.json in use is about 33 MB
+NAME_LIMIT = 255  # bytes of one name, on every file system in use
+
+
+def look(path: Path, what: str) -> os.stat_result | None:
+    """What lies at `path`, links followed; None where nothing does. InputError where it can be no path, or cannot be
+    asked."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{what} cannot be read", got=f"{_why_no_path(error)}: {path}",
+                         expected="the path of something that is there") from None  # fmt: skip
+
+
+def is_folder(path: Path, what: str) -> bool:
+    """Whether a folder lies at `path`; see `look`."""
+    info = look(path, what)
+    return info is not None and stat.S_ISDIR(info.st_mode)
+
+
+def must_fit(path: Path, what: str) -> None:
+    """Raises where a name in `path`, of something that is to be made, can be no file's: `look` sees only as far as the
+    path is there."""
+    try:
+        longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+    except UnicodeEncodeError as error:
+        raise InputError(f"the name of {what} can be no file's", got=error, expected="UTF-8") from None
+    if longest > NAME_LIMIT:
+        raise InputError(f"the name of {what} is too long", got=f"{longest:,} bytes",
+                         expected=f"at most {NAME_LIMIT}")  # fmt: skip
+
+
+def _why_no_path(error: Exception) -> str:
+    if isinstance(error, OSError):
+        words = {errno.ENAMETOOLONG: "a name that is too long", errno.ELOOP: "a link that leads back to itself"}
+        return words.get(error.errno or 0, error.strerror or str(error))
+    return "a name that no file can have (it holds a NUL, or half of a surrogate pair)"
 
 
 def regular_file(path: Path, what: str) -> int:
     """Size in bytes of the regular file `path`. Refuses folders, broken links, FIFOs and devices without
     opening them (opening a FIFO would hang)."""
-    try:
-        info = path.stat()
-    except FileNotFoundError:
+    info = look(path, what)
+    if info is None:
         kind, todo = ("a link to nowhere", DANGLING) if path.is_symlink() else ("nothing", None)
-        raise InputError(f"no {what}", got=f"{kind} at {path}", expected="a file", todo=todo) from None
-    except (OSError, ValueError) as error:  # ValueError: a name with a NUL or half a surrogate pair
-        raise InputError(f"{what} cannot be read", got=error, expected="a readable file") from None
+        raise InputError(f"no {what}", got=f"{kind} at {path}", expected="a file", todo=todo)
     if not stat.S_ISREG(info.st_mode):
         raise InputError(f"{what} is not a regular file", got=path, expected="a regular file")
     return info.st_size
@@ -103,71 +144,170 @@ def read_json(path: Path, what: str, limit: int = JSON_LIMIT) -> dict[str, Any]:
 
 
 def inside(root: Path, name: str) -> Path:
-    """`root / name`, refused where `name` is absolute or leaves `root` by `..` or through a link."""
+    """`root / name`, refused where `name` is absolute, leaves `root` by `..` or through a link, or can be no name."""
     path = root / name
-    if Path(name).is_absolute() or not path.resolve().is_relative_to(root.resolve()):
+    try:
+        real, home = Path(os.path.realpath(path)), Path(os.path.realpath(root))
+        lexical = Path(name).is_absolute() or Path(os.path.normpath(name)).parts[:1] == (os.pardir,)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # that is for the reader to say
+            path.stat()
+    except (OSError, ValueError) as error:
+        raise InputError("a file's name cannot be used", got=f"{_why_no_path(error)}: {name}",
+                         expected=f"a path inside {root}") from None  # fmt: skip
+    if lexical:
         raise InputError("a path leaves its folder", got=name, expected=f"a path inside {root}")
+    if not real.is_relative_to(home):
+        raise InputError("a path leaves its folder through a link", got=f"{name} -> {real}",
+                         expected=f"real files inside {root}",
+                         todo=f"copy it with the files that its links lead to: cp -rL {quote(str(root))} NEW_FOLDER "
+                         "(the Hub gives real files by `hf download REPOSITORY --local-dir NEW_FOLDER`)")  # fmt: skip
     return path
+
+
+def relative(name: str, what: str) -> str:
+    """`name`, a path from an untrusted file in the one form that we write: names joined by slashes. Refused are empty
+    names, `.` and `..`, and what no file system can hold."""
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts:
+        raise InputError("a path leaves its folder", got=name, expected=f"{what} inside the folder")
+    try:
+        long = max(len(part.encode()) for part in parts) > NAME_LIMIT
+    except UnicodeEncodeError:
+        long = True
+    if long or "\0" in name or {"", "."} & set(parts):
+        raise InputError(f"{what} cannot be used", got=repr(name),
+                         expected=f"names of 1 to {NAME_LIMIT} bytes of UTF-8, joined by slashes")  # fmt: skip
+    return name
+
+
+def plain_name(name: str, what: str) -> str:
+    """`name`, from an untrusted file, where it is the name of one file: `relative`, and no separator of any system."""
+    if {"/", "\\"} & set(name) or not name.isprintable():
+        raise InputError(f"{what} cannot be used", got=repr(name), expected="a plain name, such as onnx")
+    return relative(name, what)
 
 
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open_file(path, path.name) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk is full for you: the quota is used up",
+    errno.EFBIG: "a file may not grow so large",
+}
+FORBIDDEN = (errno.EACCES, errno.EROFS, errno.EPERM)
 
 
 @contextlib.contextmanager
-def disk_errors() -> Iterator[None]:
-    """Turns a full disk or a read-only folder into a `SetupError`."""
+def disk_errors(where: Path | None = None) -> Iterator[None]:
+    """Turns a full disk, a quota, a limit of file sizes or a read-only folder into a `SetupError`.
+
+    where   the folder that is written to, where that is known. Libraries hide a failed write behind exceptions of their
+            own, and Python's do not say which file it was: the folder is looked at then.
+    """
+    try:
+        yield
+    except SmolshipError:
+        raise
+    except Exception as error:
+        if code := _disk_code(error, where):
+            raise full_disk(error, code, where) from None
+        if isinstance(error, OSError) and error.errno in FORBIDDEN:
+            raise SetupError("cannot write there", got=error, todo="choose another output folder") from None
+        if isinstance(error, FileNotFoundError) and "usable temporary directory" in str(error):
+            raise SetupError("no room for temporary files", got=error.args[-1],
+                             todo="free some space, or set TMPDIR to a folder with room") from None  # fmt: skip
+        raise
+
+
+@contextlib.contextmanager
+def writing(path: Path, size: int | None = None) -> Iterator[None]:
+    """Names the file `path`, and the `size` in bytes that it needs, where it cannot be written."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise SetupError("the disk is full", got=error, todo="free some space, then run it again") from None
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise SetupError("cannot write there", got=error, todo="choose another output folder") from None
+        if error.errno in FULL:
+            raise full_disk(error, error.errno, path.parent, path, size) from None
         raise
 
 
-@contextlib.contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its place when the block ends well.
+def full_disk(
+    error: object, code: int, where: Path | None = None, path: Path | None = None, size: int | None = None
+) -> SetupError:
+    """The refusal where writing failed by `code`, one of `FULL`: which file, what it needs, what there is."""
+    named = getattr(error, "filename", None)
+    path = path or (Path(named) if isinstance(named, str) else None)
+    place = path.parent if path else where
+    if place and not path:
+        path = _newest(place)
+    what = FULL[code]
+    if path:
+        what += f": {path}"
+        what += f" needs {size:,} bytes" if size else f" needs more than its {_size(path):,} bytes"
+    limit = size_limit()
+    if code == errno.EFBIG and limit is not None:
+        what += f", and the limit of this process (ulimit -f) is {limit:,}"
+    elif place:
+        what += f", and {_free(place):,} are free there"
+    todo = {
+        errno.ENOSPC: "free some space, or choose a folder on another disk; then run it again",
+        errno.EDQUOT: "remove files of yours, or choose a folder on another disk; then run it again",
+        errno.EFBIG: "raise the limit (ulimit -f), or choose a file system that holds larger files",
+    }
+    return SetupError(clip(what, 1000), got=error, todo=todo[code])
 
-    Files are synced before the rename, so that `target` is at every moment the old folder, or nothing, or the
-    new one complete. On any exception, Ctrl-C included, the temporary folder goes and `target` stays as it was.
-    """
-    with disk_errors():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-        try:
-            work.chmod(0o755)
-            yield work
-            for path in sorted(work.rglob("*")):
-                if path.is_file():
-                    _sync(path)
-            _swap(work, target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+
+LITTLE = 64 << 10  # bytes free, below which a disk is full for any file of ours
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _disk_code(error: BaseException, where: Path | None) -> int | None:
+    """The code of `FULL` that an exception comes from, if any."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.errno in FULL:
+            return chain.errno
+        if isinstance(chain, subprocess.CalledProcessError) and chain.returncode == -signal.SIGXFSZ:
+            return errno.EFBIG
+        chain = chain.__cause__ or chain.__context__
+    return full(where) if where else None
+
+
+def full(where: Path) -> int | None:
+    """The code of `FULL` by which what is written below the folder `where` fails by now, if any."""
+    with contextlib.suppress(OSError):
+        if _free(where) < LITTLE:
+            return errno.ENOSPC
+        limit, newest = size_limit(), _newest(where)
+        if limit is not None and newest and _size(newest) + LITTLE > limit:
+            return errno.EFBIG
+    return None
+
+
+def _free(place: Path) -> int:
+    return shutil.disk_usage(place).free
+
+
+def _size(path: Path) -> int:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
-def _swap(work: Path, target: Path) -> None:
-    """`work` becomes `target`; an old `target` is moved aside first and put back if the rename fails."""
-    if not target.exists():
-        work.rename(target)
-        return
-    old = work.with_suffix(".old")
-    target.rename(old)
+def _newest(where: Path) -> Path | None:
+    """The file below `where` that was written last."""
+    files = [path for path in where.rglob("*") if path.is_file() and not path.is_symlink()]
+    return max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def size_limit() -> int | None:
+    """How large a file this process may write, in bytes."""
     try:
-        work.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit

@@ -9,7 +9,7 @@ from typing import Any
 
 from smolship.runtime.errors import InputError
 from smolship.runtime.facts import Facts, check_model, read_facts
-from smolship.runtime.files import inside, read_json, regular_file, sha256
+from smolship.runtime.files import inside, is_folder, look, plain_name, read_json, regular_file, relative, sha256
 
 SCHEMA = 2
 NAME = "manifest.json"
@@ -80,9 +80,9 @@ class Manifest:
 
 def read_manifest(root: Path) -> Manifest:
     """The manifest of the bundle `root`. Raises InputError where it is missing, malformed or leads outside."""
-    if not root.is_dir():
+    if not is_folder(root, "the bundle"):
         raise InputError("no such bundle", got=root, expected="a folder that `smolship export` wrote")
-    if not (root / NAME).exists():
+    if look(root / NAME, NAME) is None:
         raise InputError("not a smolship bundle", got=f"{root} without {NAME}",
                          expected="a folder that `smolship export` wrote")  # fmt: skip
     raw = read_json(root / NAME, NAME)
@@ -103,11 +103,13 @@ def read_manifest(root: Path) -> Manifest:
     raw["generation"] = read_facts(raw["generation"], raw["model"]["vocab"])
     raw["targets"] = {name: _target(name, entry) for name, entry in raw["targets"].items()}
     manifest = Manifest(**raw)
-    for entry in manifest.targets.values():
-        inside(root, entry.folder)
-        inside(root / entry.folder, entry.info["file"])
+    for name, entry in manifest.targets.items():
+        plain_name(name, f"{NAME}: a target's name")
+        folder = relative(entry.folder, f"{NAME}: a target's folder")
+        file = relative(entry.info["file"], f"{NAME}: a target's file")
+        inside(root, f"{folder}/{file}")
     for name, listed in manifest.files.items():
-        inside(root, name)
+        inside(root, relative(name, f"{NAME}: a file's name"))
         _typed(listed, dict, f"files[{name}]")
         _typed(listed.get("size"), int, f"size of {name}")
         _typed(listed.get("sha256"), str, f"sha256 of {name}")
@@ -136,6 +138,21 @@ def _target(name: str, entry: Any) -> TargetEntry:
     return TargetEntry(**entry)
 
 
+def listed_files(root: Path) -> set[str]:
+    """The names of the files that the bundle `root` says it holds; it may be one of another version. Raises InputError
+    where its manifest is not one of ours: many programs have a manifest.json."""
+    raw = read_json(root / NAME, NAME)
+    kinds = {"schema": int, "context": int, "weights_digest": str, "quantization": dict, "targets": dict}
+    for key, kind in kinds.items():
+        _typed(raw.get(key), kind, key)
+    _typed(raw.get("files"), dict, "files")
+    files: dict[str, Any] = raw["files"]
+    for name, listed in files.items():
+        if not isinstance(listed, dict) or not {"size", "sha256"} <= listed.keys():
+            raise InputError(f"{NAME}: files[{name}] cannot be used", got=repr(listed), expected="size and sha256")
+    return {*files, NAME}
+
+
 def check_files(root: Path, manifest: Manifest, below: str = "") -> list[str]:
     """What is wrong with the files below a sub-folder: one line for each that is missing, altered or unlisted."""
     problems = []
@@ -144,16 +161,15 @@ def check_files(root: Path, manifest: Manifest, below: str = "") -> list[str]:
             continue
         try:
             size = regular_file(root / name, name)
+            if size != entry["size"]:
+                problems.append(f"{name}: {size:,} bytes, the manifest says {entry['size']:,}")
+            elif sha256(root / name) != entry["sha256"]:
+                problems.append(f"{name}: its SHA-256 is not the manifest's")
         except InputError as error:
             problems.append(str(error).replace("\n", ";"))
-            continue
-        if size != entry["size"]:
-            problems.append(f"{name}: {size:,} bytes, the manifest says {entry['size']:,}")
-        elif sha256(root / name) != entry["sha256"]:
-            problems.append(f"{name}: its SHA-256 is not the manifest's")
     listed = set(manifest.files) | {NAME}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
-        if name.startswith(below) and not path.is_dir() and name not in listed:
+        if name.startswith(below) and (path.is_symlink() or not path.is_dir()) and name not in listed:
             problems.append(f"{name}: not in the manifest")
     return problems

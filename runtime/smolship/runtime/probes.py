@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -189,7 +190,8 @@ class Probes:
             probes.sketches = _grouped(arrays, "sketch", Sketch)
             probes.gaps = _grouped(arrays, "gap", Gap)
             probes.arrays = {k.removeprefix("array/"): v for k, v in arrays.items() if k.startswith("array/")}
-        except (ValueError, KeyError, TypeError, IndexError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, OSError, EOFError, RuntimeError, MemoryError,
+                zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
             raise InputError("the probes cannot be read", got=f"{error} in {path}",
                              todo="export the bundle again") from None  # fmt: skip
         return probes

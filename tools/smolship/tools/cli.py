@@ -29,6 +29,7 @@ app = typer.Typer(
     "[bold]smolship parity smollm2[/bold], [bold]smolship bench smollm2[/bold] and [bold]smolship chat smollm2[/bold].",
 )  # fmt: skip
 err = Console(stderr=True)
+ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 UsageError: Any = typer.BadParameter.__base__  # typer carries a click of its own, and does not export this one
 
 BundleDir = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle, as `smolship export` wrote it.")]
@@ -51,12 +52,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard outpu
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; ends in SystemExit."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for ending in ENDINGS:
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup wants it ignored
+            signal.signal(ending, _terminated)
     sys.exit(run(arguments))
 
 
 def _terminated(signum: int, frame: object) -> NoReturn:
-    """Leave as from Ctrl-C, so that what is half-made is put away."""
+    """Leave as from Ctrl-C, so that what is half-made is put away; another signal does not disturb that."""
+    for ending in ENDINGS:
+        signal.signal(ending, signal.SIG_IGN)
     raise SystemExit(128 + signum)
 
 
@@ -167,8 +172,11 @@ def parity(
     from smolship.tools.display import Steps
     from smolship.tools.junit import write_junit
     from smolship.tools.measure import parity_of
+    from smolship.tools.outputs import check_file
     from smolship.tools.tables import parity_table
 
+    if junit:
+        check_file(junit, "the JUnit file")
     bundle = _bundle(folder, units)
     bundle.verify()
     with Steps(err) as steps:
@@ -308,7 +316,9 @@ def report(
 ) -> None:
     """Parity, bench and one answer of every engine, as one HTML page. Exit code 1 where a gate fails."""
     from smolship.tools.demo import full_report
+    from smolship.tools.outputs import check_file
 
+    check_file(out, "the report")
     if not full_report(open_bundle(folder), out, quick=quick, threads=threads, console=err):
         raise typer.Exit(1)
 

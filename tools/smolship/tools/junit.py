@@ -8,6 +8,7 @@ from pathlib import Path
 
 from smolship.runtime.errors import clip
 from smolship.runtime.parity import Check, ParityReport
+from smolship.tools.outputs import write_file
 from smolship.tools.units import decimals, interval, limit, number, share
 
 
@@ -17,7 +18,7 @@ def write_junit(path: Path, reports: Sequence[ParityReport]) -> None:
                                             sum(report.seconds for report in reports)))  # fmt: skip
     root.extend(_suite(report) for report in reports)
     ET.indent(root)
-    path.write_bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
+    write_file(path, ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n", "the JUnit file")
 
 
 def _suite(report: ParityReport) -> ET.Element:

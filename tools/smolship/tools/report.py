@@ -6,7 +6,6 @@ content policy forbids scripts and anything from elsewhere.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +16,11 @@ from markupsafe import Markup
 
 from smolship.runtime.bench import BenchReport, Spread
 from smolship.runtime.errors import clip
-from smolship.runtime.files import disk_errors
 from smolship.runtime.manifest import Manifest
 from smolship.runtime.parity import Check, ParityReport
 from smolship.runtime.weights.compare import EQUAL, Held
 from smolship.tools import plots, units
+from smolship.tools.outputs import write_file
 from smolship.tools.weights import collapsed, rows
 
 TEMPLATE = "report.html.jinja"
@@ -43,14 +42,8 @@ def write_report(
     differing a line for each that is wrong
     """
     html = render(manifest, parity, bench, answers or {}, held, differing)
-    path = Path(path)
-    with disk_errors():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as work:
-            whole = Path(work) / path.name
-            # A lone surrogate can come out of a JSON escape, and has no UTF-8.
-            whole.write_bytes(html.encode("utf-8", errors="replace"))
-            whole.replace(path)
+    # A lone surrogate can come out of a JSON escape, and has no UTF-8.
+    write_file(Path(path), html.encode("utf-8", errors="replace"), "the report")
 
 
 def render(

@@ -16,6 +16,8 @@ from typing import Any
 from executorch.exir import schema as et
 from executorch.exir._serialize._flatbuffer_program import _program_to_flatbuffer
 
+from smolship.runtime.files import writing
+
 ALIGNMENT = 128  # bytes; of every segment and constant
 HEADER = struct.Struct("<4sI3Q")  # "eh00", its own length, bytes of the program, offset and bytes of the segments
 
@@ -72,7 +74,7 @@ class Segments:
         base = align(length)
         header = HEADER.pack(b"eh00", HEADER.size, length, base, self.size)
         (root,) = struct.unpack_from("<I", body.data)
-        with path.open("wb") as file:
+        with writing(path, base + self.size), path.open("wb") as file:
             file.write(struct.pack("<I", root + room) + body.data[4:8] + header.ljust(room, b"\0") + body.data[8:])
             for offset, data in self.data:
                 file.write(bytes(base + offset - file.tell()))

@@ -26,7 +26,8 @@ import smolship.runtime.engines
 from smolship.export.checkpoint import open_checkpoint
 from smolship.runtime.bench import Spread
 from smolship.runtime.errors import InputError, SmolshipError
-from smolship.runtime.files import new_folder, sha256
+from smolship.runtime.files import sha256
+from smolship.runtime.folders import new_folder
 from smolship.tools.peers.process import Process, environment
 from smolship.tools.peers.rows import ROWS, Row, peer_module
 

@@ -11,7 +11,7 @@ from smolship.export.config import Fields
 from smolship.export.families import llama, theirs
 from smolship.export.tensorfile import TensorWriter
 from smolship.runtime.errors import unknown
-from smolship.runtime.files import new_folder
+from smolship.runtime.folders import new_folder
 
 # As Llama, with rotary embedding in every layer: SmolLM3 leaves it out of every fourth, which some peers cannot.
 SHAPES = {

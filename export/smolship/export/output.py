@@ -1,0 +1,92 @@
+"""Where a bundle is written: what may lie there, whether there is room, and how the new one takes its place."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path, PurePosixPath
+
+from smolship.export.checkpoint import SIDE_FILES, Checkpoint
+from smolship.export.targets import TARGETS
+from smolship.export.weights import Scheme, plan, stored_shapes
+from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime.files import size_limit
+from smolship.runtime.folders import destination, new_folder
+from smolship.runtime.manifest import NAME as MANIFEST
+from smolship.runtime.manifest import listed_files
+
+# What lies at the top of a bundle, and of one that is being made.
+NAMES = frozenset({
+    ".work", MANIFEST, "config.json", "tokenizer.json", *SIDE_FILES, "probes.npz", "weights.json", *TARGETS,
+    *(f"weights-{name}.json" for name in TARGETS),
+})  # fmt: skip
+SURE = 0.75  # of the least that an export needs: file systems that compress hold somewhat more than they say
+
+
+def check_output(out: Path) -> Path:
+    """Where the bundle will lie. Raises, before any work, where none can or may be written there."""
+    return destination(out, replaceable, NAMES)
+
+
+def new_bundle(out: Path) -> AbstractContextManager[Path]:
+    """A temporary folder that takes the place of `out`, empty or an older bundle, when the block ends well."""
+    return new_folder(out, replaceable, NAMES)
+
+
+def replaceable(folder: Path) -> None:
+    """Refuses a folder that is neither empty nor a bundle of ours, of whatever version, with nothing else in it."""
+    todo = "choose another folder; this one is left as it is"
+    if not any(folder.iterdir()):
+        return
+    try:
+        known = listed_files(folder)
+    except InputError:
+        stranger = next((name for name in _entries(folder) if name != MANIFEST), MANIFEST)
+        why = f"its {MANIFEST} is not a bundle's" if os.path.lexists(folder / MANIFEST) else f"no {MANIFEST}"
+        raise InputError("the output folder holds something else", got=f"{stranger} in {folder} ({why})",
+                         expected="a new folder, or an older bundle", todo=todo) from None  # fmt: skip
+    known |= {f"{parent}/" for name in known for parent in PurePosixPath(name).parents}  # emptied folders
+    if stranger := next((name for name in _entries(folder) if name not in known), ""):
+        raise InputError("the output folder holds something else beside a bundle", got=f"{stranger} in {folder}",
+                         expected="a bundle with nothing but its own files",
+                         todo=f"move that file away, or choose another folder; {folder} is left as it is")  # fmt: skip
+
+
+def _entries(folder: Path) -> Iterator[str]:
+    """All that lies below `folder` but folders that hold something: files, links, and whatever else there is. An empty
+    folder ends in a slash."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError("the output folder cannot be read", got=error, todo="choose another folder") from None
+
+    for below, folders, files in os.walk(folder, onerror=refuse):
+        links = [name for name in folders if (Path(below) / name).is_symlink()]
+        here = Path(below).relative_to(folder)
+        yield from ((here / name).as_posix() for name in sorted([*links, *files]))
+        if below != str(folder) and not folders and not files:
+            yield f"{here.as_posix()}/"
+
+
+def check_space(out: Path, checkpoint: Checkpoint, scheme: Scheme, targets: Sequence[str]) -> None:
+    """Raises SetupError where the disk surely has no room for the quantized set and, in each target, the same numbers
+    again: before the work rather than after the last of it."""
+    shapes = stored_shapes(plan(checkpoint, checkpoint.config, scheme))
+    size = sum(math.prod(shape) * dtype.itemsize for dtype, shape in shapes.values())
+    limit = size_limit()
+    if limit is not None and size > limit:
+        raise SetupError(f"a file may not grow so large: weights.safetensors needs {size:,} bytes, and the limit of "
+                         f"this process (ulimit -f) is {limit:,}", todo="raise the limit (ulimit -f)")  # fmt: skip
+    place = out
+    while not place.is_dir():
+        place = place.parent
+    need = (1 + len(targets)) * size
+    with contextlib.suppress(OSError):
+        disk = shutil.disk_usage(place)
+        if disk.total and disk.free < SURE * need:
+            raise SetupError(f"the disk is full: {out} needs {need:,} bytes at least, and {disk.free:,} are free there",
+                             todo="free some space, or choose a folder on another disk; "
+                             "fewer targets or fewer bits need less")  # fmt: skip

@@ -1,0 +1,57 @@
+"""The single files that commands write: refused before the work, written whole."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from smolship.runtime.errors import InputError, SetupError
+from smolship.tools import outputs
+from smolship.tools.outputs import check_file, write_file
+
+
+@pytest.mark.parametrize("name", ["", "x" * 256, "y/" + "x" * 4000, "file/below", "a\0b", "loop"])
+def test_refused_before_the_work(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError):
+        check_file(tmp_path / name, "the page")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "loop"]
+
+
+def test_a_place_that_cannot_be_written():
+    with pytest.raises(SetupError, match="cannot write in /proc"):
+        check_file(Path("/proc/self/page.html"), "the page")
+
+
+def test_an_older_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "page"
+    write_file(path, b"old", "the page")
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs.Path, "replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(SetupError, match=r"the disk is full: .*/page needs 3 bytes"):
+            write_file(path, b"new", "the page")
+    assert path.read_bytes() == b"old"
+    write_file(path, b"new", "the page")
+    assert path.read_bytes() == b"new" and [p.name for p in path.parent.iterdir()] == ["page"]
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "link").symlink_to("page")
+    write_file(tmp_path / "link", b"1", "the page")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "page").read_bytes() == b"1"
+
+
+def test_a_fifo_is_written_to(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "fifo").read_bytes()))
+    reader.start()
+    write_file(tmp_path / "fifo", b"through", "the page")
+    reader.join(10)
+    assert got == [b"through"] and (tmp_path / "fifo").is_fifo()
+    write_file(Path("/dev/null"), b"gone", "the page")
+    assert Path("/dev/null").is_char_device()
