@@ -66,7 +66,7 @@ def test_without_the_package(foreign, monkeypatch):
 
 def test_the_compiler_is_not_imported():
     """Opening a program takes ExecuTorch's runtime only: its compiler would cost seconds."""
-    code = "from smolship.runtime.engines.executorch import _runtime; _runtime(1)"
+    code = "from smolship.runtime.engines.executorch import _runtime; _runtime()"
     check = "import sys; print('executorch.exir' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", f"{code}; {check}"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -61,11 +61,13 @@ def test_a_large_product_is_shared_by_two_threads(monkeypatch, rows):
     alone = matrix.linear(x, weight)
     calls = []
     with ThreadPoolExecutor(1, initializer=lambda: calls.append(1)) as helper:
-        monkeypatch.setattr(matrix, "helper", helper)
-        assert np.array_equal(matrix.linear(x, weight), alone) and not calls  # too small to be worth it
-        monkeypatch.setattr(matrix, "WORTH_SHARING", 0)
+        with matrix.shared_with(helper):
+            assert np.array_equal(matrix.linear(x, weight), alone) and not calls  # too small to be worth it
+            monkeypatch.setattr(matrix, "WORTH_SHARING", 0)
+            np.testing.assert_allclose(matrix.linear(x, weight), alone, rtol=1e-5, atol=1e-5)
+        assert calls == [1]
         np.testing.assert_allclose(matrix.linear(x, weight), alone, rtol=1e-5, atol=1e-5)
-    assert calls
+    assert calls == [1]
 
 
 def test_a_product_with_a_constant_of_another_type(tmp_path):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any
 
 from smolship.export.windows import make_windows, texts
 from smolship.runtime.errors import InputError
+from smolship.runtime.process import environment, python
 from smolship.runtime.tokenizer import Tokenizer
 
 CPU_S = 30  # ordinary tokenizers take less than a second
@@ -46,9 +46,9 @@ def tokenizer_problems(
     request = {"vocab": vocab, "context": context, "tokens": tokens, "text": text}
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "smolship.export.tokenizer_trial", str(seconds), str(MEMORY_BYTES)],
+            python("smolship.export.tokenizer_trial", str(seconds), str(MEMORY_BYTES)),
             input=json.dumps(request).encode() + b"\n" + tokenizer_json, capture_output=True,
-            timeout=seconds * CLOCK_FACTOR, env=os.environ | ALONE,
+            timeout=seconds * CLOCK_FACTOR, env=environment() | ALONE,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return [f"the tokenizer takes longer than {seconds * CLOCK_FACTOR} s to encode a few texts"]

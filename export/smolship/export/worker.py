@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from smolship.runtime import errors
-from smolship.runtime.errors import SetupError, SmolshipError
+from smolship.runtime.faults import as_ours, ended
 from smolship.runtime.files import disk_errors, full, full_disk
 from smolship.runtime.memory import read_memory
+from smolship.runtime.process import environment, python
 
 Progress = Callable[[str, int, int], None]
 
@@ -41,17 +42,18 @@ class Outcome:
 def run_step(name: str, arguments: dict[str, Any], progress: Progress) -> Outcome:
     """Run step `name` in a child process.
 
-    Raises the step's own SmolshipError; SetupError, with the end of what it printed, where it was killed or crashed.
+    Raises the step's own SmolshipError; SetupError, with the end of what it printed, where it was killed or crashed;
+    Fault where it raised what nobody foresaw.
     """
-    with tempfile.TemporaryFile("w+", errors="replace", dir=_folder(arguments)) as log:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace", dir=_folder(arguments)) as log:
         return _run_step(name, arguments, log, progress)
 
 
 def _run_step(name: str, arguments: dict[str, Any], log: IO[str], progress: Progress) -> Outcome:
     start = time.monotonic()
     child = subprocess.Popen(
-        [sys.executable, "-m", "smolship.export.worker", name],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True,
+        python("smolship.export.worker", name), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+        encoding="utf-8", start_new_session=True, env=environment(),
     )  # fmt: skip
     assert child.stdin and child.stdout
     try:
@@ -77,11 +79,7 @@ def _run_step(name: str, arguments: dict[str, Any], log: IO[str], progress: Prog
         raise full_disk(f"the step {name!r} ended with status {child.returncode}", code, folder)
     if "result" not in answer:
         log.seek(0)
-        raise SetupError(
-            f"the step {name!r} ended without a result",
-            got=f"exit status {child.returncode}" + (" (out of memory?)" if child.returncode == -9 else ""),
-            todo="see the end of its log below\n" + "\n".join(log.read().splitlines()[-12:]),
-        )
+        raise ended(f"the step {name!r}", child.returncode, log.read())
     return Outcome(answer["result"], time.monotonic() - start, answer["peak_bytes"])
 
 
@@ -200,7 +198,10 @@ def main() -> None:
         with disk_errors(), _temporary_files(folder), disk_errors(folder):
             result = STEPS[sys.argv[1]](**arguments, progress=progress)
         say(result=result, peak_bytes=read_memory().peak_bytes)
-    except SmolshipError as error:
+    except BrokenPipeError:  # whoever asked is gone
+        sys.exit(1)
+    except Exception as raised:
+        error = as_ours(raised, f"the step {sys.argv[1]!r}")
         say(error=[type(error).__name__, str(error)])
 
 

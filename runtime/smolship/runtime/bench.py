@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,13 +18,16 @@ import numpy as np
 
 from smolship.runtime import errors
 from smolship.runtime.bench_worker import TOKENS, artifact_files
-from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime.errors import InputError
+from smolship.runtime.faults import ended
 from smolship.runtime.memory import Memory, copy_bandwidth, cpu_model
+from smolship.runtime.process import environment, python
 from smolship.runtime.session import INTERPRETER
 
 Progress = Callable[[str, int, int], None]
 
 LOADS = 3  # processes that only load
+WAITING_ACTIVELY = "threads wait for one another in a loop: on a machine that has other work it is slower than this"
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def bench(
     weight_bytes_per_token: int | None = None,
     repeats: int = 5,
     progress: Progress = lambda what, done, total: None,
-    command: Sequence[str] = (sys.executable, "-m", "smolship.runtime.bench_worker"),
+    command: Sequence[str] = tuple(python("smolship.runtime.bench_worker")),
 ) -> BenchReport:
     """Measure the artifact `info["file"]` in `folder`. `command` starts the processes that measure."""
     if repeats < 1:
@@ -193,6 +195,7 @@ def _conditions(found: dict[str, Any], repeats: int, threads: int, dropped: list
         cold = "asked the system to drop its pages; whether it did is not known"
     return [
         f"{threads} threads; greedy; medians of {repeats} repeats after one that is not counted (lowest–highest)",
+        "threads sleep while they wait for one another" if found["waits_passively"] else WAITING_ACTIVELY,
         "prompts are random token ids of a fixed seed: speed does not depend on what they say",
         f"loads: {len(dropped)} fresh processes; opening and one token, the engine's import not counted; cold: {cold}",
         f"decode: {TOKENS} tokens a repeat at most; between tokens: {intervals} gaps at the smaller depth",
@@ -209,13 +212,13 @@ def _size(count: int | None, before: int | None = None) -> str:
 
 
 def _ask(command: Sequence[str], request: dict[str, Any]) -> Any:
-    """Run one step in a process of its own. Raises its SmolshipError, or SetupError where it crashed."""
-    done = subprocess.run([*command, json.dumps(request)], capture_output=True, text=True)
+    """Run one step in a process of its own. Raises its SmolshipError, SetupError where it crashed, or Fault."""
+    done = subprocess.run([*command, json.dumps(request)], capture_output=True, encoding="utf-8", errors="replace",
+                          env=environment(active=True))  # fmt: skip
     try:
         answer = json.loads(done.stdout)
     except ValueError:
-        raise SetupError("the process that measures ended without a result", got=f"exit status {done.returncode}",
-                         todo="see the end of what it printed below\n" + done.stderr[-2000:]) from None  # fmt: skip
+        raise ended("the process that measures", done.returncode, done.stderr) from None
     if "error" in answer:
         kind, text = answer["error"]
         raise getattr(errors, kind)(text)

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 
 from smolship.runtime.engines import PACKAGES, load_engine
-from smolship.runtime.errors import SmolshipError
+from smolship.runtime.faults import as_ours
 from smolship.runtime.files import inside, regular_file
 from smolship.runtime.generate import generate
 from smolship.runtime.memory import drop_pages, read_memory
+from smolship.runtime.process import waits_passively
 from smolship.runtime.session import Session
 
 PROMPTS = (128, 512)  # tokens
@@ -69,6 +70,7 @@ def measure(session: Session, repeats: int, clock: Callable[[], float] = time.pe
         gaps[depth] = [decode(depth) for _ in range(repeats + 1)][1:]
     return {
         "runtime": session.runtime,
+        "waits_passively": waits_passively(),
         "context_tokens": capacity,
         "deepest_tokens": max(lengths[-1], min(depths[-1] + TOKENS, capacity)),
         "ttft_ms": ttft,
@@ -121,7 +123,8 @@ def main() -> None:
     step = {"load": _load_step, "measure": _measure_step}[request["step"]]
     try:
         json.dump({"result": step(request)}, answers)
-    except SmolshipError as error:
+    except Exception as raised:
+        error = as_ours(raised, f"the step {request['step']!r} of the bench")
         json.dump({"error": [type(error).__name__, str(error)]}, answers)
     answers.close()
 

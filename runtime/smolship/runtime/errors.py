@@ -41,6 +41,12 @@ class SetupError(SmolshipError):
     exit_code = 3
 
 
+class Fault(SmolshipError):
+    """A fault of smolship itself: what nobody foresaw. Exit code 70, as sysexits.h has it."""
+
+    exit_code = 70
+
+
 def clip(value: object, limit: int = 400) -> str:
     """`value` as one printable line of at most `limit` characters: it may come from an untrusted file."""
     text = "".join(c if c.isprintable() else " " for c in str(value))

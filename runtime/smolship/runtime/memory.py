@@ -98,7 +98,7 @@ def last_level_cache() -> int | None:
 def cpu_model() -> str | None:
     """The processor's name; None where the system does not say."""
     if sys.platform == "darwin":
-        found = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+        found = subprocess.run(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
         return found.stdout.strip() or None
     try:
         text = Path("/proc/cpuinfo").read_text()

@@ -54,7 +54,8 @@ class Session(ABC):
 
         The artifacts compute the last token's logits only, so "all" feeds the tokens one by one: it tests decode, not
         prefill. Raises InputError where an id is not in the vocabulary or the cache would overflow; the session is
-        then as it was.
+        then as it was. An interrupt leaves it behind the last call of the engine that was counted: what a call wrote
+        beyond `position` never holds.
         """
         array = self._checked(ids)
         if logits == "all":

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from smolship.runtime.errors import InputError, SetupError, show
+from smolship.runtime.process import environment
 
 Message = dict[str, Any]
 
@@ -96,6 +97,7 @@ class _Worker:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", str(WORKER), *_folders("jinja2", "markupsafe")], stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0, start_new_session=True,
+                env=environment(),
             )  # fmt: skip
         except OSError as error:
             raise SetupError("no process can be started to render the chat template", got=error,

@@ -1,25 +1,25 @@
 """The `smolship` command.
 
-Exit codes: 0 done, 1 a gate failed, 2 bad input, 3 the environment falls short, 130 interrupted, 143 terminated.
+Exit codes: 0 done, 1 a gate failed, 2 bad input, 3 the environment falls short, 70 a fault of smolship, 130
+interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 
 from smolship.runtime.bundle import Bundle, default_threads, open_bundle
-from smolship.runtime.errors import InputError, SmolshipError, clip
-from smolship.runtime.files import disk_errors, read_text
+from smolship.runtime.errors import InputError, clip
+from smolship.runtime.files import read_text
 from smolship.runtime.generate import Sampling
 from smolship.runtime.generate import generate as generate_ids
+from smolship.tools.console import Screen, argument_text, begin, exit_code, read_stdin
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
@@ -28,9 +28,8 @@ app = typer.Typer(
     "A first run:  [bold]smolship export HuggingFaceTB/SmolLM2-135M-Instruct -o smollm2[/bold], then "
     "[bold]smolship parity smollm2[/bold], [bold]smolship bench smollm2[/bold] and [bold]smolship chat smollm2[/bold].",
 )  # fmt: skip
-err = Console(stderr=True)
+err = Screen(stderr=True)
 ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-UsageError: Any = typer.BadParameter.__base__  # typer carries a click of its own, and does not export this one
 
 BundleDir = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle, as `smolship export` wrote it.")]
 Engine = Annotated[
@@ -52,6 +51,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard outpu
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; ends in SystemExit."""
+    begin()
     for ending in ENDINGS:
         if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup wants it ignored
             signal.signal(ending, _terminated)
@@ -67,23 +67,7 @@ def _terminated(signum: int, frame: object) -> NoReturn:
 
 def run(arguments: list[str] | None = None) -> int:
     """The exit code of the command line `arguments` (sys.argv without them). No traceback for a bad input."""
-    try:
-        with disk_errors():
-            code = int(app(arguments, standalone_mode=False) or 0)
-        if code == 130:  # typer's answer to Ctrl-C
-            err.print("interrupted", style="yellow")
-        return code
-    except SmolshipError as error:
-        err.print("[bold red]smolship:[/]", end=" ")
-        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        return error.exit_code
-    except UsageError as error:
-        error.show()
-        return 2
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`). What is left in the buffer must not raise at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return exit_code(lambda: int(app(arguments, standalone_mode=False) or 0), err)
 
 
 def _version(wanted: bool) -> None:
@@ -188,11 +172,11 @@ def parity(
         _print_json([report.to_dict() for report in reports])
     else:
         for report in reports:
-            Console().print(parity_table(report))
+            Screen().print(parity_table(report))
             for note in filter(None, (check.note for check in report.checks)):
                 err.print("note:", clip(note), style="yellow", markup=False)
             if report.found:
-                Console().print(report.found, style="red", markup=False)
+                Screen().print(report.found, style="red", markup=False)
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
 
@@ -220,11 +204,11 @@ def weights(
     if as_json:
         _print_json(to_json(bundle, held, verdicts))
     else:
-        Console().print(weights_table(bundle, held, every))
+        Screen().print(weights_table(bundle, held, every))
         for line in findings(held, verdicts):
-            Console().print(line, style="red", markup=False, highlight=False)
+            Screen().print(line, style="red", markup=False, highlight=False)
         if verdicts:
-            Console().print(verdicts_table(verdicts))
+            Screen().print(verdicts_table(verdicts))
     if findings(held, verdicts):
         raise typer.Exit(1)
 
@@ -246,7 +230,7 @@ def bench(folder: BundleDir, engine: Engines = None, threads: Threads = None, un
     if as_json:
         _print_json([report.to_dict() for report in reports])
     else:
-        Console().print(bench_table(reports))
+        Screen().print(bench_table(reports))
 
 
 @app.command()
@@ -267,7 +251,7 @@ def generate(
     from smolship.tools.measure import facts
 
     bundle = open_bundle(folder)
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = read_stdin("the prompt") if prompt == "-" else argument_text(prompt, "the prompt")
     if raw:
         ids = bundle.tokenizer.encode(text)
     else:
@@ -303,6 +287,7 @@ def chat(
     from smolship.tools.display import talk
 
     bundle = open_bundle(folder)
+    system = system and argument_text(system, "the system prompt")
     with bundle.session(_target(bundle, engine), threads) as session:
         talk(bundle, session, _sampling(bundle, temperature, top_p, seed), system, max_tokens, err)
 
@@ -369,7 +354,7 @@ def _show_bundle(bundle: Bundle, as_json: bool) -> None:
     if as_json:
         _print_json(asdict(bundle.manifest))
         return
-    Console().print(manifest_table(bundle.manifest, bundle.path))
+    Screen().print(manifest_table(bundle.manifest, bundle.path))
     for note in notes(bundle.manifest):
         err.print("note:", note, style="yellow", markup=False)
 

@@ -1,6 +1,6 @@
 """coremltools' own operator tests, run against our interpreter of Core ML packages.
 
-    python -m smolship.tools.coreml_ops [--fast]
+    python -P -m smolship.tools.coreml_ops [--fast]
 
 Nobody here wrote them: they compare a program's outputs with numbers by hand, numpy, torch or scipy. On a Mac they call
 Core ML; here `MLModel.predict` and `make_state` call the interpreter. The module is the command and, with `-p`, the
@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+
+from smolship.runtime.process import environment, forget_working_folder, python
 
 HERE = "smolship.tools.coreml_ops"
 RESULT = "SMOLSHIP_COREML_OPS"  # environment variable: where the plugin writes its counts
@@ -76,13 +78,12 @@ def run_tests(files: tuple[str, ...] = FILES, processes: int = 2, log: IO[str] |
     assert spec is not None and spec.origin is not None
     folder = Path(spec.origin).parent / "converters" / "mil" / "mil" / "ops" / "tests"
     with tempfile.TemporaryDirectory() as work:
-        command = [sys.executable, "-m", "pytest", "-p", HERE, "-p", "no:cacheprovider", "--tb=line",
-                   "-n", str(processes), "-k", ELSEWHERE, "-c", os.devnull, "--rootdir", str(folder),
-                   *(str(folder / f) for f in files)]  # fmt: skip
-        paths = os.pathsep.join(path for path in sys.path if path)
-        environment = os.environ | {RESULT: work, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
+        command = python("pytest", "-p", HERE, "-p", "no:cacheprovider", "--tb=line", "-n", str(processes),
+                         "-k", ELSEWHERE, "-c", os.devnull, "--rootdir", str(folder),
+                         *(str(folder / f) for f in files))  # fmt: skip
+        settings = environment() | {RESULT: work, "OPENBLAS_NUM_THREADS": "1"}
         try:
-            done = subprocess.run(command, cwd=work, env=environment, stdout=log or subprocess.PIPE,
+            done = subprocess.run(command, cwd=work, env=settings, stdout=log or subprocess.PIPE,
                                   stderr=subprocess.STDOUT, text=True)  # fmt: skip
         except KeyboardInterrupt:
             return _sum(Path(work))  # of the tests so far
@@ -186,6 +187,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def main() -> None:
+    forget_working_folder()
     counts = run_tests(FAST if "--fast" in sys.argv[1:] else FILES, log=sys.stderr)
     print(counts)
     for name, message in counts.failed.items():

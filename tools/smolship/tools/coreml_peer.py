@@ -1,6 +1,6 @@
 """Time and memory of our Core ML export beside coremltools' own converter, each in a process of its own:
 
-    python -m smolship.tools.coreml_peer MODEL
+    python -P -m smolship.tools.coreml_peer MODEL
 
 Ours: the decoder's trace walked into int4 and fp16 packages of two functions with a cache. Theirs: `ct.convert` of the
 model in transformers (one function, no cache, fp16), the least that it can be asked for. Imports, the reading of the
@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from smolship.runtime.memory import read_memory
+from smolship.runtime.process import environment, python
 
 CONTEXT, TOKENS = 2048, 64
 
@@ -74,9 +75,8 @@ def theirs(model: str, folder: Path) -> float:
 
 def child(*arguments: str) -> tuple[float, int]:
     """Seconds, and bytes of memory at the peak, of one export."""
-    done = subprocess.run(
-        [sys.executable, "-m", __spec__.name, *arguments], stdout=subprocess.PIPE, text=True, check=True
-    )
+    command = python(__spec__.name, *arguments)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment(active=True))
     seconds, peak = json.loads(done.stdout.splitlines()[-1])
     return seconds, peak
 

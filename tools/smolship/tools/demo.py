@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from smolship.runtime.bundle import Bundle, default_threads, open_bundle
-from smolship.runtime.errors import SmolshipError
 from smolship.runtime.parity import ParityReport
 from smolship.runtime.weights.compare import compare
+from smolship.tools.console import Screen, begin, exit_code
 from smolship.tools.demo_model import make_demo_model
 from smolship.tools.display import Steps
 from smolship.tools.measure import answer, bench_of, parity_of
@@ -33,8 +33,8 @@ def full_report(
     Returns whether every gate passed.
     """
     threads = threads or default_threads()
-    console = console or Console(stderr=True)
-    screen = Console()
+    console = console or Screen(stderr=True)
+    screen = Screen()
     targets = list(bundle.manifest.targets)
     # An interpreter takes minutes for what an engine does in seconds, and its speed says nothing.
     fast = [name for name in targets if sys.platform == "darwin" or bundle.entry(name).engine != "coreml"]
@@ -65,25 +65,24 @@ def full_report(
 
 
 def main() -> int:
+    begin()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path(".cache/SmolLM2-135M-Instruct"))
     parser.add_argument("--bundle", type=Path, default=Path("build/demo"))
     parser.add_argument("--to", default="executorch,onnx,coreml,gguf")
     parser.add_argument("--quant", default="int4")
     options = parser.parse_args()
-    console = Console(stderr=True)
-    try:
+    console = Screen(stderr=True)
+
+    def command() -> int:
         make_demo_model(options.model)
         from smolship.export import export
 
         with Steps(console) as steps:
             export(options.model, options.bundle, to=options.to.split(","), quant=options.quant, progress=steps.update)
         return 0 if full_report(open_bundle(options.bundle), options.bundle.parent / "report.html", reveal=True) else 1
-    except SmolshipError as error:
-        console.print(str(error), style="red", markup=False)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+
+    return exit_code(command, console)
 
 
 if __name__ == "__main__":

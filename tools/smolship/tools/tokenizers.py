@@ -1,6 +1,6 @@
 """Do the tokenizers of llama.cpp and of the phones' runtimes give the ids that the model's own does?
 
-    python -m smolship.tools.tokenizers BUNDLE
+    python -P -m smolship.tools.tokenizers BUNDLE
 
 llama.cpp's is made of metadata that we wrote: each of its mismatches is an error of ours, and the exit code is 1. Those
 of ExecuTorch (pytorch_tokenizers) and onnxruntime-genai read tokenizer.json by themselves: theirs are listed only.
@@ -15,14 +15,14 @@ from functools import partial
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from smolship.runtime import open_bundle
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.engines.gguf import GgufTokenizer
-from smolship.runtime.errors import InputError, SetupError, SmolshipError, clip, missing_engine
+from smolship.runtime.errors import InputError, SetupError, clip, missing_engine
+from smolship.tools.console import Screen, begin, exit_code
 from smolship.tools.hard_strings import hard_strings
 
 Encode = Callable[[str], Sequence[int]]
@@ -165,13 +165,14 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 1:
         print(__doc__, file=sys.stderr)
         return 2
-    try:
+    begin()
+
+    def command() -> int:
         rows = compare_all(open_bundle(arguments[0]))
-    except SmolshipError as error:
-        print(f"smolship: {error}", file=sys.stderr)
-        return error.exit_code
-    Console().print(table(rows))
-    return 0 if all(row.passed for row in rows) else 1
+        Screen().print(table(rows))
+        return 0 if all(row.passed for row in rows) else 1
+
+    return exit_code(command, Screen(stderr=True))
 
 
 if __name__ == "__main__":

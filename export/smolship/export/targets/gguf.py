@@ -108,7 +108,7 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
     with closing(gguf.GGUFWriter(folder / FILE, job.config.architecture)) as writer:
         _write_header(writer, job, metadata)
         _write_data(writer.fout[0], job)
-    (folder / "Modelfile").write_text(modelfile(job, metadata))
+    (folder / "Modelfile").write_text(modelfile(job, metadata), encoding="utf-8")
     info: dict[str, Any] = {"file": FILE, "context": job.context}
     held = {metadata.get(f"tokenizer.ggml.{role}_token_id") for role in ENDS}
     if beyond := [f"{i:,}" for i in job.facts.end_ids if i not in held]:

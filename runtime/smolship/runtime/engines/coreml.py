@@ -6,7 +6,6 @@ Core ML is nor how Core ML rounds.
 
 from __future__ import annotations
 
-import ctypes
 import platform
 import sys
 from abc import abstractmethod
@@ -18,7 +17,8 @@ import numpy as np
 
 from smolship.runtime.errors import InputError, missing_engine, unknown
 from smolship.runtime.files import inside
-from smolship.runtime.mil import matrix
+from smolship.runtime.mil.blas import one_thread
+from smolship.runtime.mil.matrix import shared_with
 from smolship.runtime.mil.program import Function, Program
 from smolship.runtime.session import INTERPRETER, Session
 
@@ -45,8 +45,7 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
         raise unknown("compute units", units, UNITS)
     if sys.platform == "darwin" and arithmetic is None:
         return CoreMLSession(path, units)
-    _set_threads(threads)
-    return InterpreterSession(Program(path, "float32" if arithmetic == "float32" else "float16"))
+    return InterpreterSession(Program(path, "float32" if arithmetic == "float32" else "float16"), threads)
 
 
 class _Decoder(Session):
@@ -74,12 +73,16 @@ class _Decoder(Session):
 
 
 class InterpreterSession(_Decoder):
-    """A package run by the interpreter. Rewinding costs nothing: what lies behind the position is never seen."""
+    """A package run by the interpreter. Rewinding costs nothing: what lies behind the position is never seen.
+
+    Two threads at most share the large products; numpy's BLAS uses one while it runs (see mil/blas.py).
+    """
 
     runtime = INTERPRETER
 
-    def __init__(self, program: Program):
+    def __init__(self, program: Program, threads: int = 1):
         self.program = program
+        self.helper = ThreadPoolExecutor(1) if threads > 1 else None
         functions = {name: program.function(name) for name in FUNCTIONS}
         self.sizes, vocab, capacity = _sizes(functions)
         super().__init__(vocab, capacity)
@@ -91,7 +94,8 @@ class InterpreterSession(_Decoder):
         self.functions = functions
 
     def _call(self, name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        return self.functions[name](inputs, self.state)["logits"]
+        with one_thread(), shared_with(self.helper):
+            return self.functions[name](inputs, self.state)["logits"]
 
     @property
     def nonfinite(self) -> list[str]:
@@ -103,7 +107,9 @@ class InterpreterSession(_Decoder):
 
     def close(self) -> None:
         self.functions, self.state = {}, {}
-        del self.program
+        if self.helper:
+            self.helper.shutdown()
+        self.program = self.helper = None  # type: ignore[assignment]
 
 
 def _sizes(functions: dict[str, Function]) -> tuple[dict[str, int], int, int]:
@@ -168,15 +174,3 @@ class CoreMLSession(_Decoder):
 
     def close(self) -> None:
         self.models, self.state = {}, None
-
-
-def _set_threads(threads: int) -> None:
-    """Two threads at most share the large products; numpy's BLAS uses one. Its own threads wait for each other in a
-    loop, which takes ten times as long as the work itself as soon as something else wants the cores."""
-    matrix.helper = ThreadPoolExecutor(1) if threads > 1 else None
-    for folder in (Path(np.__file__).parent.parent / "numpy.libs", Path(np.__file__).parent / ".dylibs"):
-        for path in folder.glob("*openblas*"):
-            library = ctypes.CDLL(str(path))
-            for name in ("scipy_openblas_set_num_threads64_", "scipy_openblas_set_num_threads"):
-                if function := getattr(library, name, None):
-                    function(ctypes.c_int(1))

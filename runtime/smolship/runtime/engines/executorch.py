@@ -7,7 +7,9 @@ import os
 import struct
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,8 +28,9 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
     """Open the artifact in `folder`; `info` is its entry in the manifest."""
     path = inside(folder, info["file"])
     _check_frame(path, regular_file(path, "ExecuTorch program"))
-    with _native_log() as log:
-        runtime = _runtime(threads)
+    with _native_log() as log, contextlib.ExitStack() as held:
+        runtime = _runtime()
+        held.enter_context(POOL.used(runtime, threads))
         try:
             with native_path(path) as file:
                 program = runtime._load_program(str(file))
@@ -38,6 +41,7 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
             log.seek(0)
             said = [line.strip() for line in log.read().decode(errors="replace").splitlines() if "cpuinfo" not in line]
             raise _bad(path, f"{error}; {' '.join(said[-2:])}") from None
+        session.release = weakref.finalize(session, held.pop_all().close)
     return session
 
 
@@ -57,7 +61,7 @@ def _check_frame(path: Path, size: int) -> None:
         raise _bad(path, f"it has {size:,} bytes and claims {base + data:,}")
 
 
-def _runtime(threads: int) -> Any:
+def _runtime() -> Any:
     """ExecuTorch's extension module with the kernels that our files call.
 
     The package's own modules would import its whole compiler first, which takes seconds and other packages.
@@ -74,13 +78,48 @@ def _runtime(threads: int) -> Any:
             raise SetupError("ExecuTorch is installed without its kernels", got=f"{len(libraries)} of {root / pattern}",
                              expected="one", todo="pip install --force-reinstall 'smolship[executorch]'")  # fmt: skip
         torch.ops.load_library(libraries[0])
-    torch.set_num_threads(1)  # its pool would fight with ExecuTorch's for the same cores
-    _C._unsafe_reset_threadpool(threads)
     return _C
+
+
+class Pool:
+    """ExecuTorch's threads: one pool a process, which every open session computes with. A new size is a new pool, and
+    would leave the programs that are loaded with the old one's address. torch has one thread meanwhile: its own would
+    fight with these for the same cores."""
+
+    def __init__(self) -> None:
+        self.lock, self.sessions, self.threads = threading.Lock(), 0, 0
+
+    @contextlib.contextmanager
+    def used(self, runtime: Any, threads: int) -> Iterator[None]:
+        """Raises InputError where another session is open with another number of threads."""
+        import torch
+
+        with self.lock:
+            if not self.sessions:
+                runtime._unsafe_reset_threadpool(threads)
+                self.threads, self.torch = threads, torch.get_num_threads()
+                torch.set_num_threads(1)
+            elif threads != self.threads:
+                raise InputError("ExecuTorch has one pool of threads, and another session is open with it",
+                                 got=f"{threads} threads", expected=f"{self.threads}, as the open session has",
+                                 todo="close that session first, or give both as many threads")  # fmt: skip
+            self.sessions += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.sessions -= 1
+                if not self.sessions:
+                    torch.set_num_threads(self.torch)
+
+
+POOL = Pool()
 
 
 class ExecuTorchSession(Session):
     """One loaded program. The cache lies inside it, and is written at the position that each call names."""
+
+    release: Callable[[], Any] = staticmethod(lambda: None)  # gives the threads back
 
     def __init__(self, program: Any, vocab: int, capacity: int, chunk: int):
         super().__init__(vocab, capacity)
@@ -101,6 +140,7 @@ class ExecuTorchSession(Session):
 
     def close(self) -> None:
         self.method = self.program = None
+        self.release()
 
 
 @contextlib.contextmanager

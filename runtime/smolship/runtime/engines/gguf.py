@@ -28,6 +28,7 @@ VERSIONS = (2, 3)
 COUNT_LIMIT = 1 << 20  # tensors or keys of one file
 ERROR = 4  # of llama.cpp's log levels
 KEPT = 20  # lines of the log
+INT32S = ctypes.POINTER(ctypes.c_int32)
 
 
 def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
@@ -54,7 +55,7 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
 
 
 class GgufSession(Session):
-    """One sequence. Where it goes on is kept by llama.cpp, whose cache is cut when the session is rewound."""
+    """One sequence, at the positions that the session names. llama.cpp's cache is cut where the session goes on."""
 
     chunk = CHUNK
 
@@ -64,8 +65,11 @@ class GgufSession(Session):
         self.memory = llama.llama_get_memory(context)
 
     def _run(self, ids: np.ndarray, position: int) -> np.ndarray:
-        tokens = ids.astype(np.int32)
-        batch = self.llama.llama_batch_get_one(tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)), len(tokens))
+        if self.llama.llama_memory_seq_pos_max(self.memory, 0) >= position:  # an interrupt came before the count
+            self._cut(position)
+        tokens, places = ids.astype(np.int32), np.arange(position, position + len(ids), dtype=np.int32)
+        batch = self.llama.llama_batch_get_one(tokens.ctypes.data_as(INT32S), len(tokens))
+        batch.pos = places.ctypes.data_as(INT32S)
         with _log(self.llama) as said:
             status = self.llama.llama_decode(self.context, batch)
         if status:
@@ -77,6 +81,9 @@ class GgufSession(Session):
 
     def rewind(self, to: int) -> None:
         super().rewind(to)
+        self._cut(to)
+
+    def _cut(self, to: int) -> None:
         if not self.llama.llama_memory_seq_rm(self.memory, 0, to, -1):
             raise InputError("llama.cpp cannot rewind this model", got=f"position {to:,}",
                              expected="a model whose cache can be cut anywhere")  # fmt: skip

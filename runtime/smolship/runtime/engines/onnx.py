@@ -11,6 +11,7 @@ import numpy as np
 from smolship.runtime.errors import InputError, missing_engine
 from smolship.runtime.files import inside, regular_file
 from smolship.runtime.native import native_path
+from smolship.runtime.process import waits_passively
 from smolship.runtime.session import Session
 
 MAX_CONTEXT = MAX_SIZE = 1 << 24
@@ -34,6 +35,7 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.enable_mem_pattern = False  # it would be planned anew for each length of the mask: 8 % of decode
     options.log_severity_level = 4  # refusals come as exceptions
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0" if waits_passively() else "1")
     try:
         with native_path(path) as name:
             model = onnxruntime.InferenceSession(str(name), options, providers=["CPUExecutionProvider"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,23 @@ Array = np.ndarray
 
 
 WORTH_SHARING = 2_000_000  # products, below which handing a half to another thread costs more than it saves
-helper: Executor | None = None  # one thread that takes half of the rows of a large matrix
+_helper: ContextVar[Executor | None] = ContextVar("helper", default=None)
+
+
+@contextmanager
+def shared_with(helper: Executor | None) -> Iterator[None]:
+    """Within, and in this thread, `helper` (of one thread) takes half of the rows of large matrices."""
+    token = _helper.set(helper)
+    try:
+        yield
+    finally:
+        _helper.reset(token)
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x [..., I], weight [O, I], bias [O] -> [..., O]."""
     rows = x.reshape(-1, x.shape[-1])
+    helper = _helper.get()
     if helper is None or len(rows) * weight.size < WORTH_SHARING:
         out = np.matmul(rows, weight.T)
     else:

@@ -1,4 +1,4 @@
-"""`python -m smolship.tools.peers MODEL`: the command."""
+"""`python -P -m smolship.tools.peers MODEL`: the command."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from smolship.runtime.bundle import default_threads
-from smolship.runtime.errors import InputError, SmolshipError
-from smolship.runtime.files import disk_errors
+from smolship.runtime.errors import InputError
 from smolship.runtime.memory import cpu_model
+from smolship.tools.console import Screen, begin, exit_code
 from smolship.tools.display import Steps
 from smolship.tools.peers.lab import Found, Lab
 from smolship.tools.peers.rows import choose
 from smolship.tools.peers.table import facts, tables
 
-err = Console(stderr=True)
+err = Screen(stderr=True)
 
 
 def main(
@@ -72,7 +71,7 @@ def main(
 
 
 def show(told: dict[str, Any], every: list[Found]) -> None:
-    screen = Console()
+    screen = Screen()
     if not screen.is_terminal:
         screen.width = 150
     screen.print(f"{told['model']}{', random weights' if told['random_weights'] else ''}, {told['threads']} threads, "
@@ -91,14 +90,10 @@ def run(arguments: list[str] | None = None) -> int:
     """The exit code of the command line `arguments`."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
-    try:
-        with disk_errors():
-            return int(app(arguments, standalone_mode=False) or 0)
-    except SmolshipError as error:
-        err.print(str(error), style="red", markup=False, highlight=False)
-        return error.exit_code
+    return exit_code(lambda: int(app(arguments, standalone_mode=False) or 0), err)
 
 
 if __name__ == "__main__":
+    begin()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run())

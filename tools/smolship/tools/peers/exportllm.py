@@ -79,11 +79,14 @@ class Pte(Session):
     def __init__(self, path: Path, options: dict[str, Any], threads: int):
         import torch
 
-        from smolship.runtime.engines.executorch import _runtime
+        from smolship.runtime.engines.executorch import POOL, _runtime
 
         super().__init__(options["vocab"], options["context"])
         self.torch, self.chunk = torch, self.capacity - 1  # a prompt as long as the context is refused
-        self.method = _runtime(threads)._load_program(str(path)).load_method("forward")
+        runtime = _runtime()
+        self.pool = POOL.used(runtime, threads)
+        self.pool.__enter__()
+        self.method = runtime._load_program(str(path)).load_method("forward")
 
     def _run(self, ids: Any, position: int) -> Any:
         inputs = self.torch.from_numpy(ids)[None], self.torch.tensor([position])
@@ -91,4 +94,6 @@ class Pte(Session):
         return logits.reshape(-1, logits.shape[-1])[-1].numpy()
 
     def close(self) -> None:
+        if self.method:
+            self.pool.__exit__(None, None, None)
         self.method = None

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import smolship
+from smolship.runtime import process
 from smolship.runtime.errors import SetupError, clip
 
 Progress = Callable[[str, int, int], None]
@@ -27,11 +27,11 @@ class Process:
     def __init__(self, python: Path, log: Path):
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
-        roots = os.pathsep.join(str(Path(path).parent) for path in smolship.__path__)
         with log.open("w") as file:
             self.child = subprocess.Popen(
-                [str(python), "-m", "smolship.tools.peers.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=file, text=True, start_new_session=True, env=os.environ | {"PYTHONPATH": roots},
+                process.python("smolship.tools.peers.worker", executable=python), stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=file, encoding="utf-8", start_new_session=True,
+                env=process.environment(active=True) | {"PYTHONPATH": process.roots()},
             )  # fmt: skip
 
     def ask(self, do: str, progress: Progress = lambda what, done, total: None, limit_s: float = 3600,
@@ -87,10 +87,13 @@ def environment(folder: Path, name: str, requirements: Sequence[str]) -> Path:
     home = folder / f"{name}-{key}"
     python, done = home / "bin" / "python", home / "installed"
     if not done.exists():
-        commands = [[sys.executable, "-m", "venv", "--clear", str(home)],
-                    [str(python), "-m", "pip", "install", "--no-input", "--quiet", *requirements]]  # fmt: skip
+        commands = [
+            process.python("venv", "--clear", str(home)),
+            process.python("pip", "install", "--no-input", "--quiet", *requirements, executable=python),
+        ]
         for command in commands:
-            ran = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            ran = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                 env=process.environment() | {"PYTHONPATH": ""})  # fmt: skip
             if ran.returncode:
                 raise SetupError(f"the environment of {name} cannot be made", got=last_line(ran.stderr))
         done.write_text("\n".join(requirements) + "\n")
