@@ -121,6 +121,13 @@ def test_a_link_into_a_cache_that_lacks_the_file(copy):
     refused(copy, "a link to nowhere", "Hub's cache")
 
 
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"])
+def test_a_side_file_that_is_a_link_to_nowhere_is_not_left_out(copy, file):
+    (copy / file).unlink(missing_ok=True)
+    (copy / file).symlink_to("../../blobs/0f3a")
+    refused(copy, f"no {file}", "a link to nowhere", "Hub's cache")
+
+
 @pytest.mark.parametrize("data", [b"{}", b"plain words", "Grüße".encode(), b"\x01\x02\x03\x04" * 9, b"# a comment"])
 def test_what_is_not_known_is_not_guessed(data, tmp_path):
     assert look(data) is None

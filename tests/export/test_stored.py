@@ -230,6 +230,15 @@ def test_other_files_are_named(copy, name):
     assert_as_transformers(checkpoint)
 
 
+def test_a_shard_may_be_spelled_in_another_way(copy):
+    index = shard(copy)
+    index["weight_map"] = {name: f"./{file}" for name, file in index["weight_map"].items()}
+    (copy / INDEX).write_text(json.dumps(index))
+    checkpoint = open_checkpoint(str(copy))
+    assert checkpoint.notes == []
+    assert_as_transformers(checkpoint)
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "m-Q4_0.gguf", "consolidated.00.pth"])
 def test_files_of_other_formats_are_named(copy, name):
     (copy / name).write_bytes(b"x")

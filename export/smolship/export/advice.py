@@ -3,6 +3,7 @@ that is named, and what to do, are the real ones."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smolship.runtime.errors import InputError, clip
-from smolship.runtime.files import read_json
+from smolship.runtime.files import read_json, read_text
 from smolship.runtime.looks import ERROR, FETCH, HEAD, LFS, PAGE, look, what_is
 
 EXPECTED = "a folder with config.json and model.safetensors, a GGUF file, or a Hub id"
@@ -115,11 +116,9 @@ def _base(path: Path) -> str:
 def _snapshot(path: Path) -> str:
     """What to do with the root of a model in the Hub's cache."""
     found = sorted(p for p in (path / "snapshots").glob("*") if p.is_dir()) if (path / "snapshots").is_dir() else []
-    try:
-        main = (path / "refs" / "main").read_text()[:64].strip()
+    with contextlib.suppress(InputError):
+        main = read_text(path / "refs" / "main", "refs/main", limit=100).strip()
         found.sort(key=lambda p: p.name != main)
-    except (OSError, ValueError):
-        pass
     return f"name a snapshot in it: {found[0]}" if found else f"{FETCH}: it holds no snapshot"
 
 

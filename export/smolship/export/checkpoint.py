@@ -154,7 +154,7 @@ def open_folder(path: Path, revision: str | None = None) -> Checkpoint:
     files = {"tokenizer.json": read_bytes(path / "tokenizer.json", "tokenizer.json")}
     parse_json(files["tokenizer.json"], "tokenizer.json", path)
     for name in SIDE_FILES:
-        if (path / name).exists():
+        if os.path.lexists(path / name):  # a link to nowhere is not left out, but refused
             files[name] = read_bytes(path / name, name)
             if refusal := advice.not_itself(name, files[name], path):
                 raise refusal

@@ -45,9 +45,8 @@ def stored(path: Path, raw: dict[str, Any]) -> Stored:
         there = [name for name in (SINGLE, INDEX) if name in names]
         if not there:
             raise advice.no_weights(path, names)
-        file = next(
-            (name for name in there if (path / name).is_file()), there[0]
-        )  # not a file: refused where it is read
+        whole = [name for name in there if (path / name).is_file()]  # else it is refused where it is read
+        file = (whole or there)[0]
     elif not isinstance(file, str) or not _below(file) or not file.endswith(WEIGHTS):
         raise InputError("config value 'transformers_weights' cannot be used", got=show(file),
                          expected="the name of a safetensors file, or of an index, in the folder")  # fmt: skip
@@ -56,7 +55,8 @@ def stored(path: Path, raw: dict[str, Any]) -> Stored:
     if "adapter_config.json" in names:
         raise advice.adapter_beside(path)
     found = _sharded(path, file) if file.endswith(".json") else Stored(read_header(path / file), (file,), [])
-    if left := [name for name in names if OTHERS.search(name) and name not in found.files]:
+    taken = {str(PurePosixPath(name)) for name in found.files}
+    if left := [name for name in names if OTHERS.search(name) and name not in taken]:
         found.notes.append(f"not read, as transformers takes {file} and not these: {advice.some(left)}")
     return found
 
