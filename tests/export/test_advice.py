@@ -95,7 +95,7 @@ def test_what_lies_in_place_of_a_side_file_is_no_template(copy, file, data):
 def test_json_in_another_encoding_is_refused_as_its_other_readers_refuse_it(copy, file, encoding):
     text = (copy / file).read_text()
     (copy / file).write_text(text, encoding=encoding)
-    with pytest.raises(InputError, match=f"{file} is not valid JSON"):
+    with pytest.raises(InputError, match=f"{file} is not plain UTF-8"):
         open_checkpoint(str(copy))
 
 

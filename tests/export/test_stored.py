@@ -360,7 +360,7 @@ def test_an_index_that_transformers_cannot_use_is_refused(copy, change, message)
 def test_an_index_with_a_byte_order_mark_is_refused_as_transformers_refuses_it(copy):
     index = shard(copy)
     (copy / INDEX).write_bytes(b"\xef\xbb\xbf" + json.dumps(index).encode())
-    with pytest.raises(InputError, match=r"(?s)shard index is not valid JSON.*BOM"):
+    with pytest.raises(InputError, match=r"(?s)shard index is not plain UTF-8.*byte order mark"):
         open_checkpoint(str(copy))
 
 
