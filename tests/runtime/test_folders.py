@@ -188,7 +188,7 @@ def test_made_parents_go_again_where_nothing_comes_to_lie_in_them(tmp_path):
     assert snapshot(target) == NEW
 
 
-@pytest.mark.parametrize("name", ["n" * 255, "é" * 127, "n" * 238, "a.b.partial", "-", "b\nc", "$(x)"])
+@pytest.mark.parametrize("name", ["n" * 255, "é" * 127, "n" * 238, "a.b.partial", "-", "b\nc", "$(x)", "\udcff"])
 def test_any_name_that_the_file_system_takes_is_taken(tmp_path, name):
     for _ in range(2):
         make(tmp_path / name)

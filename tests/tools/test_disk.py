@@ -174,7 +174,7 @@ def test_the_folder_one_stands_in(tiny, tmp_path, monkeypatch, capsys):
 def test_a_step_that_is_killed_for_it(tmp_path, monkeypatch):
     """Native code that ends the process says nothing at all."""
     (tmp_path / "w").write_bytes(bytes(10))
-    monkeypatch.setattr(worker.sys, "executable", "false")
+    monkeypatch.setattr(worker, "python", lambda *command: ["false"])
     arguments = {"folder": str(tmp_path)}
     with pytest.raises(SmolshipError) as caught:
         worker.run_step("lower", arguments, lambda *step: None)
