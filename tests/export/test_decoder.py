@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from smolship.export.checkpoint import open_checkpoint
+from smolship.export.long_text import at_positions
 from smolship.export.opaque import trace
 from smolship.export.reference import Reference, run
-from tests.conftest import TINY
+from tests.conftest import TINY, make_tiny
 
 IDS = np.random.default_rng(3).integers(0, 300, 70).tolist()
 
@@ -33,10 +36,43 @@ def test_logits_equal_the_original(tiny, kind, chunks):
     torch.testing.assert_close(torch.from_numpy(np.concatenate(logits)), torch.from_numpy(original(tiny(kind))))
 
 
+@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize("chunks", [[512], [100, 387, *[1] * 25]], ids=["prefill", "chunks"])
+def test_to_the_last_position_that_the_model_was_made_for(tiny, kind, chunks):
+    checkpoint = open_checkpoint(str(tiny(kind)))
+    limit = checkpoint.config.positions
+    assert limit == sum(chunks)
+    ids = np.random.default_rng(4).integers(0, 300, limit).tolist()
+    ops, logits, position = Reference(checkpoint.config, checkpoint, context=limit), [], 0
+    for size in chunks:
+        logits.append(run(checkpoint.config, ops, ids[position : position + size], position))
+        position += size
+    model = AutoModelForCausalLM.from_pretrained(tiny(kind), dtype=torch.float32)
+    with torch.inference_mode():
+        wanted = model(torch.tensor([ids])).logits[0, -40:]
+    torch.testing.assert_close(torch.from_numpy(np.concatenate(logits)[-40:]), wanted)
+
+
+def test_far_out_the_tables_still_agree(tmp_path):
+    """8,192 positions of a model made for as many, its attention sharp enough to tell one position from the next."""
+    folder = make_tiny(tmp_path, "smollm3", max_position_embeddings=8192, num_hidden_layers=1, no_rope_layers=[1],
+                       initializer_range=0.3, num_attention_heads=2, num_key_value_heads=1)  # fmt: skip
+    checkpoint = open_checkpoint(str(folder))
+    ids = np.random.default_rng(5).integers(0, 300, 8192)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.inference_mode():
+        wanted = model(torch.from_numpy(ids[None]), logits_to_keep=16, use_cache=False).logits[0]
+
+    def last(config) -> np.ndarray:
+        return at_positions(Reference(config, checkpoint, 8192), ids, np.arange(8176, 8192))
+
+    torch.testing.assert_close(torch.from_numpy(last(checkpoint.config)), wanted)
+    near = replace(checkpoint.config, rotary=replace(checkpoint.config.rotary, theta=5_000_100.0))
+    assert np.abs(last(near) - wanted.numpy()).max() > 1e-3
+
+
 def test_inverted_nope_layers_are_seen(tiny):
     """The trap that broke public ports: the tiny model must tell the two readings apart."""
-    from dataclasses import replace
-
     checkpoint = open_checkpoint(str(tiny("smollm3")))
     assert checkpoint.config.rotary_layers == (True, True, True, False)
     flipped = replace(checkpoint.config, rotary_layers=tuple(not r for r in checkpoint.config.rotary_layers))

@@ -132,8 +132,8 @@ def test_and_ends_in_1_with_the_older_bundle_as_it_was(tiny, tmp_path, monkeypat
     options = ["--to", "onnx", "--context", "64", "--probe-tokens", "64"]
     assert run(["export", str(tiny("llama")), "-o", str(out), *options]) == 0
     before = snapshot(out)
-    norm = pipeline.stored_checks
-    monkeypatch.setattr(pipeline, "stored_checks", lambda *args: [_failed(check) for check in norm(*args)])
+    norm = pipeline.translation_checks
+    monkeypatch.setattr(pipeline, "translation_checks", lambda *args: [_failed(check) for check in norm(*args)])
     assert run(["export", str(tiny("llama")), "-o", str(out), *options]) == 1
     assert "mean KL" in capsys.readouterr().err
     assert snapshot(out) == before

@@ -21,8 +21,8 @@ from smolship.export.weights import SCHEMES, Bits, Scheme, Weights
 from smolship.export.worker import run_step
 from smolship.runtime.bundle import Bundle, open_bundle
 from smolship.runtime.errors import GateError, InputError, unknown
+from smolship.runtime.judge import translation_checks
 from smolship.runtime.manifest import Manifest, TargetEntry
-from smolship.runtime.parity import stored_checks
 from smolship.runtime.probes import Probes
 
 Progress = Callable[[str, str, int, int], None]  # (step, what, done, total)
@@ -98,7 +98,7 @@ def export(
             made = step("probe", "probe", targets=targets, context=context, tokens=probe_tokens, text=probe_text,
                         weights=str(work), path=str(folder / "probes.npz"), resolved=said)  # fmt: skip
             resolved.notes.extend(made["notes"])
-            _judge_translation(folder / "probes.npz", targets[0])
+            _judge_translation(folder / "probes.npz")
         _side_files(folder, checkpoint, resolved)
         shutil.copyfile(work / "weights.json", folder / "weights.json")
         manifest = _manifest(checkpoint, resolved, str(model), revision, weights, scheme, quant, context, entries,
@@ -108,13 +108,13 @@ def export(
     return open_bundle(out)
 
 
-def _judge_translation(path: Path, target: str) -> None:
+def _judge_translation(path: Path) -> None:
     """Raise GateError where our decoder does not say what the original says: no target could mend that."""
-    for check in stored_checks(Probes.load(path), target):
-        if check.stage == "translation" and not check.passed:
+    for check in translation_checks(Probes.load(path)):
+        if not check.passed:
             raise GateError(
                 "our decoder does not say what the original says, so that this bundle would be wrong",
-                got=f"a mean KL of {check.kl:.3g} over {check.positions:,} positions ({check.what})",
+                got=f"a mean KL of {check.kl:.3g} over {check.positions:,} positions ({check.what}{f' at {check.at}' * bool(check.at)}) {check.note}".rstrip(),
                 expected=f"at most {check.bound:.3g}: rounding alone",
                 todo="report it with the checkpoint's config.json; nothing was written, an older bundle is as it was",
             )

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from smolship.export.checkpoint import Checkpoint
+from smolship.export.long_text import at_positions, in_steps, repeated, spread
+from smolship.export.nonfinite import Watched
 from smolship.export.original import original
 from smolship.export.reference import Numerics, Reference, run
 from smolship.export.templates import DATE
@@ -22,13 +24,12 @@ from smolship.export.weights import Source, Weights
 from smolship.export.windows import make_windows
 from smolship.runtime.errors import InputError
 from smolship.runtime.parity import relative
-from smolship.runtime.probes import Gap, Probes, Sketch, Window
+from smolship.runtime.probes import FILLED, Gap, Probes, Sketch, Window
 from smolship.runtime.template import ChatTemplate
 from smolship.runtime.tokenizer import Tokenizer
 
-EDGE = 16  # positions probed at the very end of the cache
-EDGE_LIMIT = 8192  # longer contexts are not filled: a forward over the whole of them would take too long
-STEP = 512  # positions run at once: logits of more would not fit into memory for large vocabularies
+EDGE_LIMIT = FILLED  # longer caches are not filled
+FAR = 16  # the original reads one text of so many times the positions that are probed, up to EDGE_LIMIT
 DRIFT = 32  # tokens whose keys and values are kept
 GREEDY = 32  # tokens of each greedy continuation
 PROMPTS = ("What is the capital of France? Answer in one sentence.",
@@ -103,45 +104,52 @@ def make_probes(
             yield forward(windows[i])
             done[0] += 1
 
-    def decoder(source: Source, numerics: Any = Numerics(), ulp: int | None = None) -> Forward:
-        ops = Reference(config, source, context, numerics, ulp)
-        return lambda window: _in_steps(ops, window.ids)
+    def decoder(source: Source, numerics: Any = Numerics(), ulp: int | None = None) -> Ours:
+        return Ours(lambda kind: kind(config, source, context, numerics, ulp))
 
-    def against(reference: Sketch, what: str, forward: Forward, of: list[int] = every) -> Gap:
+    def against(name: str, reference: Sketch, what: str, forward: Ours, of: list[int] = some) -> None:
+        """Measure the gap `name`."""
         rows = zip(of, passes(what, forward, of), strict=True)
-        return Gap.join([Gap.between(reference[probes.rows(i)], x, windows[i].following) for i, x in rows])
+        probes.gaps[name] = Gap.join([Gap.between(reference[probes.rows(i)], x, windows[i].following) for i, x in rows])
+        forward.explain(probes, name, of)
 
-    def both(reference: Sketch, what: str, forward: Forward) -> tuple[Sketch, Gap]:
+    def both(name: str, reference: Sketch, what: str, forward: Ours) -> Sketch:
+        """Measure the gap `name` in every window, and keep a sketch of what was compared."""
         sketches, gaps = [], []
         for i, x in zip(every, passes(what, forward), strict=True):
             sketches.append(Sketch.of(x, windows[i].following))
             gaps.append(Gap.between(reference[probes.rows(i)], x, windows[i].following))
-        return Sketch.join(sketches), Gap.join(gaps)
+        probes.gaps[name] = Gap.join(gaps)
+        forward.explain(probes, name, every)
+        return Sketch.join(sketches)
 
     progress("original", 0, total)
-    logits = passes("original", _transformers(checkpoint, prompts, probes))
+    long = repeated(windows, min(context, EDGE_LIMIT, FAR * tokens))
+    forward, far = _transformers(checkpoint, prompts, probes, long)
+    logits = passes("original", forward)
     first = Sketch.join([Sketch.of(x, window.following) for window, x in zip(windows, logits, strict=True)])
     probes.sketches["original"] = first
+    del forward  # and with it the model
     held = Held(checkpoint)
-    ours, probes.gaps["decoder"] = both(first, "our decoder", decoder(held))
-    probes.gaps["decoder.ulp"] = against(ours, "our decoder, moved by an ulp", decoder(held, ulp=1), some)
+    ours = both("decoder", first, "our decoder", decoder(held))
+    progress("our decoder, far positions", done[0], total)
+    _far(probes, far, Reference(config, held, context), long)
+    against("decoder.ulp", ours, "our decoder, moved by an ulp", decoder(held, ulp=1))
     held = Held(Noisy(checkpoint, weights))
-    probes.gaps["quantized.noise"] = against(first, "weights with noise", decoder(held), some)
+    against("quantized.noise", first, "weights with noise", decoder(held))
     held = Held(weights)
-    shared, probes.gaps["quantized"] = both(first, "quantized weights", decoder(held))
-    quantized = shared
+    shared = quantized = both("quantized", first, "quantized weights", decoder(held))
     for name in sorted(targets, key=lambda name: name in rerounded):
         numerics = targets[name]
         if name in rerounded:  # its own weights take the place of the others, one copy at a time
             held = Held(Noisy(weights, own[name]))
-            probes.gaps[f"{name}.rerounded.noise"] = against(shared, f"{name}, weights with noise", decoder(held), some)
+            against(f"{name}.rerounded.noise", shared, f"{name}, weights with noise", decoder(held))
             held = Held(own[name])
-            quantized, probes.gaps[f"{name}.rerounded"] = both(shared, f"{name}, rounded again", decoder(held))
-        simulated, probes.gaps[f"{name}.simulated"] = both(quantized, f"{name}, simulated", decoder(held, numerics))
+            quantized = both(f"{name}.rerounded", shared, f"{name}, rounded again", decoder(held))
+        simulated = both(f"{name}.simulated", quantized, f"{name}, simulated", decoder(held, numerics))
         probes.sketches[f"{name}.simulated"] = simulated
-        moved, noise = decoder(held, numerics, ulp=2), decoder(held, _dithered(numerics))
-        probes.gaps[f"{name}.ulp"] = against(simulated, f"{name}, moved by an ulp", moved, some)
-        probes.gaps[f"{name}.noise"] = against(quantized, f"{name}, with noise", noise, some)
+        against(f"{name}.ulp", simulated, f"{name}, moved by an ulp", decoder(held, numerics, ulp=2))
+        against(f"{name}.noise", quantized, f"{name}, with noise", decoder(held, _dithered(numerics)))
         _drift(probes, name, lambda ulp, n=numerics, w=held: Reference(config, w, context, n, ulp), windows[0])  # type: ignore[misc]
         ops = Reference(config, held, context, numerics)
         for i, prompt in enumerate(prompts):
@@ -156,37 +164,62 @@ def make_probes(
 Forward = Callable[[Window], np.ndarray]  # -> float32 [S, V]
 
 
-def _in_steps(ops: Reference, ids: np.ndarray, keep: int = 0) -> np.ndarray:
-    """Logits float32 [S, V] through the cache, 512 tokens at a time; of the last `keep` only, where given."""
-    parts = []
-    for start in range(0, len(ids), STEP):
-        parts.append(run(ops.config, ops, ids[start : start + STEP].tolist(), start))
-        if keep:
-            parts = [np.concatenate(parts)[-keep:]]
-    return np.concatenate(parts)
+class Ours:
+    """Our decoder, as `make` makes it, over windows."""
+
+    def __init__(self, make: Callable[[type[Reference]], Reference]):
+        self.make, self.ops = make, make(Reference)
+
+    def __call__(self, window: Window) -> np.ndarray:
+        return in_steps(self.ops, window.ids)
+
+    def explain(self, probes: Probes, name: str, of: list[int]) -> None:
+        """Put the operator that made the first infinity or NaN of the gap `name` into the facts; `of` are its
+        windows."""
+        rows = np.isfinite(probes.gaps[name].kl)
+        for i in of:
+            count = len(probes.windows[i].ids)
+            if not rows[:count].all():
+                ops = self.make(Watched)
+                assert isinstance(ops, Watched)
+                in_steps(ops, probes.windows[i].ids)
+                probes.facts.setdefault("nonfinite", {})[name] = ops.first
+                return
+            rows = rows[count:]
 
 
-def _transformers(checkpoint: Checkpoint, prompts: list[list[int]], probes: Probes) -> Forward:
-    """The original's logits; its greedy continuations are put into the probes on the way."""
+def _transformers(
+    checkpoint: Checkpoint, prompts: list[list[int]], probes: Probes, long: np.ndarray
+) -> tuple[Forward, Sketch]:
+    """The original's logits, and its sketch of the long text; its greedy continuations are put into the probes on the
+    way."""
     model = original(checkpoint)
     for i, prompt in enumerate(prompts):
         probes.arrays[f"greedy.prompt.{i}"] = np.array(prompt, np.int32)
         probes.arrays[f"greedy.original.{i}"] = _greedy_original(model, prompt)
 
-    def forward(window: Window) -> np.ndarray:
+    def logits(ids: np.ndarray, keep: Any = 0) -> np.ndarray:
         with torch.inference_mode():
-            logits = model(torch.from_numpy(window.ids[None].astype(np.int64)), use_cache=False).logits
-        return logits[0].numpy()
+            found = model(torch.from_numpy(ids[None].astype(np.int64)), use_cache=False, logits_to_keep=keep).logits
+        return np.asarray(found[0].numpy())
 
-    return forward
+    at = spread(len(long))
+    far = Sketch.of(logits(long, torch.from_numpy(at.astype(np.int64))), np.full(len(at), -1))
+    return lambda window: logits(window.ids), far
+
+
+def _far(probes: Probes, far: Sketch, ops: Reference, long: np.ndarray) -> None:
+    """Our decoder against the original at the end of a long text: rotary tables show there, not in the windows."""
+    at = spread(len(long))
+    probes.arrays["far.at"] = at
+    probes.gaps["decoder.far"] = Gap.between(far, at_positions(ops, long, at), np.full(len(at), -1))
 
 
 def _edge(probes: Probes, name: str, ops: Reference, context: int) -> None:
-    """The simulation at the last positions of a full cache, where rotary tables and buffers end."""
-    ids = np.resize(np.concatenate([w.ids for w in probes.windows]), context).astype(np.int32)
-    count = min(EDGE, context - 1)
-    probes.arrays["edge.ids"] = ids
-    probes.sketches[f"{name}.edge"] = Sketch.of(_in_steps(ops, ids, count), np.full(count, -1))
+    """The simulation of a full cache: on the way, and at the last positions, where rotary tables and buffers end."""
+    ids, at = repeated(probes.windows, context), spread(context)
+    probes.arrays["edge.ids"], probes.arrays["edge.at"] = ids, at
+    probes.sketches[f"{name}.edge"] = Sketch.of(at_positions(ops, ids, at), np.full(len(at), -1))
 
 
 def _dithered(numerics: Callable[[str], Numerics]) -> Callable[[str], Numerics]:

@@ -43,7 +43,8 @@ class Numerics:
         if self.activations == "int8-token":
             # In XNNPACK's order of operations: the zero point is rounded from whichever end is nearer to a code.
             low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
-            steps = torch.where(high > low, 255 / (high - low), 1.0)  # codes a unit of x
+            steps = 255 / (high - low)  # codes a unit of x
+            steps = torch.where(steps.isfinite(), steps, 1.0)  # a row of zeros, or so near them that XNNPACK gets zeros
             from_low, from_high = -128 - low * steps, 127 - high * steps
             zero = torch.where(from_low + from_high < 0, from_low, from_high).clamp(-128, 127).round()
             return ((self._nearest(x * steps) + zero).clamp(-128, 127) - zero) * (1 / steps)
@@ -51,7 +52,8 @@ class Numerics:
             width = x.shape[-1]
             blocks = torch.nn.functional.pad(x, (0, -width % self.block)).unflatten(-1, (-1, self.block))
             peak = blocks.abs().amax(-1, keepdim=True)
-            codes = self._nearest(torch.where(peak > 0, blocks * (127 / peak), 0))  # in MLAS's order of operations
+            steps = 127 / peak  # in MLAS's order of operations
+            codes = self._nearest(torch.where(steps.isfinite(), blocks * steps, 0))  # zeros, as above
             scale = peak / 127
             return (codes * (scale.half().float() if self.scales == "float16" else scale)).flatten(-2)[..., :width]
         if self.activations == "float16-inputs":
@@ -69,13 +71,13 @@ class Numerics:
             return x.half()
         _, exponent = torch.frexp(x.abs().clamp(min=2.0**-14))  # below it fp16's steps stay as they are
         step = torch.ldexp(torch.ones_like(x), exponent - 11)
-        return x + (torch.rand(x.shape, generator=noise) - 0.5) * step
+        return torch.where(x == 0, x, x + (torch.rand(x.shape, generator=noise) - 0.5) * step)  # a zero needs none
 
     def _nearest(self, x: Tensor) -> Tensor:
         if self.dither is None:
             return x.round()
         noise = torch.Generator().manual_seed(self.dither)
-        return x + torch.rand(x.shape, generator=noise) - 0.5
+        return torch.where(x == 0, x, x + torch.rand(x.shape, generator=noise) - 0.5)  # every grid here holds 0
 
 
 class Reference:
@@ -135,7 +137,8 @@ class Reference:
         sign = torch.randint(-1, 2, x.shape, generator=self.noise)
         if x.dtype == torch.float16:  # for which torch has no nextafter; its bits are in the order of its numbers
             return torch.where(x == 0, x, (x.view(torch.int16) + sign.to(torch.int16)).view(torch.float16))
-        return torch.where(sign == 0, x, torch.nextafter(x, sign * torch.inf))
+        # A zero is exact in every engine: it comes of zeros, and its neighbour would be a subnormal number.
+        return torch.where((sign == 0) | (x == 0), x, torch.nextafter(x, sign * torch.inf))
 
     def embed(self, name: str, ids: Tensor) -> Tensor:
         return self._out(self.get(name)[ids])
@@ -203,8 +206,10 @@ class Reference:
         return (self.seen(weights) @ v[:, :, None]).flatten(1, 2)  # [1, H, S, K]
 
 
-def run(config: DecoderConfig, ops: Reference, ids: Sequence[int], position: int = 0) -> np.ndarray:
-    """Logits float32 [S, V] of `ids`, whose first is at `position`."""
+def run(
+    config: DecoderConfig, ops: Reference, ids: Sequence[int], position: int = 0, last_only: bool = False
+) -> np.ndarray:
+    """Logits float32 [S, V] of `ids`, whose first is at `position`; [1, V] of the last where no other is wanted."""
     with torch.inference_mode():
-        logits = Decoder(config, ops)(torch.tensor([list(ids)]), torch.tensor([position]))
+        logits = Decoder(config, ops, last_only)(torch.tensor([list(ids)]), torch.tensor([position]))
     return logits[0].float().numpy()

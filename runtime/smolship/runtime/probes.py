@@ -21,6 +21,7 @@ from smolship.runtime.errors import InputError
 from smolship.runtime.files import regular_file
 
 TOP = 256  # logits kept a position
+FILLED = 8192  # tokens of the longest cache that is simulated to its end: more would take too long
 BLOCK = 32  # neighbouring tokens are correlated: confidence intervals come from means over blocks of this many
 
 
@@ -137,11 +138,13 @@ class Probes:
 
     windows   the tokens
     sketches  "original" and "TARGET.simulated", over all positions in order ("TARGET.ARITHMETIC.…" for what else the
-              engine can compute in, in this and in all names that follow); "TARGET.edge", at the last positions of
-              a full cache that "edge.ids" fills
-    gaps      "STAGE" or "TARGET.STAGE": gaps measured at export
-    arrays    further arrays by name ("greedy.…", "drift.…", "edge.ids")
-    facts     what was run: tokens, seeds, versions, …
+              engine can compute in, in this and in all names that follow); "TARGET.edge", at the positions "edge.at"
+              of a cache that "edge.ids" fills: some on the way, and the last
+    gaps      "STAGE" or "TARGET.STAGE": gaps measured at export; "decoder.far" at the positions "far.at" of one long
+              text, up to the end of the context or as far as the export went
+    arrays    further arrays by name ("greedy.…", "drift.…", "edge.…", "far.at")
+    facts     what was run: tokens, seeds, versions, …; "nonfinite", by the name of the gap: the operator that made the
+              first infinity or NaN
     """
 
     def __init__(self, windows: list[Window], facts: dict[str, Any] | None = None):
@@ -190,11 +193,40 @@ class Probes:
             probes.sketches = _grouped(arrays, "sketch", Sketch)
             probes.gaps = _grouped(arrays, "gap", Gap)
             probes.arrays = {k.removeprefix("array/"): v for k, v in arrays.items() if k.startswith("array/")}
+            _check_positions(probes)
         except (ValueError, LookupError, TypeError, AttributeError, OSError, EOFError, RuntimeError, MemoryError,
                 zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
             raise InputError("the probes cannot be read", got=f"{error} in {path}",
                              todo="export the bundle again") from None  # fmt: skip
         return probes
+
+
+def _check_positions(probes: Probes) -> None:
+    """Raise ValueError where positions are not those of the sketches and gaps that are said to be there."""
+    probed = sum(len(window.ids) for window in probes.windows)
+    for name, sketch in probes.sketches.items():
+        if not name.endswith(".edge") and len(sketch.lse) != probed:
+            raise ValueError(f"{name} has {len(sketch.lse):,} positions, the windows have {probed:,}")
+    if not isinstance(probes.facts, dict):
+        raise ValueError("the facts are no object")
+    edges = {name: len(sketch.lse) for name, sketch in probes.sketches.items() if name.endswith(".edge")}
+    far = {name: len(gap.kl) for name, gap in probes.gaps.items() if name == "decoder.far"}
+    for where, rows in (edges | far).items():
+        at = probes.arrays.get("far.at" if where in far else "edge.at")
+        if at is None and where in edges:
+            continue  # of an older export: the last positions
+        if (
+            at is None
+            or at.shape != (rows,)
+            or at.dtype.kind != "i"
+            or not rows
+            or at[0] < 0
+            or (np.diff(at) < 1).any()
+        ):
+            raise ValueError(f"the positions of {where} are not there, or not in order")
+    ids, at = probes.arrays.get("edge.ids"), probes.arrays.get("edge.at")
+    if edges and (ids is None or ids.ndim != 1 or (at is not None and at[-1] != len(ids) - 1)):
+        raise ValueError("edge.ids does not end where the sketches of the cache's end do")
 
 
 def _grouped(arrays: dict[str, np.ndarray], group: str, kind: type[T]) -> dict[str, T]:

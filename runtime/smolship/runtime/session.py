@@ -24,6 +24,9 @@ class Session(ABC):
 
     # The most tokens that one call of the engine takes; longer inputs are fed in chunks of this size.
     chunk: int | None = None
+    # Further lengths, of a call or of the cache, from which on the engine computes in another way: parity looks at
+    # both sides of each.
+    blocks: tuple[int, ...] = ()
     # What runs it, where one engine name stands for more than one runtime: "Core ML" or "interpreter".
     runtime: str = ""
 

@@ -36,7 +36,10 @@ def _suite(report: ParityReport) -> ET.Element:
 def _case(check: Check, target: str) -> ET.Element:
     """No time of its own: the checks of a target share their forward passes, and an invented one would be wrong."""
     case = ET.Element("testcase", classname=f"smolship.parity.{target}", name=clip(f"{check.stage}: {check.what}"))
-    figures = (
+    if not check.positions:
+        ET.SubElement(case, "skipped", message=clip(check.note))
+        return case
+    figures = (f"{clip(check.at)}: " if check.at else "") + (
         f"mean KL {interval(check)} nats, bound {limit(check.bound)}, floor {limit(check.floor)}, "
         f"p99 {number(check.p99)}, max {number(check.max)}, top-1 {share(check.top1)}, "
         f"perplexity ratio {decimals(check.perplexity_ratio, 4)}, lowest cosine {decimals(check.cosine, 6)}, "
@@ -51,5 +54,6 @@ def _case(check: Check, target: str) -> ET.Element:
 
 
 def _counts(name: str, checks: Sequence[Check], seconds: float) -> dict[str, str]:
-    failed = sum(not check.passed for check in checks)
-    return {"name": name, "tests": str(len(checks)), "failures": str(failed), "errors": "0", "time": f"{seconds:.3f}"}
+    failed, skipped = sum(not check.passed for check in checks), sum(not check.positions for check in checks)
+    return {"name": name, "tests": str(len(checks)), "failures": str(failed), "errors": "0", "skipped": str(skipped),
+            "time": f"{seconds:.3f}"}  # fmt: skip

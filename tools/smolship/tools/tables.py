@@ -12,7 +12,7 @@ from rich.text import Text
 from smolship.runtime.bench import BenchReport
 from smolship.runtime.errors import clip
 from smolship.runtime.manifest import Manifest
-from smolship.runtime.parity import ParityReport
+from smolship.runtime.parity import Check, ParityReport
 from smolship.tools.units import (
     UNAVAILABLE,
     bos_token,
@@ -31,7 +31,7 @@ from smolship.tools.units import (
     verdict,
 )
 
-STYLES = {"FAIL": "bold red", "ok": "green", "reported": "dim"}
+STYLES = {"FAIL": "bold red", "ok": "green", "reported": "dim", UNAVAILABLE: "dim"}
 
 
 def parity_table(report: ParityReport) -> Table:
@@ -49,11 +49,21 @@ def parity_table(report: ParityReport) -> Table:
         table.add_column(name, justify="right", no_wrap=name != "ppl ratio")
     for check in report.checks:
         said = verdict(check)
-        what = Text(clip(check.stage) if check.stage != "engine" else f"engine, {clip(check.what).split(' → ')[-1]}")
-        figures = (interval(check), share(check.top1), decimals(check.perplexity_ratio, 3),
+        what = Text(label(check))
+        ratio = "none" if check.perplexity_ratio is None else decimals(check.perplexity_ratio, 3)
+        figures = (interval(check), share(check.top1) if check.positions else "none", ratio,
                    limit(check.floor), limit(check.bound))  # fmt: skip
         table.add_row(what, *map(Text, figures), Text(said, STYLES[said]), style="" if check.passed else "red")
     return table
+
+
+def label(check: Check) -> str:
+    """The check in few words; of the worst of several, which it is, where that is wrong."""
+    name = clip(check.what).removeprefix("simulated → ").removeprefix("original → ")
+    text = f"engine, {name}" if check.stage == "engine" else clip(check.stage)
+    if check.stage == "translation":
+        text += ", ".join(["", *name.split(", ")[1:]])
+    return f"{text} ({clip(check.at)})" if check.at and not check.passed else text
 
 
 def bench_table(reports: Sequence[BenchReport]) -> Table:

@@ -66,11 +66,17 @@ def decimals(value: float | None, digits: int) -> str:
 
 def interval(check: Check) -> str:
     """Mean KL with its 95 % interval."""
+    if not check.positions:
+        return UNAVAILABLE
+    if check.positions == 1 and math.isfinite(check.kl):
+        return number(check.kl)
     return f"{number(check.kl)} ± {number(Z95 * check.error, digits=2)}"
 
 
 def verdict(check: Check) -> str:
     """What the check says: a gap without a bound is told, not judged."""
+    if not check.positions:
+        return UNAVAILABLE
     return "FAIL" if not check.passed else "ok" if check.bound is not None else "reported"
 
 

@@ -85,6 +85,7 @@ class InterpreterSession(_Decoder):
         self.helper = ThreadPoolExecutor(1) if threads > 1 else None
         functions = {name: program.function(name) for name in FUNCTIONS}
         self.sizes, vocab, capacity = _sizes(functions)
+        self.blocks = (self.sizes["prefill"],)
         super().__init__(vocab, capacity)
         try:
             self.state = functions["decode"].new_state()
@@ -156,6 +157,7 @@ class CoreMLSession(_Decoder):
                              todo="update macOS, or pass an arithmetic to use the interpreter")  # fmt: skip
         spec = Program(path, "float16")  # checks the package before native code sees it
         self.sizes, vocab, capacity = _sizes({name: spec.function(name) for name in FUNCTIONS})
+        self.blocks = (self.sizes["prefill"],)
         super().__init__(vocab, capacity)
         self.runtime, unit = f"Core ML, {units}", coremltools.ComputeUnit[units]
         try:

@@ -120,6 +120,7 @@ class ExecuTorchSession(Session):
     """One loaded program. The cache lies inside it, and is written at the position that each call names."""
 
     release: Callable[[], Any] = staticmethod(lambda: None)  # gives the threads back
+    blocks = (256,)  # tokens in the cache from which on one token, too, attends by matrix multiplications
 
     def __init__(self, program: Any, vocab: int, capacity: int, chunk: int):
         super().__init__(vocab, capacity)
