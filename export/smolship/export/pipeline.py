@@ -112,9 +112,11 @@ def _judge_translation(path: Path) -> None:
     """Raise GateError where our decoder does not say what the original says: no target could mend that."""
     for check in translation_checks(Probes.load(path)):
         if not check.passed:
+            where = f"{check.what}{' at ' if check.at else ''}{check.at}"
+            note = f"; {check.note}" if check.note else ""
             raise GateError(
                 "our decoder does not say what the original says, so that this bundle would be wrong",
-                got=f"a mean KL of {check.kl:.3g} over {check.positions:,} positions ({check.what}{f' at {check.at}' * bool(check.at)}) {check.note}".rstrip(),
+                got=f"a mean KL of {check.kl:.3g} over {check.positions:,} positions ({where}){note}",
                 expected=f"at most {check.bound:.3g}: rounding alone",
                 todo="report it with the checkpoint's config.json; nothing was written, an older bundle is as it was",
             )
