@@ -9,7 +9,7 @@ BUNDLE := build/demo
 .PHONY: demo test check lint types fast real clean
 
 demo: $(VENV)/installed   ## model, export, parity, latency, answers, report.html
-	TQDM_DISABLE=1 $(BIN)/python -m smolship.tools.demo --model $(MODEL) --bundle $(BUNDLE)
+	TQDM_DISABLE=1 $(BIN)/python -P -m smolship.tools.demo --model $(MODEL) --bundle $(BUNDLE)
 
 test: check real          ## everything that CI runs
 

@@ -57,6 +57,7 @@ def every_name() -> set[str]:
     return names
 
 
+@pytest.mark.real
 def test_no_command_imports_from_the_working_folder(trap, sang, tiny, tiny_bundle, tmp_path):
     """The folder is the checkpoint, as for `smolship export .`, and holds the bundle."""
     folder = trap(every_name() | set(OURS))
