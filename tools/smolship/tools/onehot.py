@@ -20,6 +20,7 @@ from smolship.export.reference import Numerics
 from smolship.export.targets import Job, load_target
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.engines import load_engine
+from smolship.runtime.facts import EndToken, Facts
 from smolship.runtime.files import read_json
 from smolship.runtime.weights.compare import canonical, expected, stored
 from smolship.tools.onehot_models import Maker, Matrix, Probe
@@ -65,6 +66,10 @@ def reveal(
     return verdicts
 
 
+# GGUF wants a token that ends a text; nothing here asks for it.
+ENDS = Facts(ends=(EndToken(1, "</s>", ("byte_tokenizer",)),), bos=0)
+
+
 def read_back(bundle: Bundle, target: str, names: Iterable[str]) -> dict[str, Matrix]:
     """Matrices as the artifact of a target holds them, by name."""
     entries, wanted = expected(bundle, target), set(names)
@@ -83,7 +88,7 @@ def judge(probe: Probe, target: str, files: dict[str, bytes]) -> float:
     with tempfile.TemporaryDirectory() as work:
         weights, folder = probe.weights(Path(work)), Path(work) / "artifact"
         folder.mkdir()
-        info = module.lower(Job(probe.config, weights, len(probe.prefix) + 1, files), folder)
+        info = module.lower(Job(probe.config, weights, len(probe.prefix) + 1, files, ENDS), folder)
         with load_engine(module.ENGINE).open_session(folder, info, threads=1) as session:
             seen = probe.run(session)
         allowed = tolerance(module.numerics(weights), probe)
