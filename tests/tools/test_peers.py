@@ -171,13 +171,16 @@ def test_foreign_onnx_files_run_as_our_engine_runs_ours(compared, shared):
     (bundle,) = cache.glob("*/smolship-onnx-int4-*/bundle")
     ids = np.random.default_rng(0).integers(0, 300, 40)
     facts = {"vocab": 300, "context": CONTEXT, "kv_heads": 2, "head_dim": 32}
-    with open_bundle(bundle).session("onnx", 1) as ours:
-        known = ours.forward(ids, "all")
-    with open_onnx(bundle / "onnx" / "model.onnx", facts, 1, shared) as session:
-        assert np.allclose(session.forward(ids[:20])[0], known[19], atol=1e-5)
-        assert np.allclose(session.forward(ids[20:], "all"), known[20:], atol=1e-5)
+    # The same calls on both: one rounding of an activation that falls otherwise in another shape moves all after it.
+    with (
+        open_bundle(bundle).session("onnx", 1) as ours,
+        open_onnx(bundle / "onnx" / "model.onnx", facts, 1, shared) as session,
+    ):
+        assert np.allclose(session.forward(ids[:20]), ours.forward(ids[:20]), atol=1e-5)
+        assert np.allclose(session.forward(ids[20:], "all"), ours.forward(ids[20:], "all"), atol=1e-5)
         session.rewind(7)
-        assert np.allclose(session.forward(ids[7:]), known[-1], atol=1e-5)
+        ours.rewind(7)
+        assert np.allclose(session.forward(ids[7:]), ours.forward(ids[7:]), atol=1e-5)
 
 
 def test_the_tables_show_every_row(compared):
