@@ -15,8 +15,8 @@ from smolship.export.checkpoint import open_checkpoint
 from smolship.export.quantize import QuantTensor, layout, quantize, to_half, unpack4
 from smolship.export.tensorfile import TensorWriter, read_header, row_chunks
 from smolship.export.weights import SCHEMES, Scheme, write_weights
+from smolship.runtime.disk import disk_errors
 from smolship.runtime.errors import SetupError
-from smolship.runtime.files import disk_errors
 from smolship.runtime.weights.hashing import Entry, TensorHash
 
 

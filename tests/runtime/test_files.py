@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from smolship.runtime import files
+from smolship.runtime.disk import disk_errors, writing
 from smolship.runtime.errors import InputError, SetupError
-from smolship.runtime.files import disk_errors, inside, look, plain_name, regular_file, relative, writing
+from smolship.runtime.files import inside, look, plain_name, regular_file, relative
 
 NO_PATHS = ["x" * 256, "x" * 5000, "d/" * 2500, "a\0b", "\0", "\ud912", "a/\udfff\ud800"]
 

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from smolship.export.checkpoint import SIDE_FILES, Checkpoint
 from smolship.export.targets import TARGETS
 from smolship.export.weights import Scheme, plan, stored_shapes
+from smolship.runtime.disk import size_limit
 from smolship.runtime.errors import InputError, SetupError
-from smolship.runtime.files import size_limit
 from smolship.runtime.folders import destination, new_folder
 from smolship.runtime.manifest import NAME as MANIFEST
 from smolship.runtime.manifest import listed_files

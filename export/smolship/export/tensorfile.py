@@ -18,8 +18,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from smolship.export.tensorfile_faults import bits, invalid
+from smolship.runtime.disk import writing
 from smolship.runtime.errors import InputError
-from smolship.runtime.files import open_file, regular_file, writing
+from smolship.runtime.files import open_file, regular_file
 
 NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I8": np.int8, "U8": np.uint8}
 NAMES = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16", np.dtype(np.int8): "I8", np.dtype(np.uint8): "U8"}

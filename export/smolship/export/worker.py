@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from smolship.runtime import errors
+from smolship.runtime.disk import disk_errors, full, full_disk
 from smolship.runtime.faults import as_ours, ended
-from smolship.runtime.files import disk_errors, full, full_disk
 from smolship.runtime.memory import read_memory
 from smolship.runtime.process import environment, python
 

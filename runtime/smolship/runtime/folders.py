@@ -18,8 +18,9 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from smolship.runtime.disk import FORBIDDEN, FULL, disk_errors, full_disk
 from smolship.runtime.errors import InputError, SetupError
-from smolship.runtime.files import FORBIDDEN, FULL, NAME_LIMIT, disk_errors, full_disk, look, must_fit
+from smolship.runtime.files import NAME_LIMIT, look, must_fit
 from smolship.runtime.filesystem import exchange, is_mount, sync
 from smolship.runtime.manifest import NAME as LAST  # of the files that fill a folder: without it there is no bundle
 

@@ -16,9 +16,9 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
+from smolship.runtime.disk import disk_errors
 from smolship.runtime.errors import InputError
 from smolship.runtime.faults import as_ours
-from smolship.runtime.files import disk_errors
 from smolship.runtime.process import forget_working_folder, wait_passively
 
 SPELLED = {

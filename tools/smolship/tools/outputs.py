@@ -7,8 +7,9 @@ import stat
 import tempfile
 from pathlib import Path
 
+from smolship.runtime.disk import disk_errors, writing
 from smolship.runtime.errors import InputError
-from smolship.runtime.files import disk_errors, look, must_fit, writing
+from smolship.runtime.files import look, must_fit
 from smolship.runtime.folders import try_folder
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from executorch.exir import schema as et
 from executorch.exir._serialize._flatbuffer_program import _program_to_flatbuffer
 
-from smolship.runtime.files import writing
+from smolship.runtime.disk import writing
 
 ALIGNMENT = 128  # bytes; of every segment and constant
 HEADER = struct.Struct("<4sI3Q")  # "eh00", its own length, bytes of the program, offset and bytes of the segments
