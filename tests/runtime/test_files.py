@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from smolship.runtime import files
+from smolship.runtime import disk
 from smolship.runtime.disk import disk_errors, writing
 from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.files import inside, look, plain_name, regular_file, relative
@@ -158,7 +158,7 @@ class TestDiskErrors:
 
     def test_native_code_on_a_disk_without_room(self, tmp_path, monkeypatch):
         (tmp_path / "w").write_bytes(bytes(10))
-        monkeypatch.setattr(files, "_free", lambda place: 4096)
+        monkeypatch.setattr(disk, "_free", lambda place: 4096)
         with pytest.raises(SetupError, match=r"the disk is full: .*, and 4,096 are free there"), disk_errors(tmp_path):
             raise RuntimeError("unknown error")
 
@@ -168,7 +168,7 @@ class TestDiskErrors:
             raise killed
 
     def test_our_own_refusals_and_faults_pass(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(files, "_free", lambda place: 0)
+        monkeypatch.setattr(disk, "_free", lambda place: 0)
         with pytest.raises(InputError, match="mine"), disk_errors(tmp_path):
             raise InputError("mine")
         monkeypatch.undo()

@@ -18,7 +18,7 @@ import pytest
 from smolship.export import worker
 from smolship.export.checkpoint import open_checkpoint
 from smolship.export.weights import SCHEMES, plan, stored_shapes
-from smolship.runtime import files
+from smolship.runtime import disk
 from smolship.runtime.bundle import open_bundle
 from smolship.runtime.errors import SetupError, SmolshipError
 from smolship.tools import cli
@@ -179,6 +179,6 @@ def test_a_step_that_is_killed_for_it(tmp_path, monkeypatch):
     with pytest.raises(SmolshipError) as caught:
         worker.run_step("lower", arguments, lambda *step: None)
     assert "disk" not in str(caught.value)
-    monkeypatch.setattr(files, "_free", lambda place: 512)
+    monkeypatch.setattr(disk, "_free", lambda place: 512)
     with pytest.raises(SetupError, match=r"the disk is full: .*/w needs more than its 10 bytes, and 512 are free"):
         worker.run_step("lower", arguments, lambda *step: None)
