@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from smolship.runtime import process
-from smolship.runtime.process import MARK, PASSIVE, USERS, environment, python, wait_passively, waits_passively
+from smolship.runtime.process import BRIEF, MARK, SPIN_US, USERS, environment, python, wait_briefly, waiting
 
 NOBODY = (*USERS, MARK, "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONSAFEPATH")
 
@@ -25,17 +25,17 @@ def nobody(monkeypatch):
     return monkeypatch
 
 
-def test_children_wait_asleep(nobody):
-    assert environment().items() >= PASSIVE.items()
+def test_children_wait_briefly(nobody):
+    assert environment().items() >= BRIEF.items()
     assert not any(name in environment(active=True) for name in (*USERS, MARK))
-    assert not waits_passively()
+    assert waiting() == "actively"
 
 
-def test_the_command_waits_asleep_and_its_bench_does_not(nobody):
+def test_the_command_waits_briefly_and_its_bench_does_not(nobody):
     nobody.setattr(os, "environ", dict(os.environ))
-    wait_passively()
-    assert waits_passively() and os.environ.items() >= PASSIVE.items()
-    assert environment().items() >= PASSIVE.items()
+    wait_briefly()
+    assert waiting() == "briefly" and os.environ.items() >= BRIEF.items()
+    assert environment().items() >= BRIEF.items()
     assert not any(name in environment(active=True) for name in (*USERS, MARK))
 
 
@@ -45,11 +45,11 @@ def test_the_command_waits_asleep_and_its_bench_does_not(nobody):
 ])  # fmt: skip
 def test_the_user_decides(nobody, name, value):
     nobody.setenv(name, value)
-    wait_passively()
+    wait_briefly()
     for active in (True, False):
         found = environment(active)
         assert {key: found[key] for key in (*USERS, MARK) if key in found} == {name: value}
-    assert waits_passively() == (value == "PASSIVE")
+    assert waiting() == ("asleep" if value == "PASSIVE" else "actively")
 
 
 def test_a_child_is_a_child_of_this_tree(nobody, tmp_path):
@@ -97,8 +97,11 @@ def test_a_working_folder_that_is_gone(monkeypatch, tmp_path):
     assert sys.path == ["/usr/lib/python"] and environment()
 
 
-@pytest.mark.parametrize("policy", ["passive", "active"])
-def test_onnx_runtime_waits_as_openmp_does(monkeypatch, tmp_path, policy):
+@pytest.mark.parametrize(("user", "expected"), [
+    ("passive", {"allow_spinning": "0"}), ("active", {"allow_spinning": "1"}),
+    (None, {"allow_spinning": "1", "spin_duration_us": str(SPIN_US)}),
+])  # fmt: skip
+def test_onnx_runtime_waits_as_openmp_does(nobody, tmp_path, user, expected):
     import onnxruntime
 
     from smolship.runtime.engines import onnx
@@ -113,11 +116,12 @@ def test_onnx_runtime_waits_as_openmp_does(monkeypatch, tmp_path, policy):
 
     for name in ("m", "m.data"):
         (tmp_path / name).write_bytes(b"x")
-    monkeypatch.setenv("OMP_WAIT_POLICY", policy)
-    monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    nobody.setattr(os, "environ", dict(os.environ) | ({"OMP_WAIT_POLICY": user} if user else {}))
+    wait_briefly()
+    nobody.setattr(onnxruntime, "SessionOptions", Options)
     with pytest.raises(InputError, match="cannot open"):
         onnx.open_session(tmp_path, {"file": "m", "context": 8}, 2)
-    assert said == [("session.intra_op.allow_spinning", "0" if policy == "passive" else "1")]
+    assert dict(said) == {f"session.intra_op.{key}": value for key, value in expected.items()}
 
 
 @pytest.mark.parametrize("user", [None, "passive"])
@@ -128,7 +132,7 @@ def test_bench_waits_actively_and_says_so(nobody, tmp_path, user):
     from tests.runtime.test_bench import timed_session
 
     nobody.setattr(os, "environ", dict(os.environ) | ({"OMP_WAIT_POLICY": user} if user else {}))
-    wait_passively()
+    wait_briefly()
     memory = {"anonymous_bytes": 1, "file_backed_bytes": None, "peak_bytes": None}
     session, now = timed_session(300)
 
@@ -150,7 +154,7 @@ def test_bench_waits_actively_and_says_so(nobody, tmp_path, user):
     assert ("sleep while they wait" in conditions[1]) == (user == "passive")
 
 
-def test_every_command_begins_asleep(nobody):
-    code = "from smolship.tools.console import begin; begin(); import os; print(os.environ['OMP_WAIT_POLICY'])"
+def test_every_command_begins_so(nobody):
+    code = "from smolship.tools.console import begin; begin(); import os; print(os.environ['GOMP_SPINCOUNT'])"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "passive\n"
+    assert done.stdout == f"{BRIEF['GOMP_SPINCOUNT']}\n"

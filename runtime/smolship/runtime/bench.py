@@ -21,13 +21,17 @@ from smolship.runtime.bench_worker import TOKENS, artifact_files
 from smolship.runtime.errors import InputError
 from smolship.runtime.faults import ended
 from smolship.runtime.memory import Memory, copy_bandwidth, cpu_model
-from smolship.runtime.process import environment, python
+from smolship.runtime.process import Waiting, environment, python
 from smolship.runtime.session import INTERPRETER
 
 Progress = Callable[[str, int, int], None]
 
 LOADS = 3  # processes that only load
-WAITING_ACTIVELY = "threads wait for one another in a loop: on a machine that has other work it is slower than this"
+WAITING: dict[Waiting, str] = {
+    "actively": "threads wait for one another in a loop: on a machine that has other work it is slower than this",
+    "asleep": "threads sleep while they wait for one another",
+    "briefly": "threads that wait for one another for long sleep",
+}
 
 
 @dataclass(frozen=True)
@@ -195,7 +199,7 @@ def _conditions(found: dict[str, Any], repeats: int, threads: int, dropped: list
         cold = "asked the system to drop its pages; whether it did is not known"
     return [
         f"{threads} threads; greedy; medians of {repeats} repeats after one that is not counted (lowest–highest)",
-        "threads sleep while they wait for one another" if found["waits_passively"] else WAITING_ACTIVELY,
+        WAITING[found["waiting"]],
         "prompts are random token ids of a fixed seed: speed does not depend on what they say",
         f"loads: {len(dropped)} fresh processes; opening and one token, the engine's import not counted; cold: {cold}",
         f"decode: {TOKENS} tokens a repeat at most; between tokens: {intervals} gaps at the smaller depth",

@@ -24,7 +24,7 @@ from smolship.runtime.faults import as_ours
 from smolship.runtime.files import inside, regular_file
 from smolship.runtime.generate import generate
 from smolship.runtime.memory import drop_pages, read_memory
-from smolship.runtime.process import waits_passively
+from smolship.runtime.process import waiting
 from smolship.runtime.session import Session
 
 PROMPTS = (128, 512)  # tokens
@@ -70,7 +70,7 @@ def measure(session: Session, repeats: int, clock: Callable[[], float] = time.pe
         gaps[depth] = [decode(depth) for _ in range(repeats + 1)][1:]
     return {
         "runtime": session.runtime,
-        "waits_passively": waits_passively(),
+        "waiting": waiting(),
         "context_tokens": capacity,
         "deepest_tokens": max(lengths[-1], min(depths[-1] + TOKENS, capacity)),
         "ttft_ms": ttft,

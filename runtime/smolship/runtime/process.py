@@ -1,8 +1,9 @@
 """How a process of ours starts and waits, in one place.
 
 A child runs code of the installation alone: the working folder, which may be somebody else's checkpoint, is on none of
-its paths. Threads that wait for one another sleep. In a loop they are a few per cent faster on an idle machine, and ten
-times slower as soon as something else wants the cores; `bench` measures as an app on a device of its own would run.
+its paths. Threads that wait for one another look for some microseconds in a loop, and then sleep. Those that loop on
+take ten times as long as soon as something else wants the cores; those that sleep at once are woken late by cores that
+slept with them. `bench` measures as an app on a device of its own would run: with the engines' own ways of waiting.
 """
 
 from __future__ import annotations
@@ -10,15 +11,21 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Literal
 
 import smolship
 
 # Lists of folders in the environment. To most readers an empty entry is the working folder, as a relative one is.
 SEARCHED = ("PYTHONPATH", "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")
-# How the threads of OpenMP wait. Its libraries read this once, when they are loaded.
-PASSIVE = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
-USERS = (*PASSIVE, "GOMP_SPINCOUNT", "KMP_LIBRARY")  # whoever set one of these decides
-MARK = "SMOLSHIP_WAITS"  # that PASSIVE is ours, and not the user's
+# How the threads of OpenMP wait: 300 looks of GNU's, a millisecond of LLVM's, which yields too. The libraries read
+# it once, when they are loaded. llama.cpp on SmolLM2, two processors, tokens a second alone and of each of two at once:
+# 47 and 100 with no look, 178 and 72 with 200, 210 and 65 with 300, 224 and 33 with 1,000, 171 and 0 to 42 without end.
+BRIEF = {"GOMP_SPINCOUNT": "300", "KMP_BLOCKTIME": "1"}
+SPIN_US = 20  # of ONNX Runtime's own threads: 210 and 112; 169 and 110 with none, 240 and 71 as it is by itself
+USERS = (*BRIEF, "OMP_WAIT_POLICY", "KMP_LIBRARY")  # whoever set one of these decides
+MARK = "SMOLSHIP_WAITS"  # that BRIEF is ours, and not the user's
+
+Waiting = Literal["briefly", "asleep", "actively"]
 
 
 def python(module: str, *arguments: str, executable: str | Path = sys.executable) -> list[str]:
@@ -33,7 +40,7 @@ def roots(installed: bool = True) -> str:
 
 
 def environment(active: bool = False) -> dict[str, str]:
-    """The environment of a child. `active`: its threads may wait in a loop."""
+    """The environment of a child. `active`: its threads may wait in a loop for long."""
     found = dict(os.environ)
     # What is not installed (a source tree, in tests) is found where this process found it.
     found["PYTHONPATH"] = os.pathsep.join([roots(installed=False), found.get("PYTHONPATH", "")])
@@ -46,23 +53,25 @@ def environment(active: bool = False) -> dict[str, str]:
         found["PYTHONUTF8"] = "1"
     found.pop("PYTHONIOENCODING", None)  # of the user's console, which a child does not write to
     if active and MARK in found:
-        for name in (*PASSIVE, MARK):
+        for name in (*BRIEF, MARK):
             found.pop(name, None)
     elif not active and not any(name in found for name in USERS):
-        found |= PASSIVE | {MARK: "1"}
+        found |= BRIEF | {MARK: "1"}
     return found
 
 
-def wait_passively() -> None:
-    """Let the threads of this process sleep while they wait, unless the user has said how they should wait. To be
-    called before torch, llama.cpp or another library with OpenMP is loaded."""
+def wait_briefly() -> None:
+    """Let the threads of this process sleep where they wait for long, unless the user has said how they should wait. To
+    be called before torch, llama.cpp or another library with OpenMP is loaded."""
     if not any(name in os.environ for name in USERS):
-        os.environ.update(PASSIVE | {MARK: "1"})
+        os.environ.update(BRIEF | {MARK: "1"})
 
 
-def waits_passively() -> bool:
-    """Whether threads sleep while they wait: OpenMP's own setting, which holds for engines with other pools too."""
-    return os.environ.get("OMP_WAIT_POLICY", "").strip().lower() == "passive"
+def waiting() -> Waiting:
+    """How threads wait for one another: OpenMP's own setting, which holds for engines with other pools too."""
+    if os.environ.get("OMP_WAIT_POLICY", "").strip().lower() == "passive":
+        return "asleep"
+    return "briefly" if MARK in os.environ else "actively"
 
 
 def forget_working_folder() -> None:

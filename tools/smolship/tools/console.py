@@ -19,7 +19,7 @@ from rich.console import Console
 from smolship.runtime.disk import disk_errors
 from smolship.runtime.errors import InputError
 from smolship.runtime.faults import as_ours
-from smolship.runtime.process import forget_working_folder, wait_passively
+from smolship.runtime.process import forget_working_folder, wait_briefly
 
 SPELLED = {
     "–": "-", "—": "-", "‑": "-", "−": "-", "→": "->", "←": "<-", "±": "+-", "×": "x", "≈": "~", "≤": "<=", "≥": ">=",
@@ -55,10 +55,10 @@ class Screen(Console):
 
 
 def begin() -> None:
-    """What every command does first: nothing is imported from the working folder, threads wait asleep, streams take
-    every text."""
+    """What every command does first: nothing is imported from the working folder, threads that wait for long sleep,
+    streams take every text."""
     forget_working_folder()
-    wait_passively()
+    wait_briefly()
     settle_streams()
 
 

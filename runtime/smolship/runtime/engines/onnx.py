@@ -11,7 +11,7 @@ import numpy as np
 from smolship.runtime.errors import InputError, missing_engine
 from smolship.runtime.files import inside, regular_file
 from smolship.runtime.native import native_path
-from smolship.runtime.process import waits_passively
+from smolship.runtime.process import SPIN_US, waiting
 from smolship.runtime.session import Session
 
 MAX_CONTEXT = MAX_SIZE = 1 << 24
@@ -35,7 +35,9 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.enable_mem_pattern = False  # it would be planned anew for each length of the mask: 8 % of decode
     options.log_severity_level = 4  # refusals come as exceptions
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0" if waits_passively() else "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0" if waiting() == "asleep" else "1")
+    if waiting() == "briefly":
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     try:
         with native_path(path) as name:
             model = onnxruntime.InferenceSession(str(name), options, providers=["CPUExecutionProvider"])
