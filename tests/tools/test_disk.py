@@ -73,6 +73,7 @@ def test_a_file_that_may_not_grow(tiny, bundle, set_bytes, limit, capsys, target
     says_why(bundle, before, capsys.readouterr().err, file, need, set_bytes + room)
 
 
+@pytest.mark.real
 def test_a_file_that_native_code_may_not_grow(steps_apart, tiny, bundle, set_bytes, limit, capsys):
     """It does not say why it failed, and writes to a temporary file first."""
     before, command = snapshot(bundle), export(tiny("llama"), bundle, "--to", "coreml", "--probe-tokens", "0")
@@ -81,6 +82,7 @@ def test_a_file_that_native_code_may_not_grow(steps_apart, tiny, bundle, set_byt
     says_why(bundle, before, capsys.readouterr().err, "weight.bin", "more than its", set_bytes + 6_000)
 
 
+@pytest.mark.real
 def test_a_disk_that_fills_up_half_way(tiny, tmp_path, set_bytes):
     """It has room for the set, and as it seems for the target; a mount point, which is left empty."""
     size = set_bytes * 3 // 2 // 4096 * 4096 + 4096
@@ -111,6 +113,7 @@ def hear(signum):
     return lambda: signal.signal(signum, signal.SIG_DFL)
 
 
+@pytest.mark.real
 def test_the_terminal_is_closed(tiny, bundle):
     before = snapshot(bundle)
     command = export(tiny("smollm3"), bundle, "--to", "onnx", "--probe-tokens", "4096")
@@ -137,6 +140,7 @@ def test_what_nohup_ignores_stays_ignored(monkeypatch):
             signal.signal(number, handler)
 
 
+@pytest.mark.real
 def test_what_a_killed_export_left_goes_with_the_next(tiny, bundle):
     command = export(tiny("smollm3"), bundle, "--to", "onnx", "--probe-tokens", "4096")
     with half_made(command, bundle) as child:
