@@ -13,19 +13,50 @@ import pytest
 
 TINY: dict[str, dict[str, Any]] = {
     "llama": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "rope_theta": 10_000.0},
-    "llama_bias": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": True,
-                   "mlp_bias": True, "tie_word_embeddings": False},
-    "llama3": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "head_dim": 32,
-               "rope_parameters": {"rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0,
-                                   "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                                   "original_max_position_embeddings": 32}},
-    "smollm3": {"architectures": ["SmolLM3ForCausalLM"], "model_type": "smollm3", "rope_theta": 5_000_000.0,
-                "no_rope_layers": [1, 1, 1, 0], "num_hidden_layers": 4},
-}  # fmt: skip
-SIZES = {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "vocab_size": 300, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
-         "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2,
-         "initializer_range": 0.08, "hidden_act": "silu"}  # fmt: skip
+    "llama_bias": {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "attention_bias": True,
+        "mlp_bias": True,
+        "tie_word_embeddings": False,
+    },
+    "llama3": {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "head_dim": 32,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 500_000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    },
+    "smollm3": {
+        "architectures": ["SmolLM3ForCausalLM"],
+        "model_type": "smollm3",
+        "rope_theta": 5_000_000.0,
+        "no_rope_layers": [1, 1, 1, 0],
+        "num_hidden_layers": 4,
+    },
+}
+SIZES = {
+    "hidden_size": 128,
+    "intermediate_size": 192,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 300,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+    "initializer_range": 0.08,
+    "hidden_act": "silu",
+}
 
 
 def make_tiny(folder: Path, kind: str, **changes: Any) -> Path:
@@ -55,9 +86,15 @@ def make_tokenizer(folder: Path, vocab: int) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     text = ["the quick brown fox jumps over the lazy dog; every good boy deserves favour", "def main(): return 0"]
-    tokenizer.train_from_iterator(text * 3, trainers.BpeTrainer(
-        vocab_size=vocab, special_tokens=["<pad>", "<|im_start|>", "<|im_end|>"], show_progress=False,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))  # fmt: skip
+    tokenizer.train_from_iterator(
+        text * 3,
+        trainers.BpeTrainer(
+            vocab_size=vocab,
+            special_tokens=["<pad>", "<|im_start|>", "<|im_end|>"],
+            show_progress=False,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        ),
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
     template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

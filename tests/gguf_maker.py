@@ -53,7 +53,7 @@ def make_gguf(
         "tokenizer.ggml.eos_token_id": 2,
         "tokenizer.ggml.padding_token_id": 2,
         "tokenizer.chat_template": (folder / "chat_template.jinja").read_text(),
-    } | extra  # fmt: skip
+    } | extra
     for key, value in values.items():
         if key in drop:
             continue

@@ -24,11 +24,15 @@ from tests.gguf_maker import blob, make_gguf, pair
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 DOWN = "model.layers.1.mlp.down_proj"
-LFS = (b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"7d" * 32 + b"\nsize 2471645608\n")  # fmt: skip
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"7d" * 32 + b"\nsize 2471645608\n"
 PAGE = b'\n<!DOCTYPE html>\n<html class="">\n<head><title>Log in</title></head></html>'
-ERRORS = [b"Entry not found", b"Invalid username or password.", b'{"error":"Repository not found"}',
-          b"Access to model owner/name is restricted. You must have access to it and be authenticated to access it.",
-          b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>']  # fmt: skip
+ERRORS = [
+    b"Entry not found",
+    b"Invalid username or password.",
+    b'{"error":"Repository not found"}',
+    b"Access to model owner/name is restricted. You must have access to it and be authenticated to access it.",
+    b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>',
+]
 Break = Callable[[Path], object]
 
 
@@ -50,11 +54,15 @@ def refused(model: Path | str, *words: str) -> str:
 
 # --- bytes ---
 
-IN_PLACE = {"pointer": (LFS, "git-lfs pointer", "git lfs pull"), "page": (PAGE, "a web page", "hf download"),
-            "empty": (b"", "an empty file", "hf download"), "zeros": (bytes(4096), "nothing but zeros", "hf download"),
-            **{f"error {i}": (text, "a server's error message", "hf auth login") for i, text in enumerate(ERRORS)},
-            "zip": (b"PK\3\4" + bytes(60), "a zip archive", "unpack it"),
-            "gzip": (b"\x1f\x8b\x08" + bytes(60), "a gzip archive", "unpack it")}  # fmt: skip
+IN_PLACE = {
+    "pointer": (LFS, "git-lfs pointer", "git lfs pull"),
+    "page": (PAGE, "a web page", "hf download"),
+    "empty": (b"", "an empty file", "hf download"),
+    "zeros": (bytes(4096), "nothing but zeros", "hf download"),
+    **{f"error {i}": (text, "a server's error message", "hf auth login") for i, text in enumerate(ERRORS)},
+    "zip": (b"PK\3\4" + bytes(60), "a zip archive", "unpack it"),
+    "gzip": (b"\x1f\x8b\x08" + bytes(60), "a gzip archive", "unpack it"),
+}
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", WEIGHTS, "m.gguf"])
@@ -159,7 +167,7 @@ ODD = {
     "safetensors": (struct.pack("<Q", 64) + b'{"a":' + bytes(99), "a safetensors file", "config.json"),
     "short": (b"GG", "another kind of file", "meant"),
     "cut": (blob([pair("a", 4, bytes(4))], data=0)[:38], "not a valid GGUF", "broken off"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("data", "what", "todo"), ODD.values(), ids=ODD)
@@ -237,12 +245,16 @@ def put(**files: str | bytes) -> Break:
 
 
 FOLDERS: dict[str, tuple[Break, tuple[str, ...]]] = {
-    "LoRA": (put(adapter_config_DOT_json='{"base_model_name_or_path": "meta/base"}', adapter_model_DOT_safetensors=b""),
-             ("a LoRA adapter for meta/base", "merge_and_unload")),
+    "LoRA": (
+        put(adapter_config_DOT_json='{"base_model_name_or_path": "meta/base"}', adapter_model_DOT_safetensors=b""),
+        ("a LoRA adapter for meta/base", "merge_and_unload"),
+    ),
     "one GGUF": (put(tiny_DOT_gguf=b"GGUF"), ("a folder of GGUF files (tiny.gguf)", "name the file itself")),
     "two GGUFs": (put(a_DOT_gguf=b"GGUF", b_DOT_gguf=b"GGUF"), ("a.gguf, b.gguf", "name one of them")),
-    "a split GGUF": (lambda f: [put(**{f"m-0000{i}-of-00002_DOT_gguf": b"GGUF"})(f) for i in (1, 2)],
-                     ("llama-gguf-split --merge", "m-00001-of-00002.gguf")),
+    "a split GGUF": (
+        lambda f: [put(**{f"m-0000{i}-of-00002_DOT_gguf": b"GGUF"})(f) for i in (1, 2)],
+        ("llama-gguf-split --merge", "m-00001-of-00002.gguf"),
+    ),
     "diffusers": (put(model_index_DOT_json="{}", unet__config_DOT_json="{}"), ("diffusers", "language model")),
     "sentence-transformers": (put(modules_DOT_json="[]"), ("sentence-transformers", "language model")),
     "Meta": (put(params_DOT_json='{"dim": 64}', consolidated_DOT_00_DOT_pth=b"PK"), ("own format", "for transformers")),
@@ -252,7 +264,7 @@ FOLDERS: dict[str, tuple[Break, tuple[str, ...]]] = {
     "an archive within": (put(model_DOT_zip=b"PK"), ("holds an archive (model.zip)", "unpack")),
     "nothing": (lambda folder: None, ("an empty folder", "hf download OWNER/NAME --local-dir")),
     "weights alone": (put(model_DOT_safetensors=b"x"), ("weights without the config.json", "config.json is missing")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("make", "words"), FOLDERS.values(), ids=FOLDERS)
@@ -284,7 +296,7 @@ WEIGHTLESS: dict[str, tuple[Break, tuple[str, ...]]] = {
     "an ONNX model": (put(model_DOT_onnx=b""), ("another framework (model.onnx)", "made from")),
     "an adapter": (put(adapter_config_DOT_json="{}"), ("a LoRA adapter", "no model", "merge_and_unload")),
     "none": (lambda f: None, ("no weights", "the weights were left out")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("make", "words"), WEIGHTLESS.values(), ids=WEIGHTLESS)
@@ -327,16 +339,25 @@ QUANTIZED: dict[str, tuple[dict, dict, str]] = {
     "GPTQ": ({"qweight": I32, "qzeros": I32, "scales": F16, "g_idx": I32}, {"quant_method": "gptq", "bits": 4}, "GPTQ"),
     "AWQ": ({"qweight": I32, "qzeros": I32, "scales": F16}, {"quant_method": "awq"}, "AWQ"),
     "torchao": ({"_weight_qdata": I8, "_weight_scale": F16}, {"quant_method": "torchao"}, "torchao"),
-    "bitsandbytes 4": ({"weight": U8, "weight__absmax": U8, "weight__quant_state__bitsandbytes__nf4": U8},
-                       {"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
-    "bitsandbytes 8": ({"weight": I8, "SCB": F16, "weight_format": U8}, {"quant_method": "bitsandbytes"},
-                       "bitsandbytes"),
+    "bitsandbytes 4": (
+        {"weight": U8, "weight__absmax": U8, "weight__quant_state__bitsandbytes__nf4": U8},
+        {"quant_method": "bitsandbytes", "load_in_4bit": True},
+        "bitsandbytes",
+    ),
+    "bitsandbytes 8": (
+        {"weight": I8, "SCB": F16, "weight_format": U8},
+        {"quant_method": "bitsandbytes"},
+        "bitsandbytes",
+    ),
     "fp8": ({"weight": U8, "weight_scale_inv": F16}, {"quant_method": "fp8"}, "fp8"),
-    "compressed": ({"weight_packed": I32, "weight_scale": F16, "weight_shape": I32},
-                   {"quant_method": "compressed-tensors"}, "compressed-tensors"),
+    "compressed": (
+        {"weight_packed": I32, "weight_scale": F16, "weight_shape": I32},
+        {"quant_method": "compressed-tensors"},
+        "compressed-tensors",
+    ),
     "HQQ": ({"W_q": U8, "scale": F16, "zero": F16}, {"quant_method": "hqq"}, "HQQ"),
     "MLX": ({"weight": U32, "scales": F16, "biases": F16}, {}, "MLX"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -380,14 +401,19 @@ def test_a_type_alone_is_a_sign(copy):
 
 @pytest.mark.parametrize(
     ("raw", "name"),
-    [({}, None), ({"quantization_config": None}, None), ({"quantization_config": []}, None),
-     ({"quantization_config": {}}, None),
-     ({"quantization_config": {"quant_method": 4}}, "an unnamed method"),
-     ({"quantization_config": {"quant_method": "mine"}}, "'mine'"),
-     ({"quantization_config": {"load_in_8bit": True}}, "bitsandbytes"),
-     ({"compression_config": {"format": "x"}}, "compressed-tensors"), ({"quantization": {"bits": 4}}, "MLX"),
-     ({"quantization_config": {"group_size": 64, "bits": 4}}, "MLX")],
-)  # fmt: skip
+    [
+        ({}, None),
+        ({"quantization_config": None}, None),
+        ({"quantization_config": []}, None),
+        ({"quantization_config": {}}, None),
+        ({"quantization_config": {"quant_method": 4}}, "an unnamed method"),
+        ({"quantization_config": {"quant_method": "mine"}}, "'mine'"),
+        ({"quantization_config": {"load_in_8bit": True}}, "bitsandbytes"),
+        ({"compression_config": {"format": "x"}}, "compressed-tensors"),
+        ({"quantization": {"bits": 4}}, "MLX"),
+        ({"quantization_config": {"group_size": 64, "bits": 4}}, "MLX"),
+    ],
+)
 def test_what_a_config_declares(raw, name):
     assert quantization_of(raw) == name
 

@@ -192,7 +192,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "tokenizer is a FIFO": (fifo("tokenizer.json"), "tokenizer.json is not a regular file"),
     "tokenizer is no JSON": (file("tokenizer.json", "tokens"), "tokenizer.json is not valid JSON"),
     "side file is a FIFO": (fifo("tokenizer_config.json"), "tokenizer_config.json is not a regular file"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture

@@ -17,8 +17,15 @@ from smolship.export.families import translate
 from smolship.export.original import TOKENS
 from smolship.runtime.errors import InputError
 
-BASE = {"hidden_size": 96, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 6,
-        "num_key_value_heads": 3, "vocab_size": 50, "max_position_embeddings": 256}  # fmt: skip
+BASE = {
+    "hidden_size": 96,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 3,
+    "vocab_size": 50,
+    "max_position_embeddings": 256,
+}
 GONE = "(gone)"  # stands for a key that is not there
 BENT = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 3.0}
 
@@ -113,7 +120,7 @@ CHANGES: list[dict[str, Any]] = [
     {"no_rope_layers": [3, 0]},
     {"no_rope_layer_interval": 2},
     {"no_rope_layer_interval": 0},
-]  # fmt: skip
+]
 
 # Taken by transformers, refused here. That it computes with them is seen below only for what the class reads.
 STRICTER = {

@@ -125,8 +125,9 @@ def test_the_package_holds_exactly_our_weights(built, scheme):
                 continue
             ours = weights.tensor(name)
             assert operator.op_type == "constexpr_blockwise_shift_scale" and operator.offset is None
-            assert operator.data.dtype == (ct.converters.mil.mil.types.int4 if entry.bits == 4
-                                           else ct.converters.mil.mil.types.int8)  # fmt: skip
+            assert operator.data.dtype == (
+                ct.converters.mil.mil.types.int4 if entry.bits == 4 else ct.converters.mil.mil.types.int8
+            )
             np.testing.assert_array_equal(operator.data.val, ours.codes)
             np.testing.assert_array_equal(operator.scale.val, ours.scales)
             np.testing.assert_array_equal(operator.materialized_val_inference(), ours.dequantize().astype(np.float16))

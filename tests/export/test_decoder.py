@@ -55,8 +55,16 @@ def test_to_the_last_position_that_the_model_was_made_for(tiny, kind, chunks):
 
 def test_far_out_the_tables_still_agree(tmp_path):
     """8,192 positions of a model made for as many, its attention sharp enough to tell one position from the next."""
-    folder = make_tiny(tmp_path, "smollm3", max_position_embeddings=8192, num_hidden_layers=1, no_rope_layers=[1],
-                       initializer_range=0.3, num_attention_heads=2, num_key_value_heads=1)  # fmt: skip
+    folder = make_tiny(
+        tmp_path,
+        "smollm3",
+        max_position_embeddings=8192,
+        num_hidden_layers=1,
+        no_rope_layers=[1],
+        initializer_range=0.3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
     checkpoint = open_checkpoint(str(folder))
     ids = np.random.default_rng(5).integers(0, 300, 8192)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

@@ -57,21 +57,29 @@ def ends(resolved: Resolved) -> dict[int, tuple[str, ...]]:
 def test_every_file_may_name_an_end_token(read):
     turn = PLAIN.replace("\n", "<|im_start|>\n")
     found = read({"eos_token_id": [7, 9]}, turn, {"eos_token_id": [9, 11]}, tokenizer={"eos_token": "<|im_end|>"})
-    assert ends(found) == {7: (GENERATION,), 9: (GENERATION, "config.json"), 11: ("config.json",), 2: (TOKENIZER,),
-                           1: ("chat template",)}  # fmt: skip
+    assert ends(found) == {
+        7: (GENERATION,),
+        9: (GENERATION, "config.json"),
+        11: ("config.json",),
+        2: (TOKENIZER,),
+        1: ("chat template",),
+    }
     assert [end.text for end in found.facts.ends][-2:] == ["<|im_end|>", "<|im_start|>"]
     assert any("ends a turn with '<|im_start|>'" in note for note in found.notes)
 
 
-@pytest.mark.parametrize(("given", "origin"), [
-    ({"generation": {"eos_token_id": [4, 8]}}, GENERATION),
-    ({"generation": {"eos_token_id": 4.0}}, GENERATION),
-    ({"config": {"eos_token_id": 4}}, "config.json"),
-    ({"tokenizer": {"eos_token": "<|im_end|>"}}, TOKENIZER),
-    ({"tokenizer": {"eos_token": {"__type": "AddedToken", "content": "<|im_end|>", "special": True}}}, TOKENIZER),
-    ({"old": {"eos_token": {"content": "<|im_end|>", "lstrip": False}}}, TOKENIZER),
-    ({"template": PLAIN.replace("\n", " <|im_end|>\n")}, "chat template"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "origin"),
+    [
+        ({"generation": {"eos_token_id": [4, 8]}}, GENERATION),
+        ({"generation": {"eos_token_id": 4.0}}, GENERATION),
+        ({"config": {"eos_token_id": 4}}, "config.json"),
+        ({"tokenizer": {"eos_token": "<|im_end|>"}}, TOKENIZER),
+        ({"tokenizer": {"eos_token": {"__type": "AddedToken", "content": "<|im_end|>", "special": True}}}, TOKENIZER),
+        ({"old": {"eos_token": {"content": "<|im_end|>", "lstrip": False}}}, TOKENIZER),
+        ({"template": PLAIN.replace("\n", " <|im_end|>\n")}, "chat template"),
+    ],
+)
 def test_one_file_alone(read, given, origin):
     found = ends(read(**given))
     assert set(found.values()) == {(origin,)} and set(found) <= {2, 4, 8}
@@ -87,11 +95,15 @@ def test_the_old_map_counts_only_beside_a_config_of_the_old_kind(read):
 def test_a_token_put_behind_a_text_ends_one(read, tiny, tmp_path):
     raw = json.loads((tiny("llama") / "tokenizer.json").read_text())
     raw["post_processor"] = {
-        "type": "TemplateProcessing", "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
-        "single": [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
-                   {"SpecialToken": {"id": "<pad>", "type_id": 0}}],
+        "type": "TemplateProcessing",
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
+        "single": [
+            {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+            {"SpecialToken": {"id": "<pad>", "type_id": 0}},
+        ],
         "special_tokens": {t: {"id": t, "ids": [i], "tokens": [t]} for i, t in ((1, "<|im_start|>"), (0, "<pad>"))},
-    }  # fmt: skip
+    }
     read()
     (tmp_path / "model" / "tokenizer.json").write_text(json.dumps(raw))
     found = resolve(open_checkpoint(str(tmp_path / "model")))
@@ -165,8 +177,12 @@ def test_the_bundle_says_it_again(read, tmp_path):
     """Files for others: one template, no list of them, and a generation config with the facts."""
     named = [{"name": "default", "template": PLAIN}, {"name": "rag", "template": "x"}]
     tokens = {"eos_token": "<|im_end|>", "x": "ſ"}
-    found = read({"do_sample": True, "top_k": 50.0, "temperature": None, "min_p": 0.1, "num_beams": 3}, None,
-                 {"eos_token_id": 6}, tokenizer={"chat_template": named} | tokens)  # fmt: skip
+    found = read(
+        {"do_sample": True, "top_k": 50.0, "temperature": None, "min_p": 0.1, "num_beams": 3},
+        None,
+        {"eos_token_id": 6},
+        tokenizer={"chat_template": named} | tokens,
+    )
     files = found.files(open_checkpoint(str(tmp_path / "model")))
     assert files["chat_template.jinja"].decode() == PLAIN
     assert json.loads(files[TOKENIZER]) == tokens
@@ -191,8 +207,12 @@ class TestGguf:
     def test_eos_eot_and_eom(self, tiny, tmp_path):
         keys = {f"tokenizer.ggml.{role}_token_id": i for role, i in (("eos", 9), ("eot", 7), ("eom", 5))}
         found = self.read(tiny, tmp_path / "a.gguf", **keys)
-        assert ends(found) == {9: ("tokenizer.ggml.eos_token_id",), 7: ("tokenizer.ggml.eot_token_id",),
-                               5: ("tokenizer.ggml.eom_token_id",), 2: ("chat template",)}  # fmt: skip
+        assert ends(found) == {
+            9: ("tokenizer.ggml.eos_token_id",),
+            7: ("tokenizer.ggml.eot_token_id",),
+            5: ("tokenizer.ggml.eom_token_id",),
+            2: ("chat template",),
+        }
 
     def test_one_token_by_two_names(self, tiny, tmp_path):
         found = self.read(tiny, tmp_path / "a.gguf", **{"tokenizer.ggml.eot_token_id": 2})
@@ -229,8 +249,9 @@ class TestGguf:
         assert not any("tokenizer.ggml.pre" in note for note in self.read(tiny, path, split="gpt-2").notes)
 
     def test_named_templates_without_a_default(self, tiny, tmp_path):
-        found = self.read(tiny, tmp_path / "a.gguf", drop=("tokenizer.chat_template",),
-                          **{"tokenizer.chat_template.tool_use": PLAIN})  # fmt: skip
+        found = self.read(
+            tiny, tmp_path / "a.gguf", drop=("tokenizer.chat_template",), **{"tokenizer.chat_template.tool_use": PLAIN}
+        )
         assert found.template is None and any("tool_use" in note for note in found.notes)
 
     def test_a_pad_token_that_is_none(self, tiny, tmp_path):

@@ -22,11 +22,27 @@ from smolship.runtime.errors import InputError
 from tests.conftest import TINY, make_tiny
 from tests.gguf_maker import blob, entry, make_gguf, pair, permute, text
 
-SCALED = {"rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0,
-          "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # fmt: skip
-HARD = ["hello 1234567 world", "  two  spaces\n\n\tx\r\n", "don't WE'LL", "naïve 日本語 👩‍👩‍👧‍👦", "²½Ⅷ ٣٤",
-        "\u00a0\u2028", "<|im_start|>user\nhi<|im_end|>\n<pad>", "def f(x):\n    return x**2", " " * 9, "",
-        "A1b2 $3.14"]  # fmt: skip
+SCALED = {
+    "rope_type": "llama3",
+    "rope_theta": 500_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+HARD = [
+    "hello 1234567 world",
+    "  two  spaces\n\n\tx\r\n",
+    "don't WE'LL",
+    "naïve 日本語 👩‍👩‍👧‍👦",
+    "²½Ⅷ ٣٤",
+    "\u00a0\u2028",
+    "<|im_start|>user\nhi<|im_end|>\n<pad>",
+    "def f(x):\n    return x**2",
+    " " * 9,
+    "",
+    "A1b2 $3.14",
+]
 
 
 def ids(checkpoint, string: str) -> list[int]:
@@ -185,7 +201,7 @@ BROKEN_MODELS = {
     "bad token id": ({"tokenizer.ggml.eos_token_id": 300}, "eos_token_id"),
     "repeated token": ({"tokenizer.ggml.tokens": ["a"] * 300}, "vocabulary twice"),
     "other vocabulary": ({"tokenizer.ggml.tokens": ["a", "b"], "tokenizer.ggml.token_type": [1]}, "token_type"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("extra", "message"), BROKEN_MODELS.values(), ids=BROKEN_MODELS)
@@ -195,19 +211,36 @@ def test_models_that_are_not_understood_are_refused(tiny, tmp_path, extra, messa
         open_checkpoint(str(tmp_path / "model.gguf"))
 
 
-@pytest.mark.parametrize("key", [
-    "split.count", "llama.expert_count", "llama.attention.value_length", "llama.rope.dimension_count",
-    "tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.add_bos_token",
-    "tokenizer.ggml.add_eos_token", "tokenizer.ggml.eos_token_id",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "key",
+    [
+        "split.count",
+        "llama.expert_count",
+        "llama.attention.value_length",
+        "llama.rope.dimension_count",
+        "tokenizer.ggml.model",
+        "tokenizer.ggml.pre",
+        "tokenizer.ggml.add_bos_token",
+        "tokenizer.ggml.add_eos_token",
+        "tokenizer.ggml.eos_token_id",
+    ],
+)
 def test_an_array_where_one_value_belongs_is_refused(tiny, tmp_path, key):
     make_gguf(tiny("llama"), tmp_path / "model.gguf", **{key: [1, 2]})
     with pytest.raises(InputError, match=key.rpartition(".")[2]):
         open_checkpoint(str(tmp_path / "model.gguf"))
 
 
-@pytest.mark.parametrize("name", ["blk.1.ffn_up.weight", "output_norm.weight", "tokenizer.ggml.tokens",
-                                  "tokenizer.ggml.merges", "llama.context_length"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "blk.1.ffn_up.weight",
+        "output_norm.weight",
+        "tokenizer.ggml.tokens",
+        "tokenizer.ggml.merges",
+        "llama.context_length",
+    ],
+)
 def test_what_is_missing_is_named(tiny, tmp_path, name):
     make_gguf(tiny("llama"), tmp_path / "model.gguf", drop=(name,))
     with pytest.raises(InputError, match="max_position_embeddings" if name.startswith("llama.") else name):
@@ -245,7 +278,7 @@ BROKEN_FILES = {
     "a vector in blocks": (blob(tensors=[entry("t", (32,), kind=8)]), "whole blocks"),
     "half a superblock": (blob(tensors=[entry("t", (128, 2), kind=12)]), "whole blocks"),
     "overflowing blocks": (blob(tensors=[entry("t", (2**62, 2**62), kind=2)]), "no more than"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("data", "message"), BROKEN_FILES.values(), ids=BROKEN_FILES)

@@ -73,7 +73,7 @@ REFUSED = {
     "version 4": (blob(version=4), "version 4"),
     "version 0": (blob(version=0), "version 0"),
     "big-endian": (blob(version=3 << 24), "a big-endian file"),
-}  # fmt: skip
+}
 ACCEPTED = {
     "no tensors": blob(),
     "padding kept": blob(tensors=[entry("a", (3,)), entry("b", (8,), offset=32)]),
@@ -82,7 +82,7 @@ ACCEPTED = {
     "a name of 63 bytes": blob(tensors=[entry("n" * 63, (8,))]),
     "version 2": blob(tensors=[FIRST], version=2),
     "a strange key": blob([pair("wonder", 8, text("x"))], [FIRST]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("data", "message"), REFUSED.values(), ids=REFUSED)

@@ -168,8 +168,10 @@ def test_a_quantized_file_in_gives_the_same_blocks_out(tiny, tmp_path, kind, sch
     """Those of gguf-py's quantizer, negative scales among them."""
     make_gguf(tiny("llama_bias"), tmp_path / "in.gguf", kind=kind)
     lowered(tmp_path / "in.gguf", SCHEMES[scheme], tmp_path / "o")
-    before, after = ({t.name: t for t in gguf.GGUFReader(path).tensors if t.tensor_type.name == kind}
-                     for path in (tmp_path / "in.gguf", tmp_path / "o" / "model.gguf"))  # fmt: skip
+    before, after = (
+        {t.name: t for t in gguf.GGUFReader(path).tensors if t.tensor_type.name == kind}
+        for path in (tmp_path / "in.gguf", tmp_path / "o" / "model.gguf")
+    )
     assert set(before) == set(after) and len(before) == 16
     for name, tensor in before.items():
         np.testing.assert_array_equal(after[name].data, tensor.data)
@@ -221,17 +223,20 @@ def test_the_modelfile(tiny, tmp_path):
     (model / "generation_config.json").write_text(json.dumps({"do_sample": True, "temperature": 0.6, "top_p": 0.95}))
     folder = lowered(model, SCHEMES["none"], tmp_path / "o")[2]
     assert (folder / "Modelfile").read_text().splitlines()[1:] == [
-        "FROM ./model.gguf", f"PARAMETER num_ctx {CONTEXT}", 'PARAMETER stop "<|im_end|>"',
-        "PARAMETER temperature 0.6", "PARAMETER top_k 50", "PARAMETER top_p 0.95", "PARAMETER min_p 0",
-        "PARAMETER repeat_penalty 1"]  # fmt: skip
+        "FROM ./model.gguf",
+        f"PARAMETER num_ctx {CONTEXT}",
+        'PARAMETER stop "<|im_end|>"',
+        "PARAMETER temperature 0.6",
+        "PARAMETER top_k 50",
+        "PARAMETER top_p 0.95",
+        "PARAMETER min_p 0",
+        "PARAMETER repeat_penalty 1",
+    ]
 
 
 @pytest.mark.parametrize(
     "kind, changes, why",
-    [
-        ("smollm3", {"no_rope_layers": [0, 0, 0, 1]}, "every fourth"),
-        ("smollm3", {"attention_bias": True}, "biases"),
-    ],
+    [("smollm3", {"no_rope_layers": [0, 0, 0, 1]}, "every fourth"), ("smollm3", {"attention_bias": True}, "biases")],
 )
 def test_what_llama_cpp_cannot_express(tmp_path, kind, changes, why):
     checkpoint = open_checkpoint(str(make_tiny(tmp_path, kind, **changes)))

@@ -29,14 +29,26 @@ def byte_level(name: str) -> dict:
     tokenizer = Raw(models.BPE())
     raw = json.loads(tokenizer.to_str()) | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": SPLITS[name]}}
     tokenizer = Raw.from_str(json.dumps(raw))
-    tokenizer.train_from_iterator([*PLAIN, *SPACES, *DIGITS, *CONTRACTIONS, *UNICODE, *CODE] * 3, trainers.BpeTrainer(
-        vocab_size=900, special_tokens=SPECIAL, show_progress=False,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))  # fmt: skip
+    tokenizer.train_from_iterator(
+        [*PLAIN, *SPACES, *DIGITS, *CONTRACTIONS, *UNICODE, *CODE] * 3,
+        trainers.BpeTrainer(
+            vocab_size=900,
+            special_tokens=SPECIAL,
+            show_progress=False,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        ),
+    )
     model = json.loads(tokenizer.to_str())["model"]
     tokens = sorted(model["vocab"], key=model["vocab"].get)
-    return {"model": "gpt2", "pre": name, "tokens": tokens, "merges": [" ".join(pair) for pair in model["merges"]],
-            "token_type": [3 if token in SPECIAL else 1 for token in tokens], "bos_token_id": 1,
-            "eos_token_id": 2}  # fmt: skip
+    return {
+        "model": "gpt2",
+        "pre": name,
+        "tokens": tokens,
+        "merges": [" ".join(pair) for pair in model["merges"]],
+        "token_type": [3 if token in SPECIAL else 1 for token in tokens],
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
 
 
 def sentencepiece(**extra) -> dict:
@@ -49,8 +61,16 @@ def sentencepiece(**extra) -> dict:
     tokens = list(dict.fromkeys([*whole, *parts, *runs, *letters]))
     kinds = [2, 3, 3, *[6] * 256, 4, 4, *[1] * (len(tokens) - len(whole))]
     scores = [-float((i * 37) % 101) - (i / 1000) if kind == 1 else 0.0 for i, kind in enumerate(kinds)]
-    return {"model": "llama", "pre": "default", "tokens": tokens, "scores": scores, "token_type": kinds,
-            "bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0} | extra  # fmt: skip
+    return {
+        "model": "llama",
+        "pre": "default",
+        "tokens": tokens,
+        "scores": scores,
+        "token_type": kinds,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "unknown_token_id": 0,
+    } | extra
 
 
 def made(path, metadata: dict) -> tuple[GgufTokenizer, Tokenizer]:
@@ -65,8 +85,14 @@ def recovered(path) -> Tokenizer:
 
 def write(path, metadata: dict) -> None:
     writer = gguf.GGUFWriter(path, "llama")
-    needed = {"context_length": 64, "embedding_length": 32, "block_count": 1, "attention.head_count": 1,
-              "feed_forward_length": 32, "rope.dimension_count": 32}  # fmt: skip
+    needed = {
+        "context_length": 64,
+        "embedding_length": 32,
+        "block_count": 1,
+        "attention.head_count": 1,
+        "feed_forward_length": 32,
+        "rope.dimension_count": 32,
+    }
     for key, number in needed.items():
         writer.add_uint32(f"llama.{key}", number)
     writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
@@ -81,8 +107,13 @@ def write(path, metadata: dict) -> None:
 def agree(llama: GgufTokenizer, ours: Tokenizer) -> None:
     strings = [*hard_strings(ours, None), *RUNS]
     for special in (True, False):
-        row = compare("llama.cpp", lambda text, s=special: ours.encode(text, s),
-                      lambda text, s=special: llama.encode(text, s), strings, judged=True)  # fmt: skip
+        row = compare(
+            "llama.cpp",
+            lambda text, s=special: ours.encode(text, s),
+            lambda text, s=special: llama.encode(text, s),
+            strings,
+            judged=True,
+        )
         assert row.passed, row.examples
 
 
@@ -91,8 +122,11 @@ def test_every_split_gives_llama_cpps_ids(tmp_path, name):
     agree(*made(tmp_path / "m.gguf", byte_level(name)))
 
 
-@pytest.mark.parametrize("extra", [{}, {"add_space_prefix": False}, {"add_bos_token": False, "add_eos_token": True}],
-                         ids=["", "no space in front", "EOS behind"])  # fmt: skip
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"add_space_prefix": False}, {"add_bos_token": False, "add_eos_token": True}],
+    ids=["", "no space in front", "EOS behind"],
+)
 def test_sentencepiece_scores_give_llama_cpps_ids(tmp_path, extra):
     llama, ours = made(tmp_path / "m.gguf", sentencepiece(**extra))
     agree(llama, ours)

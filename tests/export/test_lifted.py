@@ -85,8 +85,10 @@ def test_what_is_lifted_under_which_scheme(files, tmp_path):
     def origins(kind: str, scheme: Scheme) -> dict[str, str]:
         checkpoint = open_checkpoint(str(files(kind)))
         entries = write_weights(checkpoint, checkpoint.config, scheme, tmp_path).entries
-        return {name: f"{entries[name].origin} {entries[name].bits} {entries[name].group}"
-                for name in ("embed", "layers.0.q", "norm")}  # fmt: skip
+        return {
+            name: f"{entries[name].origin} {entries[name].bits} {entries[name].group}"
+            for name in ("embed", "layers.0.q", "norm")
+        }
 
     lifted4, lifted8, none = "lifted 4 32", "lifted 8 32", "rounded 16 0"
     for scheme in (SCHEMES["int4"], SCHEMES["int8"], replace(SCHEMES["int4"], group=128)):
@@ -222,8 +224,9 @@ def test_gguf_py_reads_the_same_from_what_comes_out(files, tmp_path):
     checkpoint = open_checkpoint(str(files("Q4_0")))
     weights = write_weights(checkpoint, checkpoint.config, SCHEMES["int4"], tmp_path)
     load_target("gguf").lower(job_of(checkpoint, weights, 64), tmp_path)
-    inside, outside = ({t.name: t for t in gguf.GGUFReader(path).tensors}
-                       for path in (files("Q4_0"), tmp_path / "model.gguf"))  # fmt: skip
+    inside, outside = (
+        {t.name: t for t in gguf.GGUFReader(path).tensors} for path in (files("Q4_0"), tmp_path / "model.gguf")
+    )
     assert set(inside) == set(outside)
     for name, tensor in inside.items():
         values = [gguf.quants.dequantize(t.data, t.tensor_type) for t in (tensor, outside[name])]

@@ -65,10 +65,19 @@ def test_a_gguf_file_there_is_a_model_too(latin: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("at", "model", "name"),
-    [(".", ".", "here"), (".", "./", "here"), ("sub", "..", "here"), ("sub", "../", "here"), ("sub", "../.", "here"),
-     ("..", "here", "here"), ("..", "here/", "here"), ("..", "./here//", "here"), ("..", "here/sub/..", "here"),
-     ("..", "other", "other")],
-)  # fmt: skip
+    [
+        (".", ".", "here"),
+        (".", "./", "here"),
+        ("sub", "..", "here"),
+        ("sub", "../", "here"),
+        ("sub", "../.", "here"),
+        ("..", "here", "here"),
+        ("..", "here/", "here"),
+        ("..", "./here//", "here"),
+        ("..", "here/sub/..", "here"),
+        ("..", "other", "other"),
+    ],
+)
 def test_a_models_name_whatever_path_leads_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str, model: str, name: str
 ) -> None:

@@ -156,8 +156,9 @@ class TestSpace:
         shapes = stored_shapes(plan(checkpoint, checkpoint.config, scheme))
         size = sum(dtype.itemsize * shape[0] * (shape[1] if len(shape) > 1 else 1) for dtype, shape in shapes.values())
         bundle = tiny_bundle(kind, quant)
-        made = [sum(p.stat().st_size for p in (bundle / t).rglob("*") if p.is_file())
-                for t in read_manifest(bundle).targets]  # fmt: skip
+        made = [
+            sum(p.stat().st_size for p in (bundle / t).rglob("*") if p.is_file()) for t in read_manifest(bundle).targets
+        ]
         assert min(made) >= size and len(made) == 3
         free(size + sum(made))
         check_space(bundle, checkpoint, scheme, list(read_manifest(bundle).targets))
@@ -173,8 +174,9 @@ class TestSpace:
         free(1000)
         steps = []
         with pytest.raises(SetupError, match="the disk is full"):
-            export(tiny("llama"), tmp_path / "a" / "b", to=("onnx",), context=64,
-                   progress=lambda *step: steps.append(step))  # fmt: skip
+            export(
+                tiny("llama"), tmp_path / "a" / "b", to=("onnx",), context=64, progress=lambda *step: steps.append(step)
+            )
         assert "quantize" not in {step[0] for step in steps} and not list(tmp_path.iterdir())
 
     def test_the_limit_of_a_file(self, tiny, tmp_path):

@@ -47,8 +47,14 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_all_problems_of_all_targets_at_once(tmp_path, no_work):
-    model = make_tiny(tmp_path / "odd", "smollm3", hidden_size=80, num_attention_heads=4, num_key_value_heads=4,
-                      no_rope_layers=[1, 0, 1, 1])  # fmt: skip
+    model = make_tiny(
+        tmp_path / "odd",
+        "smollm3",
+        hidden_size=80,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        no_rope_layers=[1, 0, 1, 1],
+    )
     with pytest.raises(InputError) as caught:
         export(model, tmp_path / "out", to=["executorch", "onnx", "gguf"], context=1000)
     text = str(caught.value)
@@ -72,20 +78,25 @@ def test_a_tokenizer_that_gguf_cannot_hold_is_known_beforehand(tiny, tmp_path, n
         export(model, tmp_path / "out", to=["onnx", "gguf"], context=64)
 
 
-@pytest.mark.parametrize(("target", "sizes", "why"), [
-    ("coreml", {"intermediate_size": 9}, "layers.0.gate is stored in an array of 9 numbers"),
-    ("coreml", {"head_dim": 4, "num_key_value_heads": 1}, "layers.0.k is stored in an array of 4 numbers"),
-    ("gguf", {"vocab_size": 259}, "merges of tokenizer.json"),
-    ("gguf", {"intermediate_size": 48}, "layers.0.down"),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("target", "sizes", "why"),
+    [
+        ("coreml", {"intermediate_size": 9}, "layers.0.gate is stored in an array of 9 numbers"),
+        ("coreml", {"head_dim": 4, "num_key_value_heads": 1}, "layers.0.k is stored in an array of 4 numbers"),
+        ("gguf", {"vocab_size": 259}, "merges of tokenizer.json"),
+        ("gguf", {"intermediate_size": 48}, "layers.0.down"),
+    ],
+    ids=str,
+)
 def test_sizes_that_a_format_cannot_hold(tmp_path, no_work, target, sizes, why):
     model = make_tiny(tmp_path / "model", "llama", **sizes)
     with pytest.raises(InputError, match=f"{target}: .*{why}"):
         export(model, tmp_path / "out", to=[target], context=64, quant="int8")
 
 
-@pytest.mark.parametrize(("lost", "extra"), [("torch", "export"), ("transformers", "export"), ("onnx_ir", "onnx"),
-                                             ("coremltools", "coreml")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("lost", "extra"), [("torch", "export"), ("transformers", "export"), ("onnx_ir", "onnx"), ("coremltools", "coreml")]
+)
 def test_a_package_that_is_not_installed(tiny, tmp_path, no_work, monkeypatch, lost, extra):
     find = preflight.find_spec
     monkeypatch.setattr(preflight, "find_spec", lambda name: None if name == lost else find(name))
@@ -99,17 +110,21 @@ def test_only_what_is_needed_must_be_installed(tiny, tmp_path, monkeypatch):
     export(tiny("llama"), tmp_path / "out", to=["onnx"], context=64, probe_tokens=0)
 
 
-@pytest.mark.parametrize("changes", [
-    {"pad_token_id": 300},
-    {"pad_token_id": -7},
-    {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}},
-    {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
-    {"torch_dtype": "float7"},
-    {"attn_implementation": "flash_attention_2"},
-    {"auto_map": {"AutoModelForCausalLM": "evil.Model"}},
-    {"logits_scaling": 7.0, "use_qk_norm": True},
-    {"head_dim": None},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pad_token_id": 300},
+        {"pad_token_id": -7},
+        {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}},
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+        {"torch_dtype": "float7"},
+        {"attn_implementation": "flash_attention_2"},
+        {"auto_map": {"AutoModelForCausalLM": "evil.Model"}},
+        {"logits_scaling": 7.0, "use_qk_norm": True},
+        {"head_dim": None},
+    ],
+    ids=str,
+)
 def test_a_value_that_no_logit_depends_on_ends_no_export(changed, tmp_path, changes):
     bundle = export(changed("smollm3", **changes), tmp_path / "out", to=["onnx"], context=64, probe_tokens=32)
     notes = " ".join(bundle.manifest.quantization["notes"])

@@ -140,10 +140,16 @@ def test_a_simulation_that_is_no_number_is_not_the_engine_s_fault(changed, tmp_p
     assert failed[1].note == "the simulation is not finite either"
 
 
-@pytest.mark.parametrize("name, value", [
-    ("far.at", np.arange(9)), ("far.at", np.zeros(28, np.int32)), ("edge.at", np.arange(3)),
-    ("edge.at", np.arange(28.0)), ("edge.ids", np.arange(7)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("far.at", np.arange(9)),
+        ("far.at", np.zeros(28, np.int32)),
+        ("edge.at", np.arange(3)),
+        ("edge.at", np.arange(28.0)),
+        ("edge.ids", np.arange(7)),
+    ],
+)
 def test_positions_that_are_not_those_of_the_sketches_are_refused(tiny_bundle, tmp_path, name, value):
     probes = open_bundle(tiny_bundle("llama", "int4")).probes()
     probes.save(tmp_path / "sound.npz")

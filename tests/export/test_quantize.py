@@ -146,11 +146,17 @@ def test_what_is_not_finite_is_refused(value):
 @pytest.mark.parametrize(
     ("width", "asked", "held"),
     [
-        (576, 32, (4, 32)), (576, 64, (4, 64)), (576, 128, (4, 64)),  # 576 = 64 * 9
-        (1536, 128, (4, 128)), (96, 128, (4, 32)), (32, 128, (4, 32)),
-        (48, 32, (8, 48)), (100, 128, (8, 100)), (1, 32, (8, 1)),  # nothing divides: 8 bits, one scale a row
+        (576, 32, (4, 32)),
+        (576, 64, (4, 64)),
+        (576, 128, (4, 64)),  # 576 = 64 * 9
+        (1536, 128, (4, 128)),
+        (96, 128, (4, 32)),
+        (32, 128, (4, 32)),
+        (48, 32, (8, 48)),
+        (100, 128, (8, 100)),
+        (1, 32, (8, 1)),  # nothing divides: 8 bits, one scale a row
     ],
-)  # fmt: skip
+)
 def test_widths_that_the_group_does_not_divide(width, asked, held):
     assert layout(width, 4, asked) == held
     assert layout(width, 8, asked) == (8, width)

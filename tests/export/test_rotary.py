@@ -14,15 +14,19 @@ LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0
 
 
 @pytest.mark.parametrize("dim", [20, 64, 80, 128])
-@pytest.mark.parametrize("rope", [
-    {"rope_theta": 10_000.0},
-    {"rope_theta": 130_000.0},
-    {"rope_theta": 1_000_000.0},
-    {"rope_theta": 5_000_000.0},
-    {"rope_theta": 500_000.0, "factor": 8.0, "original_max_position_embeddings": 8192} | LLAMA3,
-    {"rope_theta": 500_000.0, "factor": 32.0, "original_max_position_embeddings": 8192} | LLAMA3,
-    {"rope_theta": 70_000.0, "factor": 5.5, "original_max_position_embeddings": 300} | LLAMA3,
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_theta": 10_000.0},
+        {"rope_theta": 130_000.0},
+        {"rope_theta": 1_000_000.0},
+        {"rope_theta": 5_000_000.0},
+        {"rope_theta": 500_000.0, "factor": 8.0, "original_max_position_embeddings": 8192} | LLAMA3,
+        {"rope_theta": 500_000.0, "factor": 32.0, "original_max_position_embeddings": 8192} | LLAMA3,
+        {"rope_theta": 70_000.0, "factor": 5.5, "original_max_position_embeddings": 300} | LLAMA3,
+    ],
+    ids=str,
+)
 def test_tables_equal_the_original_s(rope, dim):
     rope = {"rope_type": "default"} | rope
     theirs = LlamaRotaryEmbedding(LlamaConfig(head_dim=dim, rope_parameters=rope, max_position_embeddings=131_072))

@@ -63,16 +63,40 @@ ACCEPTED = {
     "an empty tensor behind": ({"a": A, "z": {**A, "shape": [0], "data_offsets": [12, 12]}}, 12),
     "a scalar": ({"a": {**A, "shape": [], "data_offsets": [0, 4]}}, 4),
     "many dimensions": ({"a": {**A, "shape": [1] * 17 + [3]}}, 12),
-    "half bytes": ({"a": {"dtype": "F4", "shape": [3, 2], "data_offsets": [0, 3]}, "b": {**B, "data_offsets": [3, 11]}},
-                   11),
+    "half bytes": (
+        {"a": {"dtype": "F4", "shape": [3, 2], "data_offsets": [0, 3]}, "b": {**B, "data_offsets": [3, 11]}},
+        11,
+    ),
     "six bits": ({"a": {"dtype": "F6_E3M2", "shape": [4], "data_offsets": [0, 3]}}, 3),
     "entry as a list": ('{"a": ["F32", [3], [0, 12]]}', 12),
-    **{dtype: ({"a": {"dtype": dtype, "shape": [2], "data_offsets": [0, size]},
-                "b": {**A, "data_offsets": [size, size + 12]}}, size + 12)
-       for dtype, size in {"BOOL": 2, "U8": 2, "I8": 2, "F8_E4M3": 2, "F8_E5M2": 2, "F8_E8M0": 2, "F8_E4M3FNUZ": 2,
-                           "U16": 4, "I16": 4, "BF16": 4, "U32": 8, "I32": 8, "U64": 16, "I64": 16, "F64": 16,
-                           "C64": 16}.items()},
-}  # fmt: skip
+    **{
+        dtype: (
+            {
+                "a": {"dtype": dtype, "shape": [2], "data_offsets": [0, size]},
+                "b": {**A, "data_offsets": [size, size + 12]},
+            },
+            size + 12,
+        )
+        for dtype, size in {
+            "BOOL": 2,
+            "U8": 2,
+            "I8": 2,
+            "F8_E4M3": 2,
+            "F8_E5M2": 2,
+            "F8_E8M0": 2,
+            "F8_E4M3FNUZ": 2,
+            "U16": 4,
+            "I16": 4,
+            "BF16": 4,
+            "U32": 8,
+            "I32": 8,
+            "U64": 16,
+            "I64": 16,
+            "F64": 16,
+            "C64": 16,
+        }.items()
+    },
+}
 
 
 @pytest.mark.parametrize(("header", "data"), ACCEPTED.values(), ids=ACCEPTED)
@@ -112,7 +136,7 @@ REFUSED = {
     "small letters": ({"a": {**A, "dtype": "f32"}}, 12, "unknown variant"),
     "a type of tomorrow": ({"a": {**A, "dtype": "F3_E1M1"}}, 12, "unknown variant"),
     "half a byte": ({"a": {"dtype": "F4", "shape": [5], "data_offsets": [0, 2]}}, 2, "byte boundary"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("header", "data", "message"), REFUSED.values(), ids=REFUSED)
@@ -134,13 +158,30 @@ def test_a_header_longer_than_the_library_takes_is_refused(tmp_path):
 
 def test_ours_and_the_library_agree_on_a_thousand_damaged_files(tmp_path):
     """Bytes of the header changed, tokens swapped, the file cut or made longer: the same verdict and tensors."""
-    values = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.arange(4, dtype=np.int8),
-              "c": np.arange(2, dtype=np.float16), "ü": np.zeros((0, 4), np.float32)}  # fmt: skip
+    values = {
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "b": np.arange(4, dtype=np.int8),
+        "c": np.arange(2, dtype=np.float16),
+        "ü": np.zeros((0, 4), np.float32),
+    }
     whole = save(values, {"format": "pt"})
     size = int.from_bytes(whole[:8], "little")
-    swaps = [("F32", "I32"), ("I8", "U8"), ("[2,3]", "[3,2]"), ("[2,3]", "[6]"), ("24", "25"), ("28", "24"),
-             ('"a"', '"b"'), ('"pt"', "3"), ("0", "-0"), ("[4]", "[2,2]"), ("[4]", "[4.0]"), ("}", "} "), (":", ": "),
-             ('"shape"', '"Shape"')]  # fmt: skip
+    swaps = [
+        ("F32", "I32"),
+        ("I8", "U8"),
+        ("[2,3]", "[3,2]"),
+        ("[2,3]", "[6]"),
+        ("24", "25"),
+        ("28", "24"),
+        ('"a"', '"b"'),
+        ('"pt"', "3"),
+        ("0", "-0"),
+        ("[4]", "[2,2]"),
+        ("[4]", "[4.0]"),
+        ("}", "} "),
+        (":", ": "),
+        ('"shape"', '"Shape"'),
+    ]
     rng, verdicts = random.Random(11), [0, 0]
     path = tmp_path / "x.safetensors"
     for case in range(1000):

@@ -49,9 +49,14 @@ def made(tiny: Any, folder: Path, generation: Any, config: Any, tokenizer: Any, 
 @pytest.fixture(scope="module")
 def bundle(tiny, tmp_path_factory) -> Bundle:
     folder = tmp_path_factory.mktemp("said")
-    model = made(tiny, folder / "model", {"eos_token_id": [263, 4], "pad_token_id": 11} | SAID,
-                 {"eos_token_id": [4, 0], "bos_token_id": 1, "pad_token_id": None},
-                 {"eos_token": {"content": token(tiny, 9)}, "pad_token": "<pad>"}, TURN)  # fmt: skip
+    model = made(
+        tiny,
+        folder / "model",
+        {"eos_token_id": [263, 4], "pad_token_id": 11} | SAID,
+        {"eos_token_id": [4, 0], "bos_token_id": 1, "pad_token_id": None},
+        {"eos_token": {"content": token(tiny, 9)}, "pad_token": "<pad>"},
+        TURN,
+    )
     return export(model, folder / "bundle", to=("executorch", "onnx", "gguf"), context=64, probe_tokens=0)
 
 
@@ -98,8 +103,9 @@ def test_the_gguf_file(bundle):
     ids = {role: found.get(f"tokenizer.ggml.{role}_token_id") for role in ("eos", "eot", "eom", "bos", "padding")}
     assert ids == {"eos": 9, "eot": 2, "eom": 263, "bos": 1, "padding": 11}
     sampling = {key.removeprefix("general.sampling."): v for key, v in found.items() if "sampling" in key}
-    assert sampling == pytest.approx({"temp": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.05, "penalty_repeat": 1.1,
-                                      "penalty_last_n": -1})  # fmt: skip
+    assert sampling == pytest.approx(
+        {"temp": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.05, "penalty_repeat": 1.1, "penalty_last_n": -1}
+    )
     assert found["tokenizer.chat_template"] == TURN
 
 
@@ -159,10 +165,16 @@ class TestProbes:
         bundle = export(model, folder / "out", to=("onnx",), quant="none", context=128, probe_tokens=32)
         return bundle, bundle.probes().arrays
 
-    @pytest.mark.parametrize("template", [
-        "{{ raise_exception('no tools') }}", "{{ tools[0].name }}", "{{ messages[1].content }}", "",
-        "{% if 'France' in messages[-1].content %}{{ raise_exception('no geography') }}{% endif %}" + TURN,
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "template",
+        [
+            "{{ raise_exception('no tools') }}",
+            "{{ tools[0].name }}",
+            "{{ messages[1].content }}",
+            "",
+            "{% if 'France' in messages[-1].content %}{{ raise_exception('no geography') }}{% endif %}" + TURN,
+        ],
+    )
     def test_a_template_that_refuses_them(self, tiny, tmp_path, template):
         bundle, arrays = self.probed(tiny, tmp_path / "a", template, {})
         raw = bundle.tokenizer.encode("What is the capital of France? Answer in one sentence.")

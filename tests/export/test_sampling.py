@@ -63,17 +63,32 @@ def ours(said: Recommended) -> np.ndarray:
 
 
 SAME: list[dict[str, Any]] = [
-    {}, {"do_sample": None}, {"do_sample": False}, {"do_sample": True}, {"do_sample": True, "temperature": None},
+    {},
+    {"do_sample": None},
+    {"do_sample": False},
+    {"do_sample": True},
+    {"do_sample": True, "temperature": None},
     {"do_sample": True, "top_k": None, "top_p": None, "min_p": None, "repetition_penalty": None},
-    {"do_sample": True, "temperature": 0.35, "top_k": 0}, {"do_sample": True, "temperature": 1, "top_p": 1},
-    {"do_sample": True, "top_k": 3}, {"do_sample": True, "top_k": 299}, {"do_sample": True, "top_k": 10**30},
-    {"do_sample": True, "top_p": 0.4}, {"do_sample": True, "top_p": 0}, {"do_sample": True, "top_p": 0.0, "top_k": 9},
-    {"do_sample": True, "top_p": 1.75}, {"do_sample": True, "top_p": INF}, {"do_sample": True, "min_p": 0.25},
-    {"do_sample": True, "min_p": 0}, {"do_sample": True, "min_p": 1, "temperature": 2.5, "top_k": 0},
-    {"do_sample": True, "repetition_penalty": 1.4}, {"repetition_penalty": 7.5}, {"repetition_penalty": 1},
+    {"do_sample": True, "temperature": 0.35, "top_k": 0},
+    {"do_sample": True, "temperature": 1, "top_p": 1},
+    {"do_sample": True, "top_k": 3},
+    {"do_sample": True, "top_k": 299},
+    {"do_sample": True, "top_k": 10**30},
+    {"do_sample": True, "top_p": 0.4},
+    {"do_sample": True, "top_p": 0},
+    {"do_sample": True, "top_p": 0.0, "top_k": 9},
+    {"do_sample": True, "top_p": 1.75},
+    {"do_sample": True, "top_p": INF},
+    {"do_sample": True, "min_p": 0.25},
+    {"do_sample": True, "min_p": 0},
+    {"do_sample": True, "min_p": 1, "temperature": 2.5, "top_k": 0},
+    {"do_sample": True, "repetition_penalty": 1.4},
+    {"repetition_penalty": 7.5},
+    {"repetition_penalty": 1},
     {"do_sample": True, "temperature": 0.9, "top_k": 20, "top_p": 0.7, "min_p": 0.05, "repetition_penalty": 0.8},
-    {"temperature": 0.2, "top_p": 0.1}, {"do_sample": False, "top_k": -4, "temperature": "warm", "min_p": NAN},
-]  # fmt: skip
+    {"temperature": 0.2, "top_p": 0.1},
+    {"do_sample": False, "top_k": -4, "temperature": "warm", "min_p": NAN},
+]
 
 
 @pytest.mark.parametrize("raw", SAME, ids=json.dumps)
@@ -84,11 +99,26 @@ def test_the_next_token_is_drawn_as_transformers_draws_it(original, raw):
 
 
 REFUSED: list[tuple[str, Any]] = [
-    ("temperature", -0.5), ("temperature", NAN), ("temperature", "0.7"), ("temperature", [1.0]), ("top_k", -7),
-    ("top_k", 4.25), ("top_k", "40"), ("top_k", True), ("top_k", [40]), ("top_p", -0.01), ("top_p", "0.9"),
-    ("min_p", 1.01), ("min_p", -0.2), ("min_p", NAN), ("min_p", "0"), ("repetition_penalty", 0.0),
-    ("repetition_penalty", -1.1), ("repetition_penalty", "1.2"), ("repetition_penalty", NAN),
-]  # fmt: skip
+    ("temperature", -0.5),
+    ("temperature", NAN),
+    ("temperature", "0.7"),
+    ("temperature", [1.0]),
+    ("top_k", -7),
+    ("top_k", 4.25),
+    ("top_k", "40"),
+    ("top_k", True),
+    ("top_k", [40]),
+    ("top_p", -0.01),
+    ("top_p", "0.9"),
+    ("min_p", 1.01),
+    ("min_p", -0.2),
+    ("min_p", NAN),
+    ("min_p", "0"),
+    ("repetition_penalty", 0.0),
+    ("repetition_penalty", -1.1),
+    ("repetition_penalty", "1.2"),
+    ("repetition_penalty", NAN),
+]
 
 
 @pytest.mark.parametrize(("key", "value"), REFUSED)
@@ -114,12 +144,19 @@ def test_do_sample_is_true_or_false(value):
     assert "do_sample" in read_sampling({"do_sample": value}, "generation_config.json", VOCAB)[2][0]
 
 
-@pytest.mark.parametrize(("raw", "meant"), [  # transformers refuses these, and their meaning is plain
-    ({"top_k": 50.0}, {}), ({"top_k": 12.0}, {"top_k": 12}), ({"top_k": -1}, {"top_k": 0}),
-    ({"top_k": 1e40}, {"top_k": VOCAB}),
-    ({"temperature": 2}, {"temperature": 2.0}), ({"repetition_penalty": 2}, {"repetition_penalty": 2.0}),
-    ({"temperature": 0}, {"do_sample": False}), ({"temperature": 0.0}, {"do_sample": False}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("raw", "meant"),
+    [  # transformers refuses these, and their meaning is plain
+        ({"top_k": 50.0}, {}),
+        ({"top_k": 12.0}, {"top_k": 12}),
+        ({"top_k": -1}, {"top_k": 0}),
+        ({"top_k": 1e40}, {"top_k": VOCAB}),
+        ({"temperature": 2}, {"temperature": 2.0}),
+        ({"repetition_penalty": 2}, {"repetition_penalty": 2.0}),
+        ({"temperature": 0}, {"do_sample": False}),
+        ({"temperature": 0.0}, {"do_sample": False}),
+    ],
+)
 def test_what_is_meant_is_taken(original, raw, meant):
     raw = {"do_sample": True} | raw
     assert original(raw) is None
@@ -140,13 +177,20 @@ def test_sampling_without_do_sample_is_said():
     assert said.sampling().temperature == 0
 
 
-@pytest.mark.parametrize(("raw", "words"), [
-    ({"num_beams": 5}, "num_beams 5"), ({"bad_words_ids": [[3]]}, "bad_words_ids [[3]]"),
-    ({"suppress_tokens": [1, 2], "typical_p": 0.3}, "typical_p 0.3, suppress_tokens [1, 2]"),
-    ({"no_repeat_ngram_size": 3}, "no_repeat_ngram_size 3"), ({"stop_strings": ["\n\n"]}, "stop_strings"),
-    ({"forced_bos_token_id": 0}, "forced_bos_token_id 0"), ({"min_new_tokens": 9}, "min_new_tokens 9"),
-    ({"temprature": 0.5}, "'temprature' 0.5"), ({"token_healing": True}, "token_healing True"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"num_beams": 5}, "num_beams 5"),
+        ({"bad_words_ids": [[3]]}, "bad_words_ids [[3]]"),
+        ({"suppress_tokens": [1, 2], "typical_p": 0.3}, "typical_p 0.3, suppress_tokens [1, 2]"),
+        ({"no_repeat_ngram_size": 3}, "no_repeat_ngram_size 3"),
+        ({"stop_strings": ["\n\n"]}, "stop_strings"),
+        ({"forced_bos_token_id": 0}, "forced_bos_token_id 0"),
+        ({"min_new_tokens": 9}, "min_new_tokens 9"),
+        ({"temprature": 0.5}, "'temprature' 0.5"),
+        ({"token_healing": True}, "token_healing True"),
+    ],
+)
 def test_what_is_not_followed_is_named(raw, words):
     _, (note,), problems = read_sampling(raw, "generation_config.json", VOCAB)
     assert note == f"generation_config.json: not followed here: {words}" if "stop" not in words else words in note

@@ -88,23 +88,44 @@ TAKEN: dict[str, tuple[Callable[[Tensors], object], bool, str | None]] = {  # ch
     "saved without its head": (without_prefix, True, None),
     "one tensor without the prefix": (lambda t: t.update({DOWN[6:]: t.pop(DOWN)}), True, None),
     "the same head again": (lambda t: t.update({HEAD: t[EMBED].copy()}), True, None),
-    "the same head in another type": (lambda t: t.update(
-        {EMBED: t[EMBED].astype(np.float16), HEAD: t[EMBED].astype(np.float16).astype(np.float32)}), True, None),
+    "the same head in another type": (
+        lambda t: t.update({EMBED: t[EMBED].astype(np.float16), HEAD: t[EMBED].astype(np.float16).astype(np.float32)}),
+        True,
+        None,
+    ),
     "the head alone": (lambda t: t.update({HEAD: t.pop(EMBED)}), True, None),
     "another head": (lambda t: t.update({HEAD: noise(300, 128)}), False, f"another {HEAD} is stored"),
-    "a head of one other value": (lambda t: t.update(
-        {HEAD: np.concatenate([t[EMBED][:-1], t[EMBED][-1:] * np.float32(1.001)])}), False, "another lm_head"),
-    "a head of the whole model's name": (lambda t: t.update({f"model.{HEAD}": noise(300, 128)}), False,
-                                         "another lm_head"),
-    "frequencies": (lambda t: t.update(
-        {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": (10_000 ** -(np.arange(16) / 16)).astype(np.float32)
-         for i in (0, 1)}), True, None),
-    "frequencies of another theta": (lambda t: t.update(
-        {"model.rotary_emb.inv_freq": (50_000 ** -(np.arange(16) / 16)).astype(np.float32)}), True,
-        "model.rotary_emb.inv_freq: not the frequencies that the config gives"),
-    "frequencies of another head": (lambda t: t.update({"model.rotary_emb.inv_freq": np.ones(8, np.float32)}), True,
-                                    "not the frequencies"),
-}  # fmt: skip
+    "a head of one other value": (
+        lambda t: t.update({HEAD: np.concatenate([t[EMBED][:-1], t[EMBED][-1:] * np.float32(1.001)])}),
+        False,
+        "another lm_head",
+    ),
+    "a head of the whole model's name": (
+        lambda t: t.update({f"model.{HEAD}": noise(300, 128)}),
+        False,
+        "another lm_head",
+    ),
+    "frequencies": (
+        lambda t: t.update(
+            {
+                f"model.layers.{i}.self_attn.rotary_emb.inv_freq": (10_000 ** -(np.arange(16) / 16)).astype(np.float32)
+                for i in (0, 1)
+            }
+        ),
+        True,
+        None,
+    ),
+    "frequencies of another theta": (
+        lambda t: t.update({"model.rotary_emb.inv_freq": (50_000 ** -(np.arange(16) / 16)).astype(np.float32)}),
+        True,
+        "model.rotary_emb.inv_freq: not the frequencies that the config gives",
+    ),
+    "frequencies of another head": (
+        lambda t: t.update({"model.rotary_emb.inv_freq": np.ones(8, np.float32)}),
+        True,
+        "not the frequencies",
+    ),
+}
 
 
 @pytest.mark.parametrize(("change", "tied", "note"), TAKEN.values(), ids=TAKEN)
@@ -136,13 +157,17 @@ def fused(t: Tensors) -> None:
 
 
 LEFT: dict[str, tuple[Callable[[Tensors], object], str]] = {
-    "a bias": (lambda t: t.update({"model.layers.1.self_attn.v_proj.bias": noise(64)}),
-               "does? not have.*v_proj.bias.*biases, where attention_bias is false.*set attention_bias to true"),
+    "a bias": (
+        lambda t: t.update({"model.layers.1.self_attn.v_proj.bias": noise(64)}),
+        "does? not have.*v_proj.bias.*biases, where attention_bias is false.*set attention_bias to true",
+    ),
     "a bias of the MLP": (lambda t: t.update({"model.layers.1.mlp.gate_proj.bias": noise(192)}), "mlp_bias is false"),
     "a layer more": (layer(2), "layers.2.*and 6 more.*layer 2, where num_hidden_layers is 2"),
     "a layer far beyond": (layer(700), "layer 700, where num_hidden_layers is 2"),
-    "LoRA inside": (lambda t: t.update({f"{DOWN[:-7]}.lora_{part}.weight": noise(4, 192) for part in "AB"}),
-                    "lora_A.*not merged.*merge_and_unload"),
+    "LoRA inside": (
+        lambda t: t.update({f"{DOWN[:-7]}.lora_{part}.weight": noise(4, 192) for part in "AB"}),
+        "lora_A.*not merged.*merge_and_unload",
+    ),
     "norms of queries": (lambda t: t.update({"model.layers.0.self_attn.q_norm.weight": noise(32)}), "normalizes"),
     "a value head": (lambda t: t.update({"v_head.summary.weight": noise(1, 128)}), "v_head.*head of training"),
     "a classifier": (lambda t: t.update({"score.weight": noise(2, 128)}), "score.weight.*classification"),
@@ -157,13 +182,21 @@ LEFT: dict[str, tuple[Callable[[Tensors], object], str]] = {
     "a compiled model's prefix": (renamed(lambda n: f"_orig_mod.{n}"), "begin with '_orig_mod.'"),
     "a multimodal model's prefix": (renamed(lambda n: n.replace("model.", "model.language_model.")), "missing"),
     "fused": (fused, "missing.*qkv_proj.*fused matrices"),
-    "Meta's names": (renamed(lambda n: n.replace("model.embed_tokens", "tok_embeddings").replace("self_attn.q_proj",
-                     "attention.wq").removeprefix("model.")), "missing.*Meta's own format"),
+    "Meta's names": (
+        renamed(
+            lambda n: (
+                n.replace("model.embed_tokens", "tok_embeddings")
+                .replace("self_attn.q_proj", "attention.wq")
+                .removeprefix("model.")
+            )
+        ),
+        "missing.*Meta's own format",
+    ),
     "a layer less": (remove("layers.1."), "layer 0 alone, where num_hidden_layers is 2.*correct num_hidden_layers"),
     "half a layer less": (remove("layers.1.mlp"), "down_proj.weight in [^:]*expected:.*3 are not"),
     "no final norm": (remove("model.norm"), "no model.norm.weight"),
     "other shapes": (lambda t: t.update({DOWN: noise(128, 190)}), "down_proj.weight has the wrong shape.*128, 190"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("change", "message"), LEFT.values(), ids=LEFT)
@@ -345,7 +378,7 @@ BAD_INDEX: dict[str, tuple[Callable[[dict], object], str]] = {
     "outside": (lambda index: index["weight_map"].update({DOWN: "x/../../model/y.safetensors"}), "outside the folder"),
     "absent": (lambda index: index["weight_map"].update({DOWN: "z.safetensors"}), "no z.safetensors.*1 of 3 are"),
     "pickles": (lambda index: index.update(weight_map={DOWN: "a.bin"}), "not safetensors files.*a.bin"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("change", "message"), BAD_INDEX.values(), ids=BAD_INDEX)

@@ -88,33 +88,50 @@ def test_a_template_that_renders_nothing_is_none(model, source):
     assert [note for note in found.notes if note.startswith(f"no chat template: {FILE}")]
 
 
-@pytest.mark.parametrize(("source", "line"), [
-    ("{% for m in messages %}\n{{ m.content }", 2), ("{{ 1 +", 1), ("a\nb\n{{ messages | shout }}", 3),
-    ("{% endfor %}", 1), ("{% frobnicate %}", 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("{% for m in messages %}\n{{ m.content }", 2),
+        ("{{ 1 +", 1),
+        ("a\nb\n{{ messages | shout }}", 3),
+        ("{% endfor %}", 1),
+        ("{% frobnicate %}", 1),
+    ],
+)
 def test_a_template_that_cannot_be_compiled_is_refused(model, source, line):
     (problem,) = read(model, {FILE: source}).problems
     assert FILE in problem and f"line {line} of the template" in problem and "delete" in problem
 
 
-@pytest.mark.parametrize("source", [
-    "{{ raise_exception('tools, please') }}",
-    "{% if messages[0].role != 'system' %}{{ raise_exception('a system prompt first') }}{% endif %}" + GOOD,
-    "{{ tools[0].name }}",
-    "{% for i in range(10**9) %}{% for j in range(10**9) %}{% endfor %}{% endfor %}",
-    "{{ ''.__class__.__mro__ }}",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ raise_exception('tools, please') }}",
+        "{% if messages[0].role != 'system' %}{{ raise_exception('a system prompt first') }}{% endif %}" + GOOD,
+        "{{ tools[0].name }}",
+        "{% for i in range(10**9) %}{% for j in range(10**9) %}{% endfor %}{% endfor %}",
+        "{{ ''.__class__.__mro__ }}",
+    ],
+)
 def test_a_template_that_refuses_a_plain_question_stays_with_a_note(model, source):
     found = read(model, {FILE: source})
     assert found.template == source and found.problems == []
     assert [note for note in found.notes if f"({FILE}) cannot be rendered for a plain question: " in note]
 
 
-@pytest.mark.parametrize("files", [
-    {FILE: b"caf\xe9 {{ messages }}"}, {f"{FOLDER}/x.jinja": b"\xff"}, {"config": 5}, {"config": ["a"]},
-    {"config": [{"name": "default"}]}, {"config": {"default": 3}}, {"config": "\ud800"},
-    {"config": [{"name": [], "template": ""}]},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "files",
+    [
+        {FILE: b"caf\xe9 {{ messages }}"},
+        {f"{FOLDER}/x.jinja": b"\xff"},
+        {"config": 5},
+        {"config": ["a"]},
+        {"config": [{"name": "default"}]},
+        {"config": {"default": 3}},
+        {"config": "\ud800"},
+        {"config": [{"name": [], "template": ""}]},
+    ],
+)
 def test_what_is_no_template_is_refused(model, files):
     found = read(model, files)
     assert len(found.problems) == 1 and "template" in found.problems[0] and found.template is None
@@ -123,17 +140,20 @@ def test_what_is_no_template_is_refused(model, files):
 IM = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
 
 
-@pytest.mark.parametrize(("source", "end"), [
-    (IM + "<|im_end|>\n{% endfor %}", 2),
-    (IM + " {{ eos_token }}{% endfor %}", 2),
-    (IM + "</s>{% endfor %}", None),  # text, not a token of this model
-    (IM + "{% endfor %}{% if not add_generation_prompt %}\n<pad>{% endif %}", 0),
-    (IM + " and <|im_end|>{% endfor %}", None),
-    (IM + "{% endfor %}", None),
-    ("{{ messages[0].content }}", None),  # no assistant's words
-    (IM.replace("m.content", "m.content | upper") + "<|im_end|>{% endfor %}", None),
-    ("{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}" + IM + "{% endfor %}", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("source", "end"),
+    [
+        (IM + "<|im_end|>\n{% endfor %}", 2),
+        (IM + " {{ eos_token }}{% endfor %}", 2),
+        (IM + "</s>{% endfor %}", None),  # text, not a token of this model
+        (IM + "{% endfor %}{% if not add_generation_prompt %}\n<pad>{% endif %}", 0),
+        (IM + " and <|im_end|>{% endfor %}", None),
+        (IM + "{% endfor %}", None),
+        ("{{ messages[0].content }}", None),  # no assistant's words
+        (IM.replace("m.content", "m.content | upper") + "<|im_end|>{% endfor %}", None),
+        ("{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}" + IM + "{% endfor %}", None),
+    ],
+)
 def test_the_token_that_ends_a_turn(model, source, end):
     found = read(model, {FILE: source})
     assert found.problems == []

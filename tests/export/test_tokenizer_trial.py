@@ -50,7 +50,7 @@ def test_a_tokenizer_that_lacks_characters_has_none_either() -> None:
         (b"\xef\xbb\xbf" + tokenizer(), "cannot be read: "),
     ],
     ids=["ordinary text", "a long run", "no token for a word", "an id beyond the model", "a byte order mark"],
-)  # fmt: skip
+)
 def test_a_problem_is_one_line(raw: bytes, message: str, capfd: pytest.CaptureFixture[str]) -> None:
     (found,) = tokenizer_problems(raw, 300)
     assert "\n" not in found

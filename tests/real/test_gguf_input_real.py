@@ -76,8 +76,9 @@ def test_what_llama_cpp_quantized_comes_out_bit_for_bit(by_llama_cpp, tmp_path, 
     assert len(same) == 211 == sum(entry.origin == "lifted" for entry in weights.entries.values())
     if kind == Q4_0:
         assert (weights.scales("layers.3.up") < 0).any()
-        own, facts = hold(load_target("executorch"), open_checkpoint(str(path)).config, weights, tmp_path / "own",
-                          lambda *_: None)  # fmt: skip
+        own, facts = hold(
+            load_target("executorch"), open_checkpoint(str(path)).config, weights, tmp_path / "own", lambda *_: None
+        )
         assert sum(facts["weights"]["rerounded"].values()) == len(same)
         error = own.read("layers.3.up") - weights.read("layers.3.up")
         relative = np.sqrt((error**2).mean() / (weights.read("layers.3.up") ** 2).mean())
@@ -98,8 +99,13 @@ def test_token_ids_are_llama_cpps(model, request):
     llama = GgufTokenizer(path)
     strings = texts(ours)
     for special in (True, False):
-        row = compare(model, lambda text, s=special: ours.encode(text, s),
-                      lambda text, s=special: llama.encode(text, s), strings, judged=True)  # fmt: skip
+        row = compare(
+            model,
+            lambda text, s=special: ours.encode(text, s),
+            lambda text, s=special: llama.encode(text, s),
+            strings,
+            judged=True,
+        )
         print(f"{model}: {row.mismatches} mismatches in {row.strings:,} strings")
         assert row.passed, row.examples
     for text in strings[-31:]:

@@ -89,8 +89,10 @@ def test_the_engine_is_as_good_as_its_arithmetic(demo_model, built, encode, sche
         engine = session.forward(ids, "all")
         session.rewind(0)
         prefill = session.forward(ids)
-    print(f"{scheme}: floor {floor:.3g}, engine {divergence(simulation, engine):.3g}, prefill against decode "
-          f"{divergence(engine[-1:], prefill):.3g}")  # fmt: skip
+    print(
+        f"{scheme}: floor {floor:.3g}, engine {divergence(simulation, engine):.3g}, prefill against decode "
+        f"{divergence(engine[-1:], prefill):.3g}"
+    )
     assert divergence(simulation, engine) < 2 * floor + 1e-7
     assert divergence(engine[-1:], prefill) < 20 * floor + 1e-7  # one token: its share of the floor varies
 

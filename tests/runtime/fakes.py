@@ -16,8 +16,14 @@ class FakeSession(Session):
     fed      how many tokens were run
     """
 
-    def __init__(self, vocab: int = 300, capacity: int = 512, stop: int | None = None, chunk: int | None = None,
-                 on_run: Callable[[int, int], None] = lambda tokens, position: None):  # fmt: skip
+    def __init__(
+        self,
+        vocab: int = 300,
+        capacity: int = 512,
+        stop: int | None = None,
+        chunk: int | None = None,
+        on_run: Callable[[int, int], None] = lambda tokens, position: None,
+    ):
         super().__init__(vocab, capacity)
         self.content, self.fed, self.stop, self.chunk, self.on_run = [0] * capacity, 0, stop, chunk, on_run
 

@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 
 
-def package(path: Path, build: Callable[..., Any], inputs: dict[str, tuple[Any, ...]],
-            states: dict[str, tuple[int, ...]] | None = None) -> Path:  # fmt: skip
+def package(
+    path: Path,
+    build: Callable[..., Any],
+    inputs: dict[str, tuple[Any, ...]],
+    states: dict[str, tuple[int, ...]] | None = None,
+) -> Path:
     """A package of one function, `main`. `inputs` gives (shape, type name), states are fp16."""
     import coremltools as ct
     from coremltools.converters.mil.converter import mil_convert
@@ -26,9 +30,15 @@ def package(path: Path, build: Callable[..., Any], inputs: dict[str, tuple[Any, 
         function.set_outputs(list(made) if isinstance(made, tuple) else [made])
     program.add_function("main", function)
     program.skip_all_passes = True
-    mil_convert(program, convert_from="milinternal", convert_to="mlprogram", skip_model_load=True,
-                compute_units=ct.ComputeUnit.CPU_ONLY,
-                specification_version=ct.target.iOS18.value, package_dir=str(path))  # fmt: skip
+    mil_convert(
+        program,
+        convert_from="milinternal",
+        convert_to="mlprogram",
+        skip_model_load=True,
+        compute_units=ct.ComputeUnit.CPU_ONLY,
+        specification_version=ct.target.iOS18.value,
+        package_dir=str(path),
+    )
     return path
 
 

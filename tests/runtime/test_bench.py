@@ -130,11 +130,13 @@ def test_what_is_not_to_be_had_says_so(fake: Any) -> None:
     }
 
 
-@pytest.mark.parametrize(("dropped", "says"), [
-    (False, "unavailable, because the system kept"), (None, "is not known"), (True, "pages dropped from the system"),
-])  # fmt: skip
-def test_a_cold_load_needs_cold_pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dropped: bool | None,
-                                      says: str) -> None:  # fmt: skip
+@pytest.mark.parametrize(
+    ("dropped", "says"),
+    [(False, "unavailable, because the system kept"), (None, "is not known"), (True, "pages dropped from the system")],
+)
+def test_a_cold_load_needs_cold_pages(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dropped: bool | None, says: str
+) -> None:
     from smolship.runtime import bench as module
 
     (tmp_path / "m").write_bytes(b"x")

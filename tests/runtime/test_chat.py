@@ -38,16 +38,23 @@ def rendered(chat: Chat, messages: list[dict[str, Any]]) -> list[int]:
 
 def cold(chat: Chat, question: str, max_tokens: int | None) -> str:
     """The answer of a new session to the same conversation."""
-    other = Chat(FakeSession(capacity=chat.session.capacity, stop=STOP), chat.tokenizer, chat.template, [STOP],
-                 chat.sampling, **chat.variables)  # fmt: skip
+    other = Chat(
+        FakeSession(capacity=chat.session.capacity, stop=STOP),
+        chat.tokenizer,
+        chat.template,
+        [STOP],
+        chat.sampling,
+        **chat.variables,
+    )
     other.messages = list(chat.messages)
     return "".join(other.ask(question, max_tokens))
 
 
 @pytest.mark.parametrize("chunk", [None, 7])
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.8, repetition_penalty=1.3, seed=3)])
-def test_every_turn_is_that_of_a_cold_session(tokenizer: Tokenizer, template: ChatTemplate, sampling: Sampling,
-                                              chunk: int | None) -> None:  # fmt: skip
+def test_every_turn_is_that_of_a_cold_session(
+    tokenizer: Tokenizer, template: ChatTemplate, sampling: Sampling, chunk: int | None
+) -> None:
     session = FakeSession(capacity=2048, stop=STOP, chunk=chunk)
     chat = Chat(session, tokenizer, template, [STOP], sampling, system="Be kind.")
     for turn, question in enumerate(QUESTIONS):

@@ -23,10 +23,15 @@ def test_a_package_of_another_kind(foreign):
         open_session(foreign, INFO, threads=1)
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({"arithmetic": "bfloat16"}, "float16, float32"), ({"units": "TPU"}, "CPU_AND_GPU"), ({"file": "../x"}, "leaves"),
-    ({"file": "none.mlpackage"}, "Manifest.json"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"arithmetic": "bfloat16"}, "float16, float32"),
+        ({"units": "TPU"}, "CPU_AND_GPU"),
+        ({"file": "../x"}, "leaves"),
+        ({"file": "none.mlpackage"}, "Manifest.json"),
+    ],
+)
 def test_requests_that_it_does_not_know(foreign, wrong, message):
     with pytest.raises(InputError, match=message):
         open_session(foreign, INFO | wrong, threads=1)

@@ -80,9 +80,9 @@ def test_relative_names(name):
     assert relative(name, "x") == name
 
 
-@pytest.mark.parametrize("name", [
-    "", ".", "..", "/", "/a", "a/", "a//b", "./a", "a/./b", "a/../b", "a\0", "\ud800", "x" * 256, "é" * 128,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "/", "/a", "a/", "a//b", "./a", "a/./b", "a/../b", "a\0", "\ud800", "x" * 256, "é" * 128]
+)
 def test_names_that_are_not_relative(name):
     with pytest.raises(InputError):
         relative(name, "x")
@@ -127,9 +127,10 @@ class TestDiskErrors:
         with pytest.raises(SetupError, match=r"sub/w needs more than its 70,000 bytes"), disk_errors(tmp_path):
             (tmp_path / "sub" / "w").write_bytes(bytes(80_000))
 
-    @pytest.mark.parametrize("code, words", [
-        (errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "quota"), (errno.EFBIG, "may not grow so large"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "code, words",
+        [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "quota"), (errno.EFBIG, "may not grow so large")],
+    )
     def test_every_code_behind_whatever_exception(self, tmp_path, code, words):
         def fail():
             try:

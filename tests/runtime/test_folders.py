@@ -219,9 +219,14 @@ class TestRefusedBeforeTheWork:
         (tmp_path / "loop").symlink_to("loop")
         os.mkfifo(tmp_path / "fifo")
         for name, why in {
-            "file": "not a folder", "file/b": "below a file", "link": "a link", "broken": "a link",
-            "loop": "back to itself", "fifo": "not a folder", "fifo/b": "below a file",
-        }.items():  # fmt: skip
+            "file": "not a folder",
+            "file/b": "below a file",
+            "link": "a link",
+            "broken": "a link",
+            "loop": "back to itself",
+            "fifo": "not a folder",
+            "fifo/b": "below a file",
+        }.items():
             with pytest.raises(InputError, match=why):
                 destination(tmp_path / name)
 
@@ -351,16 +356,19 @@ class TestSweep:
             assert snapshot(one) == OLD
         assert snapshot(tmp_path / "b") == OLD
 
-    @pytest.mark.parametrize("name, content", [
-        (LEFT, {"thesis.tex": b"years"}),
-        (LEFT, {"manifest.json": b"", "thesis.tex": b"years"}),
-        (".b.a1b2c3_4.partial", {"..hidden": b"1"}),
-        (".b.backup.partial", NEW),
-        (".b.a1b2c3_45.partial", NEW),
-        (".bb.a1b2c3_4.partial", NEW),
-        ("b.a1b2c3_4.partial", NEW),
-        (".b.A1b2c3_4.partial", NEW),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "name, content",
+        [
+            (LEFT, {"thesis.tex": b"years"}),
+            (LEFT, {"manifest.json": b"", "thesis.tex": b"years"}),
+            (".b.a1b2c3_4.partial", {"..hidden": b"1"}),
+            (".b.backup.partial", NEW),
+            (".b.a1b2c3_45.partial", NEW),
+            (".bb.a1b2c3_4.partial", NEW),
+            ("b.a1b2c3_4.partial", NEW),
+            (".b.A1b2c3_4.partial", NEW),
+        ],
+    )
     def test_what_only_looks_like_it_stays(self, tmp_path, name, content):
         write(tmp_path / name, content)
         make(tmp_path / "b")

@@ -33,17 +33,30 @@ def kept(sampling: Sampling, logits: np.ndarray, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     "given",
-    [{}, {"top_k": 5}, {"top_p": 0.5}, {"top_p": 0.9}, {"top_k": 40, "top_p": 0.8}, {"min_p": 0.2},
-     {"top_k": 10, "top_p": 0.95, "min_p": 0.1}, {"top_p": 0.9999}, {"top_k": 10**6}],
-)  # fmt: skip
+    [
+        {},
+        {"top_k": 5},
+        {"top_p": 0.5},
+        {"top_p": 0.9},
+        {"top_k": 40, "top_p": 0.8},
+        {"min_p": 0.2},
+        {"top_k": 10, "top_p": 0.95, "min_p": 0.1},
+        {"top_p": 0.9999},
+        {"top_k": 10**6},
+    ],
+)
 def test_samples_from_the_distribution_of_transformers(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
     from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     logits = LOGITS[:400] if not given or given.get("top_p") == 0.9999 else LOGITS
     scores = torch.from_numpy(logits.copy())[None]
-    for name, warper in (("temperature", TemperatureLogitsWarper), ("top_k", TopKLogitsWarper),
-                         ("top_p", TopPLogitsWarper), ("min_p", MinPLogitsWarper)):  # fmt: skip
+    for name, warper in (
+        ("temperature", TemperatureLogitsWarper),
+        ("top_k", TopKLogitsWarper),
+        ("top_p", TopPLogitsWarper),
+        ("min_p", MinPLogitsWarper),
+    ):
         value = given.get(name, 0.7 if name == "temperature" else None)
         if value is not None:
             scores = warper(value)(None, scores)
@@ -83,9 +96,17 @@ def test_logits_that_are_not_numbers_are_refused(bad: float, temperature: float)
 
 @pytest.mark.parametrize(
     "bad",
-    [{"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": -1}, {"min_p": 2},
-     {"repetition_penalty": 0}, {"seed": -1}],
-)  # fmt: skip
+    [
+        {"temperature": -1},
+        {"temperature": float("nan")},
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"top_k": -1},
+        {"min_p": 2},
+        {"repetition_penalty": 0},
+        {"seed": -1},
+    ],
+)
 def test_options_out_of_range_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="is out of range"):
         Sampling(**bad)

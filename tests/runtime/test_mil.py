@@ -21,8 +21,11 @@ WEIGHT = random(64, 96)
 
 @pytest.fixture(scope="module")
 def linear_package(tmp_path_factory):
-    return package(tmp_path_factory.mktemp("mil") / "a.mlpackage", lambda mb, x: mb.linear(x=x, weight=WEIGHT),
-                   {"x": ((1, 96), "fp16")})  # fmt: skip
+    return package(
+        tmp_path_factory.mktemp("mil") / "a.mlpackage",
+        lambda mb, x: mb.linear(x=x, weight=WEIGHT),
+        {"x": ((1, 96), "fp16")},
+    )
 
 
 @pytest.fixture
@@ -110,8 +113,9 @@ def test_a_state_is_updated_where_it_lies(tmp_path):
     state = function.new_state()
     lies = state["cache"].ctypes.data
     for position in range(3):
-        (total,) = function({"x": np.full((1, 8), position + 1, np.float32),
-                             "position": np.array([position], np.int32)}, state).values()  # fmt: skip
+        (total,) = function(
+            {"x": np.full((1, 8), position + 1, np.float32), "position": np.array([position], np.int32)}, state
+        ).values()
     assert total.tolist() == [6.0] * 8
     assert state["cache"][:4, 0].tolist() == [1, 2, 3, 0] and state["cache"].ctypes.data == lies
     assert [s.bound.func.__name__ for s in function.steps if s.kind == "slice_update"] == ["slice_update_in_place"]
@@ -197,8 +201,11 @@ def test_inputs_that_are_not_as_declared(linear_package):
 
 
 def test_an_unknown_operator(damaged):
-    refusal(edit(damaged, lambda model: setattr(operations(model)[-1], "type", "lstm")),
-            "unknown operator lstm in function main", "linear")  # fmt: skip
+    refusal(
+        edit(damaged, lambda model: setattr(operations(model)[-1], "type", "lstm")),
+        "unknown operator lstm in function main",
+        "linear",
+    )
 
 
 def test_a_value_that_is_not_there(damaged):
@@ -236,9 +243,11 @@ def blob(path):
     return content.index(struct.pack("<I", 0xDEADBEEF)), content
 
 
-@pytest.mark.parametrize(("offset", "form", "value"), [
-    (0, "<I", 1), (4, "<I", 2), (8, "<Q", 1 << 62), (8, "<Q", 64), (16, "<Q", 1 << 62), (16, "<Q", (1 << 64) - 1),
-], ids=["sentinel", "type", "huge", "short", "far", "overflow"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("offset", "form", "value"),
+    [(0, "<I", 1), (4, "<I", 2), (8, "<Q", 1 << 62), (8, "<Q", 64), (16, "<Q", 1 << 62), (16, "<Q", (1 << 64) - 1)],
+    ids=["sentinel", "type", "huge", "short", "far", "overflow"],
+)
 def test_a_blob_that_lies(damaged, offset, form, value):
     start, content = blob(damaged)
     struct.pack_into(form, content, start + offset, value)
@@ -275,9 +284,11 @@ def test_weights_from_elsewhere(damaged, name):
 
 
 def test_a_constant_too_large_to_make(tmp_path):
-    path = package(tmp_path / "a.mlpackage",
-                   lambda mb, x: mb.add(x=x, y=mb.fill(shape=[4, 4], value=np.float16(1))),
-                   {"x": ((4, 4), "fp16")})  # fmt: skip
+    path = package(
+        tmp_path / "a.mlpackage",
+        lambda mb, x: mb.add(x=x, y=mb.fill(shape=[4, 4], value=np.float16(1))),
+        {"x": ((4, 4), "fp16")},
+    )
 
     def change(model):
         for operation in operations(model):
@@ -357,8 +368,12 @@ def converted(tmp_path_factory):
         program = torch.export.export(model, (ids.int(),), strict=False).run_decompositions({})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = ct.convert(program, minimum_deployment_target=ct.target.iOS18, compute_precision=ct.precision.FLOAT32,
-                          skip_model_load=True)  # fmt: skip
+        made = ct.convert(
+            program,
+            minimum_deployment_target=ct.target.iOS18,
+            compute_precision=ct.precision.FLOAT32,
+            skip_model_load=True,
+        )
     path = tmp_path_factory.mktemp("converted") / "a.mlpackage"
     made.save(str(path))
     return made, path, ids.numpy().astype(np.int32), expected
@@ -377,8 +392,9 @@ def test_a_compressed_decoder_equals_torch_with_those_weights(converted, tmp_pat
     from coremltools.optimize import coreml as cto
 
     made, _, ids, exact = converted
-    how = cto.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int4", granularity="per_block", block_size=32,
-                                      weight_threshold=512)  # fmt: skip
+    how = cto.OpLinearQuantizerConfig(
+        mode="linear_symmetric", dtype="int4", granularity="per_block", block_size=32, weight_threshold=512
+    )
     compressed = cto.linear_quantize_weights(made, cto.OptimizationConfig(global_config=how))
     compressed.save(str(tmp_path / "a.mlpackage"))
     expanded = cto.decompress_weights(compressed)._mil_program.functions["main"]

@@ -37,8 +37,15 @@ def probes(**changes: Gap) -> Probes:
     """What an export measured, all as it should be but for `changes`."""
     made = Probes([Window("english", np.arange(256, dtype=np.int32))])
     made.sketches["original"] = Sketch(np.zeros(256), *np.zeros((2, 256, 1)), np.zeros(256))
-    made.gaps = {"decoder": gap(1e-11), "decoder.ulp": gap(1e-11), "quantized": gap(0.3), "quantized.noise": gap(0.4),
-                 "onnx.simulated": gap(0.02), "onnx.noise": gap(0.025), "onnx.ulp": gap(0.02)}  # fmt: skip
+    made.gaps = {
+        "decoder": gap(1e-11),
+        "decoder.ulp": gap(1e-11),
+        "quantized": gap(0.3),
+        "quantized.noise": gap(0.4),
+        "onnx.simulated": gap(0.02),
+        "onnx.noise": gap(0.025),
+        "onnx.ulp": gap(0.02),
+    }
     made.gaps |= {name.replace("__", "."): value for name, value in changes.items()}
     return made
 
@@ -51,11 +58,14 @@ def test_what_is_as_it_should_be_passes():
     assert failed(probes()) == set()
 
 
-@pytest.mark.parametrize("stage, change", [
-    ("translation", {"decoder": gap(1e-9)}),
-    ("quantization", {"quantized": gap(1.2)}),
-    ("arithmetic", {"onnx__simulated": gap(0.08)}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "stage, change",
+    [
+        ("translation", {"decoder": gap(1e-9)}),
+        ("quantization", {"quantized": gap(1.2)}),
+        ("arithmetic", {"onnx__simulated": gap(0.08)}),
+    ],
+)
 def test_each_stage_has_a_bound_that_is_reached(stage, change):
     assert failed(probes(**change)) == {stage}
 
@@ -124,11 +134,14 @@ def test_far_positions_are_judged_one_by_one():
     assert len([check for check in translation_checks(measured) if not check.passed]) == 2
 
 
-@pytest.mark.parametrize("name, whose", [
-    ("decoder", "our decoder is not finite at 2 of 256 positions, first in layers.3.down"),
-    ("onnx__simulated", "the simulation is not finite at 2 of 256 positions, first in layers.3.down"),
-    ("onnx__ulp", "the simulation moved by an ulp is not finite at 2 of 256 positions"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, whose",
+    [
+        ("decoder", "our decoder is not finite at 2 of 256 positions, first in layers.3.down"),
+        ("onnx__simulated", "the simulation is not finite at 2 of 256 positions, first in layers.3.down"),
+        ("onnx__ulp", "the simulation moved by an ulp is not finite at 2 of 256 positions"),
+    ],
+)
 def test_a_number_that_is_none_is_laid_to_whom_it_belongs(name, whose):
     broken = gap(0.02)
     broken.kl[[3, 200]] = np.nan

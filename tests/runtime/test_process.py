@@ -39,10 +39,16 @@ def test_the_command_waits_briefly_and_its_bench_does_not(nobody):
     assert not any(name in environment(active=True) for name in (*USERS, MARK))
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("OMP_WAIT_POLICY", "active"), ("OMP_WAIT_POLICY", "PASSIVE"), ("GOMP_SPINCOUNT", "10"), ("KMP_BLOCKTIME", "3"),
-    ("KMP_LIBRARY", "turnaround"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OMP_WAIT_POLICY", "active"),
+        ("OMP_WAIT_POLICY", "PASSIVE"),
+        ("GOMP_SPINCOUNT", "10"),
+        ("KMP_BLOCKTIME", "3"),
+        ("KMP_LIBRARY", "turnaround"),
+    ],
+)
 def test_the_user_decides(nobody, name, value):
     nobody.setenv(name, value)
     wait_briefly()
@@ -97,10 +103,14 @@ def test_a_working_folder_that_is_gone(monkeypatch, tmp_path):
     assert sys.path == ["/usr/lib/python"] and environment()
 
 
-@pytest.mark.parametrize(("user", "expected"), [
-    ("passive", {"allow_spinning": "0"}), ("active", {"allow_spinning": "1"}),
-    (None, {"allow_spinning": "1", "spin_duration_us": str(SPIN_US)}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [
+        ("passive", {"allow_spinning": "0"}),
+        ("active", {"allow_spinning": "1"}),
+        (None, {"allow_spinning": "1", "spin_duration_us": str(SPIN_US)}),
+    ],
+)
 def test_onnx_runtime_waits_as_openmp_does(nobody, tmp_path, user, expected):
     import onnxruntime
 

@@ -33,11 +33,11 @@ TEMPLATES = {
     "tojson": "{{ messages | tojson }} {{ messages | tojson(indent=2) }} {{ messages[0] | tojson(sort_keys=true) }}",
     "loops": "{% for m in messages %}{% if loop.index == 2 %}{% break %}{% endif %}{{ m.role }}{% endfor %}",
     "state": "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}"
-             "{{ dict(a=1) }}{{ dict.fromkeys(['k']) }}{{ tools is none }}{{ documents is none }}",
+    "{{ dict(a=1) }}{{ dict.fromkeys(['k']) }}{{ tools is none }}{{ documents is none }}",
     "generation": "{% for m in messages %}{% generation %}\n  {{ m.content }}{% endgeneration %}\n{% endfor %}",
     "macro": "{% macro turn(m) %}[{{ m.role }}] {{ m['content'] | trim }}{% endmacro %}"
-             "{% for m in messages[::-1] %}{{ turn(m) }}{{ '\\n' if not loop.last }}{% endfor %}",
-}  # fmt: skip
+    "{% for m in messages[::-1] %}{{ turn(m) }}{{ '\\n' if not loop.last }}{% endfor %}",
+}
 SPECIAL = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
 
 
@@ -71,8 +71,11 @@ def theirs() -> Any:
 def test_renders_as_transformers_does(theirs: Any, name: str) -> None:
     ours = ChatTemplate(TEMPLATES[name], SPECIAL, date="2026-01-31")
     for messages in CONVERSATIONS.values():
-        for given in ({"add_generation_prompt": True}, {"add_generation_prompt": False},
-                      {"add_generation_prompt": True, "enable_thinking": False, "tools": [TOOL]}):  # fmt: skip
+        for given in (
+            {"add_generation_prompt": True},
+            {"add_generation_prompt": False},
+            {"add_generation_prompt": True, "enable_thinking": False, "tools": [TOOL]},
+        ):
             assert ours.render(messages, **given) == theirs(messages, TEMPLATES[name], **given)
 
 
@@ -91,8 +94,10 @@ HOSTILE = {
     "gigabyte string": ("{{ messages[0].content * 10 ** 9 }}", "MemoryError"),
     "gigabyte constant": ("{{ 'a' * 10 ** 9 }}", "MemoryError"),
     "wide format": ("{{ '%2000000000d' % 1 }}", "MemoryError"),
-    "doubling": ("{% set ns = namespace(s='ab') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
-                 "MemoryError"),
+    "doubling": (
+        "{% set ns = namespace(s='ab') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+        "MemoryError",
+    ),
     "endless output": ("{% for i in range(99999) %}{{ 'a' * 999 }}{% endfor %}", "more than 4,194,304 characters"),
     "recursion": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
     "classes": ("{{ ''.__class__.__mro__ }}", "attribute '__class__' of 'str' object is unsafe"),
@@ -108,7 +113,7 @@ HOSTILE = {
     "undefined": ("\n{{ messages[9].content }}", r"UndefinedError.*\(line 2 of"),
     "division": ("{{ 1 / 0 }}", "ZeroDivisionError"),
     "wrong type": ("{{ strftime_now(3) }}", "TypeError"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -121,8 +126,13 @@ def test_a_bad_template_is_refused_in_seconds(name: str) -> None:
     assert len(str(caught.value)) < 600
 
 
-OUT_OF_BOUNDS = ["{{ messages.__class__ }}", "{{ ''|attr('__class__') }}", "{{ '{0.__doc__}'.format(1) }}",
-                 "{{ messages[0].update }}", "{{ raise_exception.__code__ }}"]  # fmt: skip
+OUT_OF_BOUNDS = [
+    "{{ messages.__class__ }}",
+    "{{ ''|attr('__class__') }}",
+    "{{ '{0.__doc__}'.format(1) }}",
+    "{{ messages[0].update }}",
+    "{{ raise_exception.__code__ }}",
+]
 
 
 @pytest.mark.parametrize("source", OUT_OF_BOUNDS)

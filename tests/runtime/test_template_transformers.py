@@ -28,24 +28,67 @@ CONTEXT = {
     "add_generation_prompt": True,
 }
 
-VALUES = ["d", "l", "s", "n", "none", "missing", "messages", "1.0", "10 ** 20", "'é<'", "range(3)", "dict(k='v')",
-          "namespace(a=1)", "(1, 'b')", "s.__class__", "d._u", "l.append", "d.update", "dict.fromkeys('ab', 0)",
-          "cycler('x', 'y')", "strftime_now", "true"]  # fmt: skip
-FORMS = ["{{{{ {0} }}}}", "{{{{ {0} ~ '|' }}}}", "{{{{ {0} is defined }}}}", "{{{{ {0} | tojson }}}}",
-         "{{{{ {0} | tojson(indent=1, sort_keys=true, separators=[',', ': ']) }}}}", "{{{{ {0} | length }}}}",
-         "{{% if {0} %}}y{{% else %}}n{{% endif %}}", "{{% for x in {0} %}}{{{{ x }}}};{{% else %}}-{{% endfor %}}",
-         "{{{{ {0} + {0} }}}}", "{{{{ {0}.a }}}}|{{{{ {0}[0] }}}}", "{{{{ {0} | default('D', true) }}}}",
-         "{{{{ {0} | string | upper }}}}", "{{{{ {0} | list }}}}", "{{{{ {0} == {0} }}}}",
-         "{{{{ {0} is mapping }}}}"]  # fmt: skip
+VALUES = [
+    "d",
+    "l",
+    "s",
+    "n",
+    "none",
+    "missing",
+    "messages",
+    "1.0",
+    "10 ** 20",
+    "'é<'",
+    "range(3)",
+    "dict(k='v')",
+    "namespace(a=1)",
+    "(1, 'b')",
+    "s.__class__",
+    "d._u",
+    "l.append",
+    "d.update",
+    "dict.fromkeys('ab', 0)",
+    "cycler('x', 'y')",
+    "strftime_now",
+    "true",
+]
+FORMS = [
+    "{{{{ {0} }}}}",
+    "{{{{ {0} ~ '|' }}}}",
+    "{{{{ {0} is defined }}}}",
+    "{{{{ {0} | tojson }}}}",
+    "{{{{ {0} | tojson(indent=1, sort_keys=true, separators=[',', ': ']) }}}}",
+    "{{{{ {0} | length }}}}",
+    "{{% if {0} %}}y{{% else %}}n{{% endif %}}",
+    "{{% for x in {0} %}}{{{{ x }}}};{{% else %}}-{{% endfor %}}",
+    "{{{{ {0} + {0} }}}}",
+    "{{{{ {0}.a }}}}|{{{{ {0}[0] }}}}",
+    "{{{{ {0} | default('D', true) }}}}",
+    "{{{{ {0} | string | upper }}}}",
+    "{{{{ {0} | list }}}}",
+    "{{{{ {0} == {0} }}}}",
+    "{{{{ {0} is mapping }}}}",
+]
 
 TEMPLATES = [
     # names of parameters
-    "{{ strftime_now(format='%d/%m %y') }}", "{{ strftime_now('%A %-j') }}", "{{ strftime_now(form='%Y') }}",
-    "{{ strftime_now() }}", "{{ raise_exception(message='no') }}", "{{ raise_exception(msg='no') }}",
-    "{{ 'é&' | tojson(ensure_ascii=true) }}", "{{ d | tojson(none, 2) }}", "{{ 1 | tojson(x=2) }}",
-    "{{ 1 | tojson(value=2) }}", "{{ l | tojson(indent='--') }}", "{{ missing | tojson }}",
-    "{{ dict.fromkeys(iterable='ab') }}", "{{ dict([('a', 1)], b=2) }}",
-    "{{ namespace(self=1).self }}", "{{ namespace({'k': 5}, j=6).k }}", "{{ namespace({'_k': 5}) }}",
+    "{{ strftime_now(format='%d/%m %y') }}",
+    "{{ strftime_now('%A %-j') }}",
+    "{{ strftime_now(form='%Y') }}",
+    "{{ strftime_now() }}",
+    "{{ raise_exception(message='no') }}",
+    "{{ raise_exception(msg='no') }}",
+    "{{ 'é&' | tojson(ensure_ascii=true) }}",
+    "{{ d | tojson(none, 2) }}",
+    "{{ 1 | tojson(x=2) }}",
+    "{{ 1 | tojson(value=2) }}",
+    "{{ l | tojson(indent='--') }}",
+    "{{ missing | tojson }}",
+    "{{ dict.fromkeys(iterable='ab') }}",
+    "{{ dict([('a', 1)], b=2) }}",
+    "{{ namespace(self=1).self }}",
+    "{{ namespace({'k': 5}, j=6).k }}",
+    "{{ namespace({'_k': 5}) }}",
     "{% set q = namespace() %}{% set q._x = 1 %}",
     "{% set q = namespace(a=1) %}{% set q.b = q.a + 1 %}{{ q.b }}{{ q.c }}",
     # what a generation block keeps to itself
@@ -60,8 +103,11 @@ TEMPLATES = [
     "{% for m in messages %}{% generation %}{% break %}{% endgeneration %}{% endfor %}",
     "{% for m in messages %}{% generation %}{% for i in l %}{% break %}{% endfor %}{% endgeneration %}.{% endfor %}",
     "{% generation %}\n  a\n{% generation %}b{% endgeneration %}\n{% endgeneration %}\n c",
-    "{%- generation -%}  x  {%- endgeneration -%}  y", "{% generation %}{{ raise_exception('g') }}{% endgeneration %}",
-    "{% generation x %}{% endgeneration %}", "{% generation %}", "{% endgeneration %}",
+    "{%- generation -%}  x  {%- endgeneration -%}  y",
+    "{% generation %}{{ raise_exception('g') }}{% endgeneration %}",
+    "{% generation x %}{% endgeneration %}",
+    "{% generation %}",
+    "{% endgeneration %}",
     "{% generation() %}a{% endgeneration %}",
     "{% call dict() %}{% generation %}x{% endgeneration %}{% endcall %}",
     "{% macro f() %}{% generation %}{{ caller() }}{% endgeneration %}{% endmacro %}{% call f() %}z{% endcall %}",
@@ -69,24 +115,47 @@ TEMPLATES = [
     "{% autoescape true %}{% generation %}{{ '<' }}{% endgeneration %}{{ '<' }}{% endautoescape %}",
     "{% set t %}{% generation %}k{% endgeneration %}{% endset %}{{ t | length }}",
     # the sandbox
-    "{{ l.append(1) }}", "{{ d.pop('b') }}", "{{ ''.__class__.__mro__ }}", "{{ s.__len__() }}", "{{ d['__class__'] }}",
-    "{{ '{0.__class__}'.format(1) }}", "{{ '{0.real}'.format(3) }}", "{{ '%s' | format(l) }}",
+    "{{ l.append(1) }}",
+    "{{ d.pop('b') }}",
+    "{{ ''.__class__.__mro__ }}",
+    "{{ s.__len__() }}",
+    "{{ d['__class__'] }}",
+    "{{ '{0.__class__}'.format(1) }}",
+    "{{ '{0.real}'.format(3) }}",
+    "{{ '%s' | format(l) }}",
     "{{ (s | attr('strip'))() }}",
-    "{{ cycler.__init__.__globals__ }}", "{{ range(999999) }}", "{{ range(99999999) | length }}",
+    "{{ cycler.__init__.__globals__ }}",
+    "{{ range(999999) }}",
+    "{{ range(99999999) | length }}",
     "{{ s.format_map(d) }}",
     # the rest of the environment
-    "{{ n // 2 }} {{ n % 3 }} {{ n | abs }} {{ 7 / 2 }}", "{% set a, b = 1, 2 %}{{ b }}{{ a }}", "{% do l %}",
-    "{% trans %}x{% endtrans %}", "{% include 'x' %}", "{% import 'x' as y %}",
+    "{{ n // 2 }} {{ n % 3 }} {{ n | abs }} {{ 7 / 2 }}",
+    "{% set a, b = 1, 2 %}{{ b }}{{ a }}",
+    "{% do l %}",
+    "{% trans %}x{% endtrans %}",
+    "{% include 'x' %}",
+    "{% import 'x' as y %}",
     "{% block q %}1{% endblock %}{{ self.q() }}",
-    "{{ d | dictsort }}{{ d | items | list }}", "{{ messages | map(attribute='content') | join('/') }}",
-    "  {% if true %}\n  x\n  {% endif %}\n", "{# c #}\n\nx\n", "{{ '\\x41' }}{{ 'a' 'b' }}", "{{ l | sort }}",
+    "{{ d | dictsort }}{{ d | items | list }}",
+    "{{ messages | map(attribute='content') | join('/') }}",
+    "  {% if true %}\n  x\n  {% endif %}\n",
+    "{# c #}\n\nx\n",
+    "{{ '\\x41' }}{{ 'a' 'b' }}",
+    "{{ l | sort }}",
     "{{ none + 1 }}",
-    "{{ debug() }}", "{{ gettext('x') }}", "{{ lipsum is defined }}{{ joiner is defined }}", "{{ s | wordwrap(5) }}",
+    "{{ debug() }}",
+    "{{ gettext('x') }}",
+    "{{ lipsum is defined }}{{ joiner is defined }}",
+    "{{ s | wordwrap(5) }}",
     "{% for x in l recursive %}{{ loop.depth }}{% endfor %}{{ loop is defined }}",
     "{{ messages[0].content | e }}{{ '<' }}",
-    "{{ d.items }}{{ d['items'] }}", "{{ messages[5] }}", "{{ messages[5].role }}", "{% else %}", "{{ 1 if false }}",
+    "{{ d.items }}{{ d['items'] }}",
+    "{{ messages[5] }}",
+    "{{ messages[5].role }}",
+    "{% else %}",
+    "{{ 1 if false }}",
     "{{",
-]  # fmt: skip
+]
 EVERY = [*TEMPLATES, *(form.format(value) for form, value in itertools.product(FORMS, VALUES))]
 
 
@@ -105,8 +174,17 @@ def rendered(render: Any) -> str | None:
     """The text, without addresses of objects; None where it is refused."""
     try:
         return without_addresses(render())
-    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError, SyntaxError,
-            RecursionError, InputError):  # fmt: skip
+    except (
+        jinja2.TemplateError,
+        ArithmeticError,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        SyntaxError,
+        RecursionError,
+        InputError,
+    ):
         return None
 
 
@@ -118,15 +196,19 @@ def without_addresses(text: str) -> str:
 @pytest.mark.parametrize("source", EVERY)
 def test_a_template_renders_as_in_transformers(source: str) -> None:
     theirs = rendered(lambda: chat_template_utils._compile_jinja_template(source).render(**CONTEXT))
-    ours = rendered(lambda: template_worker.render(
-        template_worker.environment("2031-05-09").from_string(source), CONTEXT, OUTPUT_CHARS))  # fmt: skip
+    ours = rendered(
+        lambda: template_worker.render(
+            template_worker.environment("2031-05-09").from_string(source), CONTEXT, OUTPUT_CHARS
+        )
+    )
     assert ours == theirs
 
 
 def test_the_templates_show_something() -> None:
     """Comparing refusals only would be comparing nothing."""
-    texts = [rendered(lambda s=source: chat_template_utils._compile_jinja_template(s).render(**CONTEXT))
-             for source in EVERY]  # type: ignore[misc]  # fmt: skip
+    texts = [
+        rendered(lambda s=source: chat_template_utils._compile_jinja_template(s).render(**CONTEXT)) for source in EVERY
+    ]  # type: ignore[misc]
     assert sum(text is None for text in texts) > 50
     assert len({text for text in texts if text}) > 120
 
@@ -162,8 +244,9 @@ CONVERSATIONS: dict[str, list[Any]] = {
 def test_messages_reach_the_template_as_in_transformers(name: str) -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), bos_token="<s>")
     given = {"tools": [{"name": "t", "description": None}], "add_generation_prompt": True}
-    theirs = rendered(lambda: tokenizer.apply_chat_template(
-        CONVERSATIONS[name], chat_template=SHOW, tokenize=False, **given))  # fmt: skip
+    theirs = rendered(
+        lambda: tokenizer.apply_chat_template(CONVERSATIONS[name], chat_template=SHOW, tokenize=False, **given)
+    )
     assert rendered(lambda: ChatTemplate(SHOW).render(CONVERSATIONS[name], **given)) == theirs
     assert (theirs is None) == (name in ("no dict", "a number"))
 
@@ -175,8 +258,9 @@ def test_messages_reach_the_template_as_in_transformers(name: str) -> None:
 def test_lists_of_dicts_are_asked_for_as_in_transformers(name: str, items: Any) -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
     messages, show = [{"role": "user", "content": "j"}], "{{ tools }}{{ documents }}"
-    theirs = rendered(lambda: tokenizer.apply_chat_template(
-        messages, chat_template=show, tokenize=False, **{name: items}))  # fmt: skip
+    theirs = rendered(
+        lambda: tokenizer.apply_chat_template(messages, chat_template=show, tokenize=False, **{name: items})
+    )
     assert rendered(lambda: ChatTemplate(show).render(messages, **{name: items})) == theirs
 
 

@@ -16,8 +16,12 @@ from smolship.runtime.errors import InputError
 from smolship.runtime.tokenizer import Tokenizer
 from tests.conftest import make_tokenizer
 
-LLAMA2 = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
-          {"type": "Strip", "content": " ", "start": 1, "stop": 0}]  # fmt: skip
+LLAMA2 = [
+    {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+    {"type": "ByteFallback"},
+    {"type": "Fuse"},
+    {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+]
 DECODERS: dict[str, Any] = {
     "none": None,
     "metaspace": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
@@ -49,12 +53,25 @@ def sentencepiece_like(decoder: Any) -> Tokenizer:
     """Special tokens, all 256 byte tokens, and pieces with spaces as ▁."""
     names = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), *PIECES, "<think>"]
     vocab = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    added = [{"id": vocab[name], "content": name, "special": name != "<think>", "single_word": False, "lstrip": False,
-              "rstrip": False, "normalized": False} for name in ("<unk>", "<s>", "</s>", "<think>")]  # fmt: skip
+    added = [
+        {
+            "id": vocab[name],
+            "content": name,
+            "special": name != "<think>",
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+        }
+        for name in ("<unk>", "<s>", "</s>", "<think>")
+    ]
     model = {"type": "BPE", "vocab": vocab, "merges": [], "byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True}
     normalizer = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
-    return Tokenizer(json.dumps({"version": "1.0", "added_tokens": added, "normalizer": normalizer,
-                                 "decoder": decoder, "model": model}).encode())  # fmt: skip
+    return Tokenizer(
+        json.dumps(
+            {"version": "1.0", "added_tokens": added, "normalizer": normalizer, "decoder": decoder, "model": model}
+        ).encode()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -135,10 +152,11 @@ def test_special_tokens_around_the_text_are_a_choice(tmp_path: Path) -> None:
     make_tokenizer(tmp_path, 300)
     raw = json.loads((tmp_path / "tokenizer.json").read_text())
     raw["post_processor"] = {
-        "type": "TemplateProcessing", "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
+        "type": "TemplateProcessing",
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
         "single": [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
         "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}},
-    }  # fmt: skip
+    }
     tokenizer = Tokenizer(json.dumps(raw).encode())
     assert tokenizer.encode("x") == [1, *tokenizer.encode("x", special=False)]
     assert tokenizer.vocab_size == 300

@@ -33,14 +33,20 @@ RUN = "x" * 50 + "."
 BREAKS_ON_A_RUN = {
     "a pattern of the split": tokenizer(pre_tokenizer=split(r"(x+x*)+$")),
     "a pattern deep inside": tokenizer(
-        pre_tokenizer={"type": "Sequence", "pretokenizers": [split("y"), split("(x|xx)+Q")]}),
+        pre_tokenizer={"type": "Sequence", "pretokenizers": [split("y"), split("(x|xx)+Q")]}
+    ),
     "a pattern that looks ahead": tokenizer(pre_tokenizer=split(r"(?=(x+)+z)x")),
     "a pattern of the normalizer": tokenizer(normalizer=replace(r"^(([x-z])+)+Q")),
     "pieces of length nothing": tokenizer(pre_tokenizer={"type": "FixedLength", "length": 0}),
-    "a template without its token": tokenizer(post_processor={
-        "type": "TemplateProcessing", "special_tokens": {}, "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
-        "single": [{"SpecialToken": {"id": "<b>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]}),
-}  # fmt: skip
+    "a template without its token": tokenizer(
+        post_processor={
+            "type": "TemplateProcessing",
+            "special_tokens": {},
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
+            "single": [{"SpecialToken": {"id": "<b>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        }
+    ),
+}
 REFUSES = {
     "WordLevel": tokenizer(model={"type": "WordLevel", "vocab": {"x": 0}, "unk_token": "<none>"}),
     "Unigram": tokenizer(model={"type": "Unigram", "vocab": [["x", -1.0]], "unk_id": None}),

@@ -25,10 +25,17 @@ from tests.gguf_maker import make_gguf
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PLACES = [  # tensor, what of it, row
-    ("embed", "codes", 0), ("embed", "codes", -1), ("embed", "scales", 0), ("layers.0.q", "codes", 0),
-    ("layers.0.q", "scales", 0), ("layers.0.k", "codes", -1), ("layers.1.gate", "scales", -9),
-    ("layers.1.down", "codes", -1), ("layers.0.attn_norm", "values", 0), ("norm", "values", 0),
-]  # fmt: skip
+    ("embed", "codes", 0),
+    ("embed", "codes", -1),
+    ("embed", "scales", 0),
+    ("layers.0.q", "codes", 0),
+    ("layers.0.q", "scales", 0),
+    ("layers.0.k", "codes", -1),
+    ("layers.1.gate", "scales", -9),
+    ("layers.1.down", "codes", -1),
+    ("layers.0.attn_norm", "values", 0),
+    ("norm", "values", 0),
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +59,12 @@ def bundle(whole, tmp_path):
 
 def wrong(folder: Path, target: str) -> dict[str, str]:
     bundle = open_bundle(folder)
-    return {name: what for one in compare(bundle, bundle.manifest.targets) if one.target == target
-            for name, what in one.wrong.items()}  # fmt: skip
+    return {
+        name: what
+        for one in compare(bundle, bundle.manifest.targets)
+        if one.target == target
+        for name, what in one.wrong.items()
+    }
 
 
 def test_every_target_holds_the_same_weights(whole, capsys):
@@ -95,8 +106,12 @@ def test_a_broken_file_is_refused_or_found(bundle, target, damage):
         if not path.is_file() or path.suffix in (".json", ".jinja") or path.name == "Modelfile":
             continue
         content = path.read_bytes()
-        made = {"half": content[: len(content) // 2], "a quarter": content[: len(content) // 4], "empty": b"",
-                "garbage": np.random.default_rng(5).bytes(len(content))}[damage]  # fmt: skip
+        made = {
+            "half": content[: len(content) // 2],
+            "a quarter": content[: len(content) // 4],
+            "empty": b"",
+            "garbage": np.random.default_rng(5).bytes(len(content)),
+        }[damage]
         path.write_bytes(made)
         try:
             assert wrong(bundle, target), f"{path.name} was not missed"
@@ -109,8 +124,12 @@ def test_a_broken_file_is_refused_or_found(bundle, target, damage):
 def test_no_offset_that_lies_ends_in_a_traceback(bundle, target):
     """Bytes of what is not weight data, at random: refused, or found, or harmless."""
     rng = np.random.default_rng(3)
-    path = {"coreml": "model.mlpackage/Data/com.apple.CoreML/model.mlmodel", "executorch": "model.pte",
-            "gguf": "model.gguf", "onnx": "model.onnx"}[target]  # fmt: skip
+    path = {
+        "coreml": "model.mlpackage/Data/com.apple.CoreML/model.mlmodel",
+        "executorch": "model.pte",
+        "gguf": "model.gguf",
+        "onnx": "model.onnx",
+    }[target]
     content = (bundle / target / path).read_bytes()
     for _ in range(60):
         changed = bytearray(content)
@@ -125,8 +144,11 @@ def test_no_offset_that_lies_ends_in_a_traceback(bundle, target):
 
 def test_other_families_forms_and_stacks(tiny, tmp_path):
     """Biases, a head of its own, int8, int4 tables, and nothing quantized at all."""
-    for kind, options in {"llama_bias": {"quant": "int8"}, "smollm3": {"quant": "none"},
-                          "llama3": {"embedding": 4, "group_size": 64}}.items():  # fmt: skip
+    for kind, options in {
+        "llama_bias": {"quant": "int8"},
+        "smollm3": {"quant": "none"},
+        "llama3": {"embedding": 4, "group_size": 64},
+    }.items():
         targets = [name for name in TARGETS if not (kind == "smollm3" and name == "coreml")]
         export(tiny(kind), tmp_path / kind, to=targets, context=64, probe_tokens=0, **options)
         for target in targets:

@@ -35,8 +35,9 @@ def run_commands(
 ) -> tuple[list[int], bytes, bytes]:
     """Exit codes, standard output and error of commands run one after the other in `cwd`, from a file `script`."""
     script.write_text(DRIVER)
-    done = subprocess.run([sys.executable, str(script), json.dumps(commands)], cwd=cwd, env=environ(**changes),
-                          capture_output=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(script), json.dumps(commands)], cwd=cwd, env=environ(**changes), capture_output=True
+    )
     said = done.stderr.splitlines()
     codes = [int(line.split()[-1]) for line in said if line.startswith(b"exit code ")]
     return codes, done.stdout, done.stderr

@@ -48,7 +48,8 @@ def test_a_command_that_fails(monkeypatch, capsys):
 def test_what_is_run(tmp_path, tiny_bundle):
     """Every engine of the bundle, by two that do not meet."""
     found = dict(busy.commands_of(tmp_path, tiny_bundle("llama", "int4")))
-    assert set(found) == {"export"} | {f"{do} {on}" for do in ("parity", "generate") for on in
-                                       ("executorch", "gguf", "onnx")}  # fmt: skip
+    assert set(found) == {"export"} | {
+        f"{do} {on}" for do in ("parity", "generate") for on in ("executorch", "gguf", "onnx")
+    }
     one, two = found["export"]
     assert one != two and one[: one.index("-o")] == two[: two.index("-o")]

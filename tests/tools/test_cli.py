@@ -36,8 +36,24 @@ def test_every_stage_passes_on_each_engine(tiny_bundle, kind, quant, capsys):
 
 def test_export_prints_what_it_made(steps_apart, tiny, tmp_path, capsys):
     out = tmp_path / "new"
-    assert run(["export", str(tiny("llama")), "-o", str(out), "--to", "onnx", "--context", "64",
-                "--probe-tokens", "64", "--json"]) == 0  # fmt: skip
+    assert (
+        run(
+            [
+                "export",
+                str(tiny("llama")),
+                "-o",
+                str(out),
+                "--to",
+                "onnx",
+                "--context",
+                "64",
+                "--probe-tokens",
+                "64",
+                "--json",
+            ]
+        )
+        == 0
+    )
     manifest = json.loads(capsys.readouterr().out)
     assert manifest["quantization"]["share_at_4_bits"] == 1.0
     assert manifest["steps"]["lower onnx"]["peak_bytes"] > 0
@@ -111,8 +127,23 @@ def test_bench_and_inspect_print_json(bundle, capsys):
 
 def test_units_are_for_core_ml_alone(tiny, tmp_path, capsys):
     made = tmp_path / "made"
-    assert run(["export", str(tiny("llama")), "-o", str(made), "--to", "coreml,onnx", "--context", "64",
-                "--probe-tokens", "0"]) == 0  # fmt: skip
+    assert (
+        run(
+            [
+                "export",
+                str(tiny("llama")),
+                "-o",
+                str(made),
+                "--to",
+                "coreml,onnx",
+                "--context",
+                "64",
+                "--probe-tokens",
+                "0",
+            ]
+        )
+        == 0
+    )
     capsys.readouterr()
     bench = ["bench", str(made), "--repeats", "1", "--units", "TPU", "--json"]
     assert "CPU_AND_GPU" in refused(capsys, *bench, "-e", "coreml")
@@ -185,11 +216,19 @@ class TestBadInput:
         (bundle / "onnx").symlink_to(outside)
         assert "leaves its folder" in refused(capsys, "generate", bundle, "hi", "--engine", "onnx")
 
-    @pytest.mark.parametrize("change", [
-        {"schema": 99}, {"context": "many"}, {"context": 1 << 60}, {"targets": []}, {"more": 1},
-        {"targets": {"onnx": {"target": "onnx-cpu", "engine": "onnx", "folder": "onnx", "info": {}}}},
-        {"model": None}, {"files": {"config.json": {"size": "big", "sha256": ""}}},
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"schema": 99},
+            {"context": "many"},
+            {"context": 1 << 60},
+            {"targets": []},
+            {"more": 1},
+            {"targets": {"onnx": {"target": "onnx-cpu", "engine": "onnx", "folder": "onnx", "info": {}}}},
+            {"model": None},
+            {"files": {"config.json": {"size": "big", "sha256": ""}}},
+        ],
+    )
     def test_a_malformed_manifest(self, bundle, change, capsys):
         manifest = json.loads((bundle / "manifest.json").read_text()) | change
         (bundle / "manifest.json").write_text(json.dumps(manifest))
@@ -203,12 +242,15 @@ class TestBadInput:
         message = refused(capsys, "generate", bundle, "the quick brown fox " * 100, "-e", "onnx")
         assert "longer than the context" in message and "--context" in message
 
-    @pytest.mark.parametrize("template", [
-        "{% for i in range(10**9) %}{% for j in range(10**9) %}{% endfor %}{% endfor %}",
-        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "{{ 'x' * 10**10 }}",
-        "{% if %}",
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "template",
+        [
+            "{% for i in range(10**9) %}{% for j in range(10**9) %}{% endfor %}{% endfor %}",
+            "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+            "{{ 'x' * 10**10 }}",
+            "{% if %}",
+        ],
+    )
     def test_a_hostile_chat_template(self, bundle, template, capsys):
         (bundle / "chat_template.jinja").write_text(template)
         assert "the chat template cannot be rendered" in refused(capsys, "generate", bundle, "hi", "-e", "onnx")
@@ -219,16 +261,19 @@ class TestBadInput:
         assert "holds something else" in refused(capsys, "export", tiny("llama"), "-o", tmp_path)
         assert snapshot(tmp_path) == before
 
-    @pytest.mark.parametrize("arguments, word", [
-        (["--context", "100000"], "what the model was made for"),
-        (["--context", "1"], "what the model was made for"),
-        (["--quant", "int3"], "int4, int8, none"),
-        (["--group-size", "48"], "(32, 64, 128)"),
-        (["--to", "onnx,flash"], "executorch, gguf, onnx"),
-        (["--to", ","], "executorch, gguf, onnx"),
-        (["--embedding-bits", "5"], "4, 8 or 16"),
-        (["--context", "64", "--probe-tokens", "1000000"], "too short to probe"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "arguments, word",
+        [
+            (["--context", "100000"], "what the model was made for"),
+            (["--context", "1"], "what the model was made for"),
+            (["--quant", "int3"], "int4, int8, none"),
+            (["--group-size", "48"], "(32, 64, 128)"),
+            (["--to", "onnx,flash"], "executorch, gguf, onnx"),
+            (["--to", ","], "executorch, gguf, onnx"),
+            (["--embedding-bits", "5"], "4, 8 or 16"),
+            (["--context", "64", "--probe-tokens", "1000000"], "too short to probe"),
+        ],
+    )
     def test_options_out_of_range(self, tiny, tmp_path, arguments, word, capsys):
         assert word in refused(capsys, "export", tiny("llama"), "-o", tmp_path / "out", "--to", "onnx", *arguments)
         assert not list(tmp_path.iterdir())

@@ -41,21 +41,38 @@ def bundle(tiny_bundle, tmp_path_factory):
 def test_every_command_on_every_console(bundle, tiny, tmp_path, name):
     help_of = [[command.name or command.callback.__name__, "--help"] for command in app.registered_commands]
     commands = {
-        ("--version",): 0, ("--help",): 0, **{tuple(arguments): 0 for arguments in help_of},
-        ("inspect", "b"): 0, ("inspect", "b", "--json"): 0, ("weights", "b", "--all"): 0,
-        ("parity", "b", "--quick", "-e", "onnx"): 0, ("parity", "b", "--quick", "-e", "onnx", "--max-kl", "1e-9"): 1,
+        ("--version",): 0,
+        ("--help",): 0,
+        **{tuple(arguments): 0 for arguments in help_of},
+        ("inspect", "b"): 0,
+        ("inspect", "b", "--json"): 0,
+        ("weights", "b", "--all"): 0,
+        ("parity", "b", "--quick", "-e", "onnx"): 0,
+        ("parity", "b", "--quick", "-e", "onnx", "--max-kl", "1e-9"): 1,
         ("generate", "b", "h→i", "-e", "onnx", "--max-tokens", "30", "--raw", "--temperature", "3", "--seed", "1"): 0,
         ("chat", "b", "-e", "onnx", "--max-tokens", "9", "--system", "‘naïve’ 你好"): 0,
-        ("inspect", "nöthing–here"): 2, ("parity", "b", "-e", "flåsh→"): 2, ("generate", "b"): 2,
+        ("inspect", "nöthing–here"): 2,
+        ("parity", "b", "-e", "flåsh→"): 2,
+        ("generate", "b"): 2,
         ("bench", "b", "--repeats", "0"): 2,
-    }  # fmt: skip
+    }
     if name == "cp1252":
         commands |= {
             ("bench", "b", "-e", "gguf", "--repeats", "1"): 0,
-            ("export", str(tiny("llama")), "-o", str(tmp_path / "new"), "--to", "gguf", "--context", "32",
-             "--probe-tokens", "0"): 0,
+            (
+                "export",
+                str(tiny("llama")),
+                "-o",
+                str(tmp_path / "new"),
+                "--to",
+                "gguf",
+                "--context",
+                "32",
+                "--probe-tokens",
+                "0",
+            ): 0,
             ("report", str(tmp_path / "new"), "--quick", "-o", str(tmp_path / "r.html")): 2,  # it has no probes
-        }  # fmt: skip
+        }
     codes, out, err = run_commands(list(commands), bundle, tmp_path / "smolship", **CONSOLES[name])
     assert codes == list(commands.values()), err.decode("latin-1")
     assert b"Traceback" not in err
@@ -118,8 +135,13 @@ def test_standard_input_that_is_no_text(bundle, arguments):
 
 def test_arguments_that_are_no_text(bundle):
     for arguments in (["generate", "b", b"caf\xe9"], ["chat", "b", "--system", b"\xff"]):
-        done = subprocess.run([*COMMAND, *arguments, "-e", "onnx"], cwd=bundle, env=environ(PYTHONUTF8="1"), input=b"",
-                              capture_output=True)  # fmt: skip
+        done = subprocess.run(
+            [*COMMAND, *arguments, "-e", "onnx"],
+            cwd=bundle,
+            env=environ(PYTHONUTF8="1"),
+            input=b"",
+            capture_output=True,
+        )
         assert done.returncode == 2 and b"is not UTF-8" in done.stderr, done.stderr
 
 

@@ -60,12 +60,15 @@ def says_why(bundle, before, said, file, need, limit):
     assert snapshot(bundle) == before and [p.name for p in bundle.parent.iterdir()] == ["bundle"]
 
 
-@pytest.mark.parametrize("target, room, tokens, file, need", [
-    ("gguf", 100, 0, r"\.work/weights\.safetensors", "[0-9,]+ bytes"),
-    ("executorch", 20_000, 0, r"executorch/model\.pte", "[0-9,]+ bytes"),
-    ("onnx", 10_000, 0, r"onnx/model\.onnx\.data", "more than its"),
-    ("gguf", 100_000, 128, r"probes\.npz", "more than its"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "target, room, tokens, file, need",
+    [
+        ("gguf", 100, 0, r"\.work/weights\.safetensors", "[0-9,]+ bytes"),
+        ("executorch", 20_000, 0, r"executorch/model\.pte", "[0-9,]+ bytes"),
+        ("onnx", 10_000, 0, r"onnx/model\.onnx\.data", "more than its"),
+        ("gguf", 100_000, 128, r"probes\.npz", "more than its"),
+    ],
+)
 def test_a_file_that_may_not_grow(tiny, bundle, set_bytes, limit, capsys, target, room, tokens, file, need):
     before, command = snapshot(bundle), export(tiny("llama"), bundle, "--to", target, "--probe-tokens", str(tokens))
     limit(set_bytes + room)
@@ -155,8 +158,10 @@ def test_what_a_killed_export_left_goes_with_the_next(tiny, bundle):
     shutil.copytree(left, lookalike)
     (lookalike / "thesis.tex").write_text("years of work")
     open_bundle(bundle).verify()
-    assert run(["export", str(tiny("llama")), "-o", str(bundle), "--context", "64", "--to", "gguf",
-                "--probe-tokens", "0"]) == 0  # fmt: skip
+    assert (
+        run(["export", str(tiny("llama")), "-o", str(bundle), "--context", "64", "--to", "gguf", "--probe-tokens", "0"])
+        == 0
+    )
     assert sorted(p.name for p in bundle.parent.iterdir()) == [lookalike.name, "bundle"]
     assert set(open_bundle(bundle).manifest.targets) == {"gguf"}
 

@@ -63,7 +63,7 @@ CASES = [
     (BrokenPipeError(errno.EPIPE, "gone"), 0, ""),
     (PermissionError(errno.EACCES, "no"), 3, "cannot write there"),
     (InputError("it", got=1), 2, "got:      1"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("error", "code", "words"), CASES, ids=[f"{type(c[0]).__name__}-{c[1]}" for c in CASES])
@@ -131,15 +131,18 @@ def broken_step(tmp_path, monkeypatch):
     return lambda kind: worker.run_step("broken", {"kind": kind}, lambda what, done, total: None)
 
 
-@pytest.mark.parametrize(("kind", "error", "words"), [
-    ("key", Fault, r"in the step 'broken': KeyError: 'missing'; please report it"),
-    ("import", Fault, r"torch_that_is_not_there"),
-    ("none", SetupError, r"onnx_ir cannot be imported\n(?s:.*)'smolship\[onnx\]'"),
-    ("memory", SetupError, "out of memory"),
-    ("kill", SetupError, r"exit status -9, SIGKILL \(out of memory\?\)"),
-    ("crash", SetupError, r"exit status -11, SIGSEGV\n"),
-    ("exit", SetupError, r"exit status 9\n(?s:.*)native words"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "error", "words"),
+    [
+        ("key", Fault, r"in the step 'broken': KeyError: 'missing'; please report it"),
+        ("import", Fault, r"torch_that_is_not_there"),
+        ("none", SetupError, r"onnx_ir cannot be imported\n(?s:.*)'smolship\[onnx\]'"),
+        ("memory", SetupError, "out of memory"),
+        ("kill", SetupError, r"exit status -9, SIGKILL \(out of memory\?\)"),
+        ("crash", SetupError, r"exit status -11, SIGSEGV\n"),
+        ("exit", SetupError, r"exit status 9\n(?s:.*)native words"),
+    ],
+)
 def test_a_step_that_fails(broken_step, faults, kind, error, words):
     with pytest.raises(error, match=words):
         broken_step(kind)
@@ -165,8 +168,10 @@ def test_a_step_that_cannot_begin(faults, tmp_path, monkeypatch):
 def test_a_bench_that_fails(tmp_path, faults):
     (tmp_path / "m").write_bytes(b"x")
     start = tmp_path / "start.py"
-    start.write_text("from smolship.runtime import bench_worker, engines\n"
-                     "bench_worker.load_engine = lambda name: {}['engine']\nbench_worker.main()\n")  # fmt: skip
+    start.write_text(
+        "from smolship.runtime import bench_worker, engines\n"
+        "bench_worker.load_engine = lambda name: {}['engine']\nbench_worker.main()\n"
+    )
     with pytest.raises(Fault, match=r"in the step 'load' of the bench: KeyError: 'engine'; please report"):
         bench("onnx", tmp_path, {"file": "m"}, threads=1, repeats=1, command=(sys.executable, str(start)))
     assert len(faults()) == 1 and bench_module.ended is ended
@@ -195,18 +200,35 @@ def test_where_a_package_is_broken_within(tmp_path, monkeypatch):
 # Packages that are not installed, wherever they are asked for.
 
 
-@pytest.mark.parametrize(("blocked", "to", "extra"), [
-    ("torch", "onnx", "export"), ("transformers", "gguf", "export"), ("onnx_ir", "onnx", "onnx"),
-    ("executorch", "executorch", "executorch"), ("gguf", "gguf", "gguf"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("blocked", "to", "extra"),
+    [
+        ("torch", "onnx", "export"),
+        ("transformers", "gguf", "export"),
+        ("onnx_ir", "onnx", "onnx"),
+        ("executorch", "executorch", "executorch"),
+        ("gguf", "gguf", "gguf"),
+    ],
+)
 def test_export_without_a_package(tiny, tmp_path, blocked, to, extra):
     """In this process or in a step: exit code 3 and the line for pip."""
     block = BLOCK[: BLOCK.index("import importlib")].format(blocked=[blocked])
     (tmp_path / "sitecustomize.py").write_text(block)
     path = os.pathsep.join([str(tmp_path), environ()["PYTHONPATH"]])
     out = tmp_path / "out"
-    command = python("smolship.tools.cli", "export", str(tiny("llama")), "-o", str(out), "--to", to,
-                     "--context", "32", "--probe-tokens", "16")  # fmt: skip
+    command = python(
+        "smolship.tools.cli",
+        "export",
+        str(tiny("llama")),
+        "-o",
+        str(out),
+        "--to",
+        to,
+        "--context",
+        "32",
+        "--probe-tokens",
+        "16",
+    )
     done = subprocess.run(command, env=environ(PYTHONPATH=path), capture_output=True, text=True)
     assert done.returncode == 3, done.stderr
     assert f"pip install 'smolship[{extra}]'" in done.stderr and "Traceback" not in done.stderr

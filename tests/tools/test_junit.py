@@ -16,10 +16,18 @@ def written(tmp_path, *reports) -> ET.Element:
 def test_suites_cases_and_counts(tmp_path):
     root = written(tmp_path, parity(), parity(CHECK, FAILING, target="executorch-xnnpack", found="layer 3"))
     assert {k: root.get(k) for k in ("tests", "failures", "errors", "time")} == {
-        "tests": "5", "failures": "1", "errors": "0", "time": "122.500"}  # fmt: skip
+        "tests": "5",
+        "failures": "1",
+        "errors": "0",
+        "time": "122.500",
+    }
     first, second = root.findall("testsuite")
     assert (first.get("name"), first.get("tests"), first.get("failures"), first.get("time")) == (
-        "onnx-cpu", "3", "0", "61.250")  # fmt: skip
+        "onnx-cpu",
+        "3",
+        "0",
+        "61.250",
+    )
     names = [case.get("name") for case in first.findall("testcase")]
     assert names[0] == "quantization: original → quantized" and len(set(names)) == 3
     assert second.findtext("system-out") == "layer 3"

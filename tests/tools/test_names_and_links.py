@@ -13,8 +13,14 @@ from tests.bundles import snapshot
 
 LONG = "y" * 5000
 COMMANDS = {
-    "inspect": [], "generate": ["hi", "-e", "onnx"], "chat": [], "parity": [], "bench": [], "weights": [], "report": [],
-}  # fmt: skip
+    "inspect": [],
+    "generate": ["hi", "-e", "onnx"],
+    "chat": [],
+    "parity": [],
+    "bench": [],
+    "weights": [],
+    "report": [],
+}
 
 
 @pytest.fixture
@@ -53,25 +59,28 @@ def test_a_folder_that_is_none(bundle, tmp_path, refused, command, folder):
     refused(command, folder, *COMMANDS[command])
 
 
-@pytest.mark.parametrize("arguments", [
-    ["parity", "bundle", "--junit", LONG],
-    ["parity", "bundle", "--junit", f"new/{LONG}/x.xml"],
-    ["parity", "bundle", "--junit", "bundle"],
-    ["parity", "bundle", "--junit", "bundle/config.json/x.xml"],
-    ["report", "bundle", "-o", LONG],
-    ["report", "bundle", "-o", "bundle"],
-    ["report", "bundle", "-o", "page\0"],
-    ["export", "MODEL", "-o", LONG],
-    ["export", "MODEL", "-o", "out", "--probe-text", LONG],
-    ["export", "MODEL", "-o", "out", "--probe-text", "."],
-    ["export", LONG, "-o", "out"],
-    ["export", f"./{LONG}", "-o", "out"],
-    ["export", f"{LONG}.gguf", "-o", "out"],
-    ["export", "loop", "-o", "out"],
-    ["export", "MODEL", "-o", "loop"],
-    ["export", "MODEL", "-o", "out", "--to", LONG],
-    ["generate", "bundle", "hi", "-e", LONG],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["parity", "bundle", "--junit", LONG],
+        ["parity", "bundle", "--junit", f"new/{LONG}/x.xml"],
+        ["parity", "bundle", "--junit", "bundle"],
+        ["parity", "bundle", "--junit", "bundle/config.json/x.xml"],
+        ["report", "bundle", "-o", LONG],
+        ["report", "bundle", "-o", "bundle"],
+        ["report", "bundle", "-o", "page\0"],
+        ["export", "MODEL", "-o", LONG],
+        ["export", "MODEL", "-o", "out", "--probe-text", LONG],
+        ["export", "MODEL", "-o", "out", "--probe-text", "."],
+        ["export", LONG, "-o", "out"],
+        ["export", f"./{LONG}", "-o", "out"],
+        ["export", f"{LONG}.gguf", "-o", "out"],
+        ["export", "loop", "-o", "out"],
+        ["export", "MODEL", "-o", "loop"],
+        ["export", "MODEL", "-o", "out", "--to", LONG],
+        ["generate", "bundle", "hi", "-e", LONG],
+    ],
+)
 def test_arguments_that_become_paths(bundle, tmp_path, tiny, refused, arguments, monkeypatch):
     (tmp_path / "loop").symlink_to("loop")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -147,8 +156,12 @@ def test_what_lies_in_place_of_a_file(bundle, refused, name, kind):
 
 
 def test_the_manifest_itself(bundle, refused):
-    for make in (lambda path: path.symlink_to(path.name), os.mkfifo, lambda path: path.mkdir(),
-                 lambda path: path.symlink_to("/dev/zero")):  # fmt: skip
+    for make in (
+        lambda path: path.symlink_to(path.name),
+        os.mkfifo,
+        lambda path: path.mkdir(),
+        lambda path: path.symlink_to("/dev/zero"),
+    ):
         (bundle / "manifest.json").unlink()
         make(bundle / "manifest.json")
         refused("inspect", bundle)

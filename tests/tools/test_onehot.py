@@ -42,9 +42,9 @@ def test_every_engine_reveals_our_matrices(whole, target):
     assert all(v.equal for v in verdicts), verdicts
 
 
-@pytest.mark.parametrize("kind, options", [
-    ("llama3", {"quant": "int8", "embedding": 16}), ("llama_bias", {"group_size": 64, "head": 4}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, options", [("llama3", {"quant": "int8", "embedding": 16}), ("llama_bias", {"group_size": 64, "head": 4})]
+)
 def test_other_bits_and_groups(tiny, tmp_path, kind, options):
     """One scale a row and no quantized table; and wider groups under a head of its own."""
     export(tiny(kind), tmp_path / "b", to=list(TARGETS), context=64, probe_tokens=0, **options)
@@ -53,10 +53,16 @@ def test_other_bits_and_groups(tiny, tmp_path, kind, options):
         assert all(v.equal for v in verdicts), verdicts
 
 
-@pytest.mark.parametrize("target, kind", [
-    *(("coreml", kind) for kind in (*onehot.LINEARS, "head", "embed")),  # whose tolerance is the widest
-    ("executorch", "gate"), ("gguf", "k"), ("gguf", "head"), ("onnx", "o"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "target, kind",
+    [
+        *(("coreml", kind) for kind in (*onehot.LINEARS, "head", "embed")),  # whose tolerance is the widest
+        ("executorch", "gate"),
+        ("gguf", "k"),
+        ("gguf", "head"),
+        ("onnx", "o"),
+    ],
+)
 def test_one_code_that_is_off_by_one_is_seen(whole, target, kind, monkeypatch):
     """What the engine runs is as it is; what it is compared with differs in one code of a column that is looked at."""
     bundle = open_bundle(whole)

@@ -198,7 +198,9 @@ def test_the_tables_show_every_row(compared):
 
 def test_choosing_brings_what_is_compared_with():
     assert [row.name for row in choose(["genai builder int4 + int8 head tuned"], ["4"])] == [
-        ONNX, "genai builder int4 + int8 head tuned"]  # fmt: skip
+        ONNX,
+        "genai builder int4 + int8 head tuned",
+    ]
     assert choose([], ["4", "8"]) == ROWS
     assert {row.bits for row in choose([], ["8"])} == {8}
     with pytest.raises(InputError, match="unknown row"):
@@ -230,8 +232,13 @@ def test_an_environment_that_cannot_be_made(tmp_path):
 def test_what_our_own_code_refuses_is_said_as_it_is(tmp_path):
     with Process(Path(sys.executable), tmp_path / "log") as process:
         with pytest.raises(SetupError, match=r"export failed\n.*unknown quantization.*int3"):
-            process.ask("export", peer="ours", source="x", folder=str(tmp_path),
-                        options={"target": "onnx", "quant": "int3", "context": 8})  # fmt: skip
+            process.ask(
+                "export",
+                peer="ours",
+                source="x",
+                folder=str(tmp_path),
+                options={"target": "onnx", "quant": "int3", "context": 8},
+            )
         assert process.ask("versions", packages=["numpy", "no-such-package"]).keys() == {"numpy"}  # it goes on
 
 
@@ -241,8 +248,14 @@ def test_a_peer_that_hangs_is_ended(tmp_path):
 
 
 def test_a_shape_is_a_checkpoint(tmp_path, monkeypatch):
-    small = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "vocab_size": 400,
-             "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
+    small = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_attention_heads": 4,
+        "vocab_size": 400,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
     monkeypatch.setitem(SHAPES, "small", SHAPES["smollm3-3b"] | small)
     folder = make_shape("small", 2, tmp_path)
     checkpoint = open_checkpoint(str(folder))

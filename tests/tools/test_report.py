@@ -67,19 +67,40 @@ def shown(table, width: int = 100) -> str:
     return text
 
 
-@pytest.mark.parametrize(("value", "text"), [
-    (None, "unavailable"), (NAN, "NaN"), (math.inf, "∞"), (0.0, "0"), (3.1e-11, "3.10e-11"), (0.00096, "9.60e-04"),
-    (0.0132, "0.0132"), (0.25, "0.250"), (99.96, "100"), (999.7, "1,000"), (134_515_008, "134,515,008"),
-    (1234.5, "1,234"), ("<b>", "<b>"), (True, "True"), ([1], "[1]"), (2e18, "2.00e+18"),
-    (10**400, "1" + 118 * "0" + "…"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "unavailable"),
+        (NAN, "NaN"),
+        (math.inf, "∞"),
+        (0.0, "0"),
+        (3.1e-11, "3.10e-11"),
+        (0.00096, "9.60e-04"),
+        (0.0132, "0.0132"),
+        (0.25, "0.250"),
+        (99.96, "100"),
+        (999.7, "1,000"),
+        (134_515_008, "134,515,008"),
+        (1234.5, "1,234"),
+        ("<b>", "<b>"),
+        (True, "True"),
+        ([1], "[1]"),
+        (2e18, "2.00e+18"),
+        (10**400, "1" + 118 * "0" + "…"),
+    ],
+)
 def test_numbers(value, text):
     assert units.number(value) == text
 
 
 def test_sizes_and_shares_never_flatter():
     assert [units.size(v) for v in (None, 12, 400_000, 97.4e6, 1.93e9)] == [
-        "unavailable", "12 B", "400 kB", "97.4 MB", "1.93 GB"]  # fmt: skip
+        "unavailable",
+        "12 B",
+        "400 kB",
+        "97.4 MB",
+        "1.93 GB",
+    ]
     assert units.share(0.999999) == "99.99 %"
     assert [units.number(v, digits=2) for v in (123.4, 12.34, 0.0123)] == ["123", "12", "0.012"]
     assert [units.share(v) for v in (1.0, 0.9951, 0, None, NAN)] == [
@@ -95,10 +116,27 @@ def test_a_good_report_holds_what_was_measured(tmp_path):
     said = {"onnx": {"prompt": "Why?", "text": "Because.\n\nReally."}}
     found = page(tmp_path, manifest(), [parity()], [bench(), bench("executorch")], said)
     for figure in (
-        "PASS", "3 checks, none above its bound", "a/model", "int4, groups of 32", "100.00 %", "97.4 MB", "6.41 s",
-        "410 MB", "0.253 ± 0.0080", "2.50e-10 ± 2.0e-11", "75.34 %", "1.0001", "0.999998", "reported", "token 8",
-        "never", "71.4", "13.80 / 15.10 / 19.90 ms", "executorch, after 1,024 tokens", "Because.\n\nReally.",
-    ):  # fmt: skip
+        "PASS",
+        "3 checks, none above its bound",
+        "a/model",
+        "int4, groups of 32",
+        "100.00 %",
+        "97.4 MB",
+        "6.41 s",
+        "410 MB",
+        "0.253 ± 0.0080",
+        "2.50e-10 ± 2.0e-11",
+        "75.34 %",
+        "1.0001",
+        "0.999998",
+        "reported",
+        "token 8",
+        "never",
+        "71.4",
+        "13.80 / 15.10 / 19.90 ms",
+        "executorch, after 1,024 tokens",
+        "Because.\n\nReally.",
+    ):
         assert figure in found.text, figure
     assert "FAIL" not in found.text
     assert found.names.count("circle") == 3 + 2 * 4  # three checks; two curves over four layers
@@ -113,8 +151,14 @@ def test_the_weights_that_were_read_back(tmp_path):
     held[1].found["layers.1.q"] = f"1 code {EVIL}"
     # The checks of parity pass, and yet.
     bad = page(tmp_path, manifest(), [parity()], [], {}, held, findings(held, [Verdict("onnx", "head", NAN)]))
-    for text in ("FAIL", "the weights differ", "DIFFER", "gguf: layers.1.q: 1 code <script>", "differs",
-                 "onnx: the engine reveals another head"):  # fmt: skip
+    for text in (
+        "FAIL",
+        "the weights differ",
+        "DIFFER",
+        "gguf: layers.1.q: 1 code <script>",
+        "differs",
+        "onnx: the engine reveals another head",
+    ):
         assert text in bad.text, text
     assert "script" not in bad.names and "3 checks" not in bad.text
 
@@ -163,8 +207,13 @@ def test_a_failing_check_is_seen(tmp_path):
 
 
 def test_nan_and_unmeasured_are_never_zero(tmp_path):
-    silent = bench(cold_load_ms=None, weight_bytes_per_token=None, memory=Memory(None, None, None), cpu=None,
-                   memory_before_load=Memory(None, None, None))  # fmt: skip
+    silent = bench(
+        cold_load_ms=None,
+        weight_bytes_per_token=None,
+        memory=Memory(None, None, None),
+        cpu=None,
+        memory_before_load=Memory(None, None, None),
+    )
     found = page(tmp_path, manifest(), [parity(NOT_A_NUMBER)], [silent])
     assert "NaN ± NaN" in found.text and "1 of 1 checks failed" in found.text
     assert "processor unavailable" in found.text

@@ -40,8 +40,12 @@ THINKING = """{% if enable_thinking is not defined %}{% set enable_thinking = tr
 def byte_level(name: str) -> dict:
     """A tokenizer.json with the split that llama.cpp calls `name`, trained on the hard strings."""
     tokenizer = Raw(models.BPE(ignore_merges=name in WHOLE_WORDS_FIRST))
-    trainer = trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=SPECIAL, show_progress=False,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))  # fmt: skip
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB,
+        special_tokens=SPECIAL,
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
     raw = json.loads(tokenizer.to_str())
     raw["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": SPLITS[name]}
     tokenizer = Raw.from_str(json.dumps(raw))
@@ -52,8 +56,12 @@ def byte_level(name: str) -> dict:
     first, text = {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
     special = {"<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}}
     if name == "llama-bpe":
-        raw["post_processor"] = {"type": "TemplateProcessing", "single": [first, text], "pair": [first, text, text],
-                                 "special_tokens": special}  # fmt: skip
+        raw["post_processor"] = {
+            "type": "TemplateProcessing",
+            "single": [first, text],
+            "pair": [first, text, text],
+            "special_tokens": special,
+        }
     return raw
 
 
@@ -67,18 +75,46 @@ def sentencepiece() -> dict:
     pieces = [*sorted(parts, key=len), SPACE * 2, SPACE * 3]
     vocab = {token: i for i, token in enumerate(dict.fromkeys([*whole, *pieces, *letters]))}
     merges = [[t[:k], t[k:]] for t in pieces for k in range(1, len(t)) if t[:k] in vocab and t[k:] in vocab]
-    added = [{"id": i, "content": t, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
-              "special": True} for i, t in enumerate(whole[:3])]  # fmt: skip
+    added = [
+        {
+            "id": i,
+            "content": t,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for i, t in enumerate(whole[:3])
+    ]
     first, text = {"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
     return {
-        "version": "1.0", "added_tokens": added, "pre_tokenizer": None, "decoder": None,
-        "normalizer": {"type": "Sequence", "normalizers": [
-            {"type": "Prepend", "prepend": SPACE}, {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]},
-        "post_processor": {"type": "TemplateProcessing", "single": [first, text], "pair": [first, text, text],
-                           "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
-        "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "vocab": vocab,
-                  "merges": merges},
-    }  # fmt: skip
+        "version": "1.0",
+        "added_tokens": added,
+        "pre_tokenizer": None,
+        "decoder": None,
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Prepend", "prepend": SPACE},
+                {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
+            ],
+        },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [first, text],
+            "pair": [first, text, text],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+        },
+        "model": {
+            "type": "BPE",
+            "unk_token": "<unk>",
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "vocab": vocab,
+            "merges": merges,
+        },
+    }
 
 
 def lowered(folder, raw, vocab=VOCAB + 20):
@@ -125,13 +161,35 @@ CHANGES = {
     "another model": ({"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}, "model"),
     "another split": ({"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer"),
     "a normalizer": ({"normalizer": {"type": "NFC"}}, "normalizer"),
-    "a token that strips": ({"added_tokens": [{"id": 0, "content": "<pad>", "single_word": False, "lstrip": True,
-                                               "rstrip": False, "normalized": False, "special": True}]}, "added token"),
-    "two tokens in front": ({"post_processor": {
-        "type": "TemplateProcessing", "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
-        "single": [{"SpecialToken": {"id": "<pad>", "type_id": 0}}] * 2 + [{"Sequence": {"id": "A", "type_id": 0}}],
-        "special_tokens": {"<pad>": {"id": "<pad>", "ids": [0], "tokens": ["<pad>"]}}}}, "post_processor"),
-}  # fmt: skip
+    "a token that strips": (
+        {
+            "added_tokens": [
+                {
+                    "id": 0,
+                    "content": "<pad>",
+                    "single_word": False,
+                    "lstrip": True,
+                    "rstrip": False,
+                    "normalized": False,
+                    "special": True,
+                }
+            ]
+        },
+        "added token",
+    ),
+    "two tokens in front": (
+        {
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
+                "single": [{"SpecialToken": {"id": "<pad>", "type_id": 0}}] * 2
+                + [{"Sequence": {"id": "A", "type_id": 0}}],
+                "special_tokens": {"<pad>": {"id": "<pad>", "ids": [0], "tokens": ["<pad>"]}},
+            }
+        },
+        "post_processor",
+    ),
+}
 
 
 @pytest.mark.parametrize("change", CHANGES)

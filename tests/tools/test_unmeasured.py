@@ -47,7 +47,10 @@ def test_in_junit_it_is_skipped(tmp_path):
     write_junit(tmp_path / "junit.xml", [parity(CHECK, LEFT_OUT, WORST)])
     suite = ET.parse(tmp_path / "junit.xml").getroot().find("testsuite")
     assert {key: suite.get(key) for key in ("tests", "failures", "skipped")} == {
-        "tests": "3", "failures": "1", "skipped": "1"}  # fmt: skip
+        "tests": "3",
+        "failures": "1",
+        "skipped": "1",
+    }
     _, left_out, worst = suite.findall("testcase")
     assert left_out.find("skipped").get("message") == "not measured: the cache holds 40,960 tokens"
     assert worst.find("failure").get("message").startswith("length 129: mean KL 0.0375 nats")

@@ -18,10 +18,29 @@ from smolship.tools.cli import app
 from tests.tools.commands import environ, run_commands
 
 # What imports when they are started, or in a corner that these commands do not reach.
-MORE = {"sitecustomize", "usercustomize", "conftest", "setup", "pip", "venv", "pytest", "triton", "apex", "flash_attn",
-        "bitsandbytes", "configuration_llama", "modeling_llama", "tokenization_llama"}  # fmt: skip
-OURS = ("smolship/tools/cli.py", "smolship/export/worker.py", "smolship/export/__init__.py",
-        "smolship/runtime/bench_worker.py", "smolship/runtime/__init__.py")  # fmt: skip
+MORE = {
+    "sitecustomize",
+    "usercustomize",
+    "conftest",
+    "setup",
+    "pip",
+    "venv",
+    "pytest",
+    "triton",
+    "apex",
+    "flash_attn",
+    "bitsandbytes",
+    "configuration_llama",
+    "modeling_llama",
+    "tokenization_llama",
+}
+OURS = (
+    "smolship/tools/cli.py",
+    "smolship/export/worker.py",
+    "smolship/export/__init__.py",
+    "smolship/runtime/bench_worker.py",
+    "smolship/runtime/__init__.py",
+)
 # As pip writes it into bin/.
 SCRIPT = "import sys\nfrom smolship.tools.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
 

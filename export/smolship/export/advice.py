@@ -75,7 +75,8 @@ def _without_config(path: Path, names: list[str], held: set[str]) -> tuple[str, 
         parts = any(re.search(r"-\d{5}-of-\d{5}\.gguf$", name) for name in ggufs)
         todo = f"name the file itself: {path / ggufs[0]}" if len(ggufs) == 1 else "name one of them"
         return f"a folder of GGUF files ({some(ggufs)})", (
-            f"llama-gguf-split --merge {path / ggufs[0]} WHOLE.gguf, and name that" if parts else todo)  # fmt: skip
+            f"llama-gguf-split --merge {path / ggufs[0]} WHOLE.gguf, and name that" if parts else todo
+        )
     if {"snapshots", "refs"} & held and path.name.startswith(("models--", "datasets--", "spaces--")):
         return "the root of a model in the Hub's cache", _snapshot(path)
     if path.name == "snapshots" and inner:
@@ -85,8 +86,10 @@ def _without_config(path: Path, names: list[str], held: set[str]) -> tuple[str, 
     if "modules.json" in held or "config_sentence_transformers.json" in held:
         return "a model of sentence-transformers, which makes no text", "export a language model"
     if "params.json" in held:
-        return ("a checkpoint in its maker's own format (params.json, consolidated weights)",
-                "take its version for transformers, or convert it with transformers' conversion script")  # fmt: skip
+        return (
+            "a checkpoint in its maker's own format (params.json, consolidated weights)",
+            "take its version for transformers, or convert it with transformers' conversion script",
+        )
     if {"Manifest.json", "Data"} <= held or path.suffix in (".mlpackage", ".mlmodelc"):
         return "a Core ML model", SOURCE
     if any(name.endswith((".onnx", ".pte", ".tflite")) for name in names) or "openvino_model.xml" in held:
@@ -143,17 +146,21 @@ def is_bundle(names: Sequence[str]) -> bool:
 
 
 def bundle(path: Path) -> InputError:
-    return InputError("the model is a smolship bundle, which is exported already", got=path, expected=EXPECTED,
-                      todo=SOURCE)  # fmt: skip
+    return InputError(
+        "the model is a smolship bundle, which is exported already", got=path, expected=EXPECTED, todo=SOURCE
+    )
 
 
 def named_and_absent(path: Path, names: Sequence[str], file: str) -> InputError:
     """The file that config.json names as that of the weights is not there."""
     if is_bundle(names):
         return bundle(path)
-    return InputError("config value 'transformers_weights' names a file that is not there",
-                      got=f"{file} in {path}", expected="the file of the weights",
-                      todo=f"take the key out of config.json if it is an old one, or {FETCH}")  # fmt: skip
+    return InputError(
+        "config value 'transformers_weights' names a file that is not there",
+        got=f"{file} in {path}",
+        expected="the file of the weights",
+        todo=f"take the key out of config.json if it is an old one, or {FETCH}",
+    )
 
 
 def no_weights(path: Path, names: list[str]) -> InputError:
@@ -166,14 +173,23 @@ def no_weights(path: Path, names: list[str]) -> InputError:
     if is_bundle(names):
         return bundle(path)
     if "adapter_config.json" in names:
-        return InputError("no weights", got=f"a LoRA adapter{_base(path)}, and no model, in {path}", expected=expected,
-                          todo=MERGE)  # fmt: skip
+        return InputError(
+            "no weights", got=f"a LoRA adapter{_base(path)}, and no model, in {path}", expected=expected, todo=MERGE
+        )
     if any(re.search(r"-\d{5}-of-\d{5}\.safetensors$", name) for name in weights):
-        return InputError("shards without their index", got=f"{some(weights)} in {path}", expected=expected,
-                          todo="fetch model.safetensors.index.json, too")  # fmt: skip
+        return InputError(
+            "shards without their index",
+            got=f"{some(weights)} in {path}",
+            expected=expected,
+            todo="fetch model.safetensors.index.json, too",
+        )
     if pickles:
-        return InputError("the checkpoint is pickled, and a pickle can run any code",
-                          got=f"{some(pickles)} in {path}", expected="model.safetensors", todo=RESAVE)  # fmt: skip
+        return InputError(
+            "the checkpoint is pickled, and a pickle can run any code",
+            got=f"{some(pickles)} in {path}",
+            expected="model.safetensors",
+            todo=RESAVE,
+        )
     if halves:
         got, todo = f"a download that was broken off ({some(halves)}) in {path}", "finish it: " + FETCH
     elif ggufs:
@@ -208,13 +224,21 @@ def repository(model: str, names: Sequence[str]) -> InputError | None:
         got, todo = "a pipeline of diffusers, which makes images", "export a language model"
     elif pickles:
         got, todo = f"pickles ({some(pickles)}), which can run any code", RESAVE
-    return InputError("the repository holds no model that can be exported", got=f"{got}: {model}", todo=clip(todo),
-                      expected="config.json and safetensors")  # fmt: skip
+    return InputError(
+        "the repository holds no model that can be exported",
+        got=f"{got}: {model}",
+        todo=clip(todo),
+        expected="config.json and safetensors",
+    )
 
 
 def absent_shards(path: Path, absent: list[str], count: int) -> InputError:
-    return InputError("shards are missing", got=f"no {some(absent)} in {path}: {len(absent)} of {count} are not there",
-                      expected="every file that the shard index names", todo=FETCH)  # fmt: skip
+    return InputError(
+        "shards are missing",
+        got=f"no {some(absent)} in {path}: {len(absent)} of {count} are not there",
+        expected="every file that the shard index names",
+        todo=FETCH,
+    )
 
 
 def no_tokenizer(path: Path, names: Sequence[str]) -> InputError:
@@ -234,8 +258,9 @@ def not_itself(name: str, content: bytes, path: Path) -> InputError | None:
     found = look(content[:HEAD])
     if found not in (LFS, PAGE, ERROR):
         return None
-    return InputError(f"{name} is something else", got=f"{found.what} in {path / name}", expected="the file itself",
-                      todo=found.todo)  # fmt: skip
+    return InputError(
+        f"{name} is something else", got=f"{found.what} in {path / name}", expected="the file itself", todo=found.todo
+    )
 
 
 def adapter_beside(path: Path) -> InputError:

@@ -122,9 +122,14 @@ class DecoderConfig:
         for i in range(self.layers):
             shapes |= {f"layers.{i}.attn_norm": (self.hidden,), f"layers.{i}.mlp_norm": (self.hidden,)}
         has_bias = {
-            "q": self.attention_bias, "k": self.attention_bias, "v": self.attention_bias, "o": self.output_bias,
-            "gate": self.mlp_bias, "up": self.mlp_bias, "down": self.mlp_bias,
-        }  # fmt: skip
+            "q": self.attention_bias,
+            "k": self.attention_bias,
+            "v": self.attention_bias,
+            "o": self.output_bias,
+            "gate": self.mlp_bias,
+            "up": self.mlp_bias,
+            "down": self.mlp_bias,
+        }
         for name, (out, _) in self.linears().items():
             if has_bias.get(name.rpartition(".")[2]):
                 shapes[f"{name}.bias"] = (out,)

@@ -48,8 +48,11 @@ class Resolved:
         ours = ("do_sample", *RANGES, "bos_token_id", "eos_token_id", "pad_token_id")
         raw = {key: value for key, value in _json(files, GENERATION).items() if key not in ours}
         ids, defaults = list(self.facts.end_ids), asdict(Recommended())
-        raw |= {"bos_token_id": self.facts.bos, "pad_token_id": self.facts.pad,
-                "eos_token_id": ids[0] if len(ids) == 1 else ids or None}  # fmt: skip
+        raw |= {
+            "bos_token_id": self.facts.bos,
+            "pad_token_id": self.facts.pad,
+            "eos_token_id": ids[0] if len(ids) == 1 else ids or None,
+        }
         raw |= {key: value for key, value in asdict(self.facts.sampling).items() if value != defaults[key]}
         kept = {key: value for key, value in raw.items() if value is not None}
         return files | {GENERATION: json.dumps(kept, indent=1).encode() + b"\n"}
@@ -60,8 +63,9 @@ class Resolved:
     @staticmethod
     def from_json(raw: dict[str, Any], vocab: int) -> Resolved:
         """What `to_json` gave to a step of the export."""
-        return Resolved(read_facts(json.loads(json.dumps(raw["facts"])), vocab), raw["template"], raw["notes"],
-                        raw["problems"])  # fmt: skip
+        return Resolved(
+            read_facts(json.loads(json.dumps(raw["facts"])), vocab), raw["template"], raw["notes"], raw["problems"]
+        )
 
 
 def resolve(checkpoint: Checkpoint) -> Resolved:
@@ -103,8 +107,9 @@ class _Reading:
             raw, where = self.generation, GENERATION
             other = self.checkpoint.raw
             if beside := [key for key in ("do_sample", *RANGES) if other.get(key) not in (None, raw.get(key))]:
-                self.notes.append(f"config.json: {', '.join(beside)}: not read beside {GENERATION}, by transformers "
-                                  "neither")  # fmt: skip
+                self.notes.append(
+                    f"config.json: {', '.join(beside)}: not read beside {GENERATION}, by transformers neither"
+                )
         else:
             raw, where = self.checkpoint.raw, "config.json"
         sampling, notes, problems = read_sampling(raw, where, self.vocab)
@@ -127,8 +132,11 @@ class _Reading:
         if self.checkpoint.ends is not None:
             named = [(origin, [i]) for origin, i in self.checkpoint.ends.items()]
         else:
-            named = [(GENERATION, _ids(self.generation, "eos_token_id", self.vocab, GENERATION, self.problems)),
-                     ("config.json", [*self.checkpoint.config.eos]), (TOKENIZER, self._known("eos_token"))]  # fmt: skip
+            named = [
+                (GENERATION, _ids(self.generation, "eos_token_id", self.vocab, GENERATION, self.problems)),
+                ("config.json", [*self.checkpoint.config.eos]),
+                (TOKENIZER, self._known("eos_token")),
+            ]
         behind = self.around[1]
         named.append(("the tokenizer puts it behind a text", [i for i in [behind] if i is not None and i < self.vocab]))
         named.append(("chat template", [] if turn is None else [turn]))
@@ -140,15 +148,20 @@ class _Reading:
             self.notes.append("no file names a token that ends an answer: generation runs until --max-tokens")
         elif turn is not None and found[turn] == ["chat template"]:
             text = show(self.tokenizer.token(turn))
-            self.notes.append(f"the chat template ends a turn with {text}, which no other file names as an end token; "
-                              "answers end there too")  # fmt: skip
+            self.notes.append(
+                f"the chat template ends a turn with {text}, which no other file names as an end token; "
+                "answers end there too"
+            )
         return found
 
     def bos(self) -> int | None:
         """The first that is said; a note where others say otherwise."""
         own = self.checkpoint.config.bos
-        ids = {GENERATION: _ids(self.generation, "bos_token_id", self.vocab, GENERATION, self.problems),
-               "config.json": [] if own is None else [own], TOKENIZER: self._known("bos_token")}  # fmt: skip
+        ids = {
+            GENERATION: _ids(self.generation, "bos_token_id", self.vocab, GENERATION, self.problems),
+            "config.json": [] if own is None else [own],
+            TOKENIZER: self._known("bos_token"),
+        }
         said = {where: found[0] for where, found in ids.items() if found}
         if len(set(said.values())) > 1:
             each = ", ".join(f"{i:,} in {where}" for where, i in said.items())
@@ -163,8 +176,10 @@ class _Reading:
             if ids := _ids(raw, "pad_token_id", self.vocab, where, wrong):
                 return ids[0]
             if wrong:
-                self.notes.append(f"{where}: pad_token_id is {show(raw['pad_token_id'])}, no token of the model; left "
-                                  "out, as nothing depends on it")  # fmt: skip
+                self.notes.append(
+                    f"{where}: pad_token_id is {show(raw['pad_token_id'])}, no token of the model; left "
+                    "out, as nothing depends on it"
+                )
         return next(iter(self._known("pad_token")), None)
 
     def _known(self, role: str) -> list[int]:

@@ -38,8 +38,12 @@ def stored(path: Path, raw: dict[str, Any]) -> Stored:
     """
     names = advice.names_in(path)
     if ranks := [name for name in names if DISTRIBUTED.fullmatch(name)]:
-        raise InputError("a distributed checkpoint, which transformers takes before any other file",
-                         got=f"{advice.some(ranks)} in {path}", expected=SINGLE, todo=advice.RESAVE)  # fmt: skip
+        raise InputError(
+            "a distributed checkpoint, which transformers takes before any other file",
+            got=f"{advice.some(ranks)} in {path}",
+            expected=SINGLE,
+            todo=advice.RESAVE,
+        )
     file = raw.get("transformers_weights")
     if file is None:
         there = [name for name in (SINGLE, INDEX) if name in names]
@@ -48,8 +52,11 @@ def stored(path: Path, raw: dict[str, Any]) -> Stored:
         whole = [name for name in there if (path / name).is_file()]  # else it is refused where it is read
         file = (whole or there)[0]
     elif not isinstance(file, str) or not _below(file) or not file.endswith(WEIGHTS):
-        raise InputError("config value 'transformers_weights' cannot be used", got=show(file),
-                         expected="the name of a safetensors file, or of an index, in the folder")  # fmt: skip
+        raise InputError(
+            "config value 'transformers_weights' cannot be used",
+            got=show(file),
+            expected="the name of a safetensors file, or of an index, in the folder",
+        )
     if not os.path.lexists(path / file):
         raise advice.named_and_absent(path, names, file)
     if "adapter_config.json" in names:
@@ -74,14 +81,22 @@ def _sharded(path: Path, file: str) -> Stored:
     if not isinstance(where, dict) or not where or not all(isinstance(shard, str) for shard in where.values()):
         raise InputError("the shard index has no weight_map", got=path / file, expected="tensor name -> file name")
     if not isinstance(index.get("metadata"), dict):
-        raise InputError("the shard index has no metadata, and transformers wants one", got=path / file,
-                         expected="an object, be it empty", todo='add "metadata": {} to it')  # fmt: skip
+        raise InputError(
+            "the shard index has no metadata, and transformers wants one",
+            got=path / file,
+            expected="an object, be it empty",
+            todo='add "metadata": {} to it',
+        )
     shards = sorted(set(where.values()))
     if outside := [shard for shard in shards if not _below(shard)]:
         raise InputError("a shard lies outside the folder", got=advice.some(outside), expected=f"a file in {path}")
     if not shards[0].endswith(".safetensors"):
-        raise InputError("the shards are not safetensors files", got=f"{advice.some(shards)} in {path / file}",
-                         expected="names that end in .safetensors", todo=advice.RESAVE)  # fmt: skip
+        raise InputError(
+            "the shards are not safetensors files",
+            got=f"{advice.some(shards)} in {path / file}",
+            expected="names that end in .safetensors",
+            todo=advice.RESAVE,
+        )
     if absent := [shard for shard in shards if not os.path.lexists(path / shard)]:
         raise advice.absent_shards(path, absent, len(shards))
     tensors: dict[str, Slot] = {}

@@ -76,8 +76,12 @@ def open_gguf(path: Path) -> Checkpoint:
     metadata, stored = read_gguf(path)
     parts = metadata.get("split.count", 1)
     if not _one_of(parts, (0, 1)):
-        raise InputError("one part of a model", got=f"split.count = {show(parts)} in {path}", expected="all of it",
-                         todo="llama-gguf-split --merge FIRST_PART WHOLE.gguf")  # fmt: skip
+        raise InputError(
+            "one part of a model",
+            got=f"split.count = {show(parts)} in {path}",
+            expected="all of it",
+            todo="llama-gguf-split --merge FIRST_PART WHOLE.gguf",
+        )
     kind = metadata.get("general.type", "model")
     if not _one_of(kind, ("model",)):
         what, todo = KINDS.get(str(kind), (f"a GGUF of type {show(kind)}", "name the GGUF of the model"))
@@ -124,8 +128,11 @@ def _config(metadata: dict[str, Any], stored: dict[str, GgufSlot], architecture:
         if value is not None:
             raw[name] = shortest(value) if isinstance(value, float) else value
         elif name not in OPTIONAL:
-            raise InputError("a GGUF key is missing", got=f"no {architecture}.{key} ({name}) in {path}",
-                             expected="what llama.cpp needs")  # fmt: skip
+            raise InputError(
+                "a GGUF key is missing",
+                got=f"no {architecture}.{key} ({name}) in {path}",
+                expected="what llama.cpp needs",
+            )
     # llama.cpp's defaults, which are not those of transformers' classes.
     return {"rope_theta": 10_000.0, "num_key_value_heads": raw.get("num_attention_heads")} | raw
 
@@ -148,13 +155,17 @@ def _refuse_unknown(metadata: dict[str, Any], architecture: str, config: Decoder
             continue
         harmless = HARMLESS.get(name, ())
         if harmless is not None and not _one_of(value, harmless):
-            raise InputError("a GGUF key that is not understood", got=f"{key} = {show(value)} in {path}",
-                             expected=f"only what a plain {ARCHITECTURES[architecture]} needs")  # fmt: skip
+            raise InputError(
+                "a GGUF key that is not understood",
+                got=f"{key} = {show(value)} in {path}",
+                expected=f"only what a plain {ARCHITECTURES[architecture]} needs",
+            )
     for name in ("attention.value_length", "rope.dimension_count"):
         value = metadata.get(f"{architecture}.{name}", config.head_dim)
         if not _one_of(value, (config.head_dim,)):
-            raise InputError(f"{name} differs from the head's size", got=f"{show(value)} in {path}",
-                             expected=config.head_dim)  # fmt: skip
+            raise InputError(
+                f"{name} differs from the head's size", got=f"{show(value)} in {path}", expected=config.head_dim
+            )
 
 
 def _llama3(slot: GgufSlot, plain: Rotary) -> dict[str, Any]:
@@ -163,7 +174,15 @@ def _llama3(slot: GgufSlot, plain: Rotary) -> dict[str, Any]:
     scaling = (float(divisors.max()), LLAMA3_LOW, LLAMA3_HIGH, float(LLAMA3_POSITIONS))
     meant = plain.frequencies() / replace(plain, scaling=scaling).frequencies() if divisors.min() >= 1 else divisors * 0
     if not np.allclose(divisors, meant, rtol=1e-5, atol=0):
-        raise InputError("rope_freqs.weight holds frequencies that are not Llama 3's", got=f"{slot.path}",
-                         expected=f"low 1, high 4 and {LLAMA3_POSITIONS} original positions")  # fmt: skip
-    return {"rope_type": "llama3", "factor": scaling[0], "low_freq_factor": LLAMA3_LOW,
-            "high_freq_factor": LLAMA3_HIGH, "original_max_position_embeddings": LLAMA3_POSITIONS}  # fmt: skip
+        raise InputError(
+            "rope_freqs.weight holds frequencies that are not Llama 3's",
+            got=f"{slot.path}",
+            expected=f"low 1, high 4 and {LLAMA3_POSITIONS} original positions",
+        )
+    return {
+        "rope_type": "llama3",
+        "factor": scaling[0],
+        "low_freq_factor": LLAMA3_LOW,
+        "high_freq_factor": LLAMA3_HIGH,
+        "original_max_position_embeddings": LLAMA3_POSITIONS,
+    }

@@ -51,18 +51,30 @@ _QWEN2 = _split(_words(PLAIN, ""))
 _GPT4O = _split(_words(_cased(ASCII_CONTRACTIONS + "?"), "{1,3}", "[\\r\\n/]*"))
 
 SPLITS: dict[str, Steps] = {  # of names that mean the same, the first is the one that is written
-    **dict.fromkeys(("gpt-2", "exaone4", "gigachat", "granite-docling", "jais", "mellum", "mpt", "olmo", "phi-2",
-                     "trillion"), _GPT2),
+    **dict.fromkeys(
+        ("gpt-2", "exaone4", "gigachat", "granite-docling", "jais", "mellum", "mpt", "olmo", "phi-2", "trillion"), _GPT2
+    ),
     **dict.fromkeys(("smollm", "codeshell", "command-r", "exaone", "minerva-7b", "refact", "starcoder"), _SMOLLM),
-    **dict.fromkeys(("llama-bpe", "falcon-h1", "falcon3", "glm4", "lfm2", "llama-v3", "llama3", "midm-2.0",
-                     "pixtral"), _LLAMA3),
+    **dict.fromkeys(
+        ("llama-bpe", "falcon-h1", "falcon3", "glm4", "lfm2", "llama-v3", "llama3", "midm-2.0", "pixtral"), _LLAMA3
+    ),
     **dict.fromkeys(("smaug-bpe", "chatglm-bpe", "dbrx"), _LLAMA3),  # unlike those, they merge up to whole words
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "hunyuan", "megrez", "stablelm2"), _QWEN2),
     **dict.fromkeys(("gpt-4o", "llama4"), _GPT4O),
     "tekken": _split(_words(_cased(), "", "[\\r\\n/]*")),
     "default": _split(*DEFAULT),
-}  # fmt: skip
+}
 # A word that is a token is not merged up to.
-WHOLE_WORDS_FIRST = {"falcon-h1", "falcon3", "glm4", "lfm2", "llama-bpe", "llama-v3", "llama3", "midm-2.0", "pixtral",
-                     "tekken"}  # fmt: skip
+WHOLE_WORDS_FIRST = {
+    "falcon-h1",
+    "falcon3",
+    "glm4",
+    "lfm2",
+    "llama-bpe",
+    "llama-v3",
+    "llama3",
+    "midm-2.0",
+    "pixtral",
+    "tekken",
+}
 ADDS_BOS = WHOLE_WORDS_FIRST - {"glm4"}  # where the file does not say

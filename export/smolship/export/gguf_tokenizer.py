@@ -20,8 +20,13 @@ LONGEST = 256  # characters of a SentencePiece token: all of its splits are look
 SPACE = "▁"
 ENDS = ("eos", "eot", "eom")  # of a text, a turn, a message
 GUESS = "default"  # the split of a file that names none
-SAMPLING = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
-            "penalty_repeat": "repetition_penalty"}  # GGUF's name -> transformers'  # fmt: skip
+SAMPLING = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_repeat": "repetition_penalty",
+}  # GGUF's name -> transformers'
 TEMPLATE = "tokenizer.chat_template"
 PAD = "tokenizer.ggml.padding_token_id"
 ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # transformers' name -> GGUF's
@@ -68,11 +73,15 @@ def remarks(metadata: dict[str, Any], where: object) -> list[str]:
     if TEMPLATE in metadata and not isinstance(metadata[TEMPLATE], str):
         found.append(f"no chat template: {TEMPLATE} is {show(metadata[TEMPLATE])}, which is no text")
     elif TEMPLATE not in metadata and named:
-        found.append(f"no chat template: of those named {clip(', '.join(named), 200)} none is the default, and which "
-                     "to take would be a guess")  # fmt: skip
+        found.append(
+            f"no chat template: of those named {clip(', '.join(named), 200)} none is the default, and which "
+            "to take would be a guess"
+        )
     if metadata.get("tokenizer.ggml.model") == "gpt2" and _unnamed(metadata.get("tokenizer.ggml.pre")):
-        found.append("the GGUF file does not say how its tokenizer splits text (no tokenizer.ggml.pre): split as "
-                     f"{GUESS!r}, as llama.cpp does, which warns that answers may be worse for it")  # fmt: skip
+        found.append(
+            "the GGUF file does not say how its tokenizer splits text (no tokenizer.ggml.pre): split as "
+            f"{GUESS!r}, as llama.cpp does, which warns that answers may be worse for it"
+        )
     return found
 
 
@@ -126,8 +135,9 @@ def _flag(metadata: dict[str, Any], key: str, default: bool, where: object) -> b
 def _strings(metadata: dict[str, Any], key: str, where: object) -> list[str]:
     value = metadata.get(f"tokenizer.ggml.{key}")
     if not isinstance(value, list):
-        raise InputError("the GGUF file has no tokenizer", got=f"no tokenizer.ggml.{key} in {where}",
-                         expected="an array of strings")  # fmt: skip
+        raise InputError(
+            "the GGUF file has no tokenizer", got=f"no tokenizer.ggml.{key} in {where}", expected="an array of strings"
+        )
     return value
 
 
@@ -137,12 +147,16 @@ def _tokens(metadata: dict[str, Any], where: object) -> tuple[list[str], list[di
     last = {token: i for i, token in enumerate(tokens)}
     if len(last) != len(tokens):
         twice = next(i for i, token in enumerate(tokens) if last[token] != i)
-        raise InputError("a token is in the vocabulary twice", expected="different tokens",
-                         got=f"{show(tokens[twice])} as {twice:,} and {last[tokens[twice]]:,} in {where}")  # fmt: skip
+        raise InputError(
+            "a token is in the vocabulary twice",
+            expected="different tokens",
+            got=f"{show(tokens[twice])} as {twice:,} and {last[tokens[twice]]:,} in {where}",
+        )
     kinds = metadata.get("tokenizer.ggml.token_type", np.ones(len(tokens), np.int32))
     if not isinstance(kinds, np.ndarray) or len(kinds) != len(tokens):
-        raise InputError("tokenizer.ggml.token_type cannot be used", got=f"{kinds!r} in {where}",
-                         expected=f"{len(tokens):,} numbers")  # fmt: skip
+        raise InputError(
+            "tokenizer.ggml.token_type cannot be used", got=f"{kinds!r} in {where}", expected=f"{len(tokens):,} numbers"
+        )
     whole = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     added = [
         {"id": int(i), "content": tokens[i], **whole, "special": bool(kinds[i] != USER_DEFINED)}
@@ -161,8 +175,10 @@ def _tokenizer(
     vocab = {token: i for i, token in enumerate(tokens)}
     parts, adds_bos = kinds[kind](metadata, vocab, where)
     parts["model"]["unk_token"] = special.get("unk") if parts["model"]["byte_fallback"] else None
-    adds = {"bos": _flag(metadata, "add_bos_token", adds_bos, where),
-            "eos": _flag(metadata, "add_eos_token", False, where)}  # fmt: skip
+    adds = {
+        "bos": _flag(metadata, "add_bos_token", adds_bos, where),
+        "eos": _flag(metadata, "add_eos_token", False, where),
+    }
     around = {role: special[role] for role, wanted in adds.items() if wanted and role in special}
     return {
         "version": "1.0",
@@ -225,8 +241,11 @@ def _ranked(metadata: dict[str, Any], tokens: list[str], where: object) -> list[
     highest score, by whatever halves."""
     scores = metadata.get("tokenizer.ggml.scores")
     if not isinstance(scores, np.ndarray) or scores.shape != (len(tokens),) or not np.isfinite(scores).all():
-        raise InputError("tokenizer.ggml.scores cannot be used", got=f"{show(scores)} in {where}",
-                         expected=f"{len(tokens):,} finite numbers")  # fmt: skip
+        raise InputError(
+            "tokenizer.ggml.scores cannot be used",
+            got=f"{show(scores)} in {where}",
+            expected=f"{len(tokens):,} finite numbers",
+        )
     kinds = metadata.get("tokenizer.ggml.token_type", np.ones(len(tokens), np.int32))
     parts = [not whole for whole in np.isin(kinds, WHOLE)]  # the others never come about by merging
     known = {token for token, part in zip(tokens, parts, strict=True) if part}
@@ -247,8 +266,11 @@ def _merge(text: str, vocab: dict[str, int], where: object) -> list[str]:
     cut = text.find(" ", 1)
     left, right = text[:cut], text[cut + 1 :]
     if cut < 0 or left not in vocab or right not in vocab or left + right not in vocab:
-        raise InputError("a merge names tokens that are not there", got=f"{text!r} in {where}",
-                         expected="two tokens that make a third")  # fmt: skip
+        raise InputError(
+            "a merge names tokens that are not there",
+            got=f"{text!r} in {where}",
+            expected="two tokens that make a third",
+        )
     return [left, right]
 
 
@@ -260,6 +282,7 @@ def _adding(bos: str | None, eos: str | None, vocab: dict[str, int]) -> dict[str
         "type": "TemplateProcessing",
         "single": [*first, text, *last],
         "pair": [*first, text, *last, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {token: {"id": token, "ids": [vocab[token]], "tokens": [token]}
-                           for token in (bos, eos) if token},
-    }  # fmt: skip
+        "special_tokens": {
+            token: {"id": token, "ids": [vocab[token]], "tokens": [token]} for token in (bos, eos) if token
+        },
+    }

@@ -138,8 +138,11 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, GgufSlot]]:
         cursor = _Cursor(file, min(size, HEADER_LIMIT), path)
         if size < 4 or cursor.take(4) != b"GGUF":
             found = what_is(path)
-            raise cursor.bad(found.what if found else "another kind of file", "a file that begins with GGUF",
-                             found.todo if found else "check that this is the file that was meant")  # fmt: skip
+            raise cursor.bad(
+                found.what if found else "another kind of file",
+                "a file that begins with GGUF",
+                found.todo if found else "check that this is the file that was meant",
+            )
         version = cursor.number("I")
         if version not in (2, 3):
             odd = "a big-endian file" if version and not version & 0xFFFF else f"version {version}"

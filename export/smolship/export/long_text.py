@@ -18,9 +18,9 @@ STEP = 512  # positions run at once: logits of more would not fit into memory fo
 
 def in_steps(ops: Reference, ids: np.ndarray) -> np.ndarray:
     """Logits float32 [S, V] through the cache, 512 tokens at a time."""
-    return np.concatenate([
-        run(ops.config, ops, ids[start : start + STEP].tolist(), start) for start in range(0, len(ids), STEP)
-    ])  # fmt: skip
+    return np.concatenate(
+        [run(ops.config, ops, ids[start : start + STEP].tolist(), start) for start in range(0, len(ids), STEP)]
+    )
 
 
 def at_positions(ops: Reference, ids: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -44,19 +44,28 @@ BUFFERS = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)|_extra_state
 # What tensors that a model should not have are signs of, and what to do. The first expression that finds one counts.
 SIGNS = (
     (r"lora_|\.(base_layer|modules_to_save|ia3_l)\b", "an adapter that was not merged", MERGE),
-    (r"(^|\.)v_head\.|(^|\.)(score|classifier|value_head|reward_head)\.", "a head of training or classification",
-     "save the language model alone"),
+    (
+        r"(^|\.)v_head\.|(^|\.)(score|classifier|value_head|reward_head)\.",
+        "a head of training or classification",
+        "save the language model alone",
+    ),
     (r"medusa|eagle|mtp|nextn", "heads that predict several tokens", "save the model without them"),
-    (r"vision|visual|image|audio|mm_projector|multi_modal", "a model that also sees or hears",
-     "save its language model alone"),
+    (
+        r"vision|visual|image|audio|mm_projector|multi_modal",
+        "a model that also sees or hears",
+        "save its language model alone",
+    ),
     (r"experts|\.router\.|block_sparse_moe|ffn_(gate|up|down)_exps", "a mixture of experts", None),
     (r"[qk]_norm\.|attn_[qk]_norm", "an architecture that normalizes queries and keys (Qwen3, OLMo2, …)", None),
     (r"(pre|post)_feedforward_layernorm|post_(ffw|attention)_norm", "an architecture with more norms (Gemma, …)", None),
     (r"qkv_proj|gate_up_proj|attn_qkv|query_key_value", "fused matrices (Phi-3, …)", None),
-    (r"tok_embeddings|\.attention\.w[qkvo]\.|feed_forward\.w[123]\.", "the names of Meta's own format",
-     "take the model's version for transformers"),
+    (
+        r"tok_embeddings|\.attention\.w[qkvo]\.|feed_forward\.w[123]\.",
+        "the names of Meta's own format",
+        "take the model's version for transformers",
+    ),
     (r"sinks$|attn_sinks", "attention sinks", None),
-)  # fmt: skip
+)
 OTHER = "take the config.json that belongs to these weights; another architecture may need a family of its own here"
 
 
@@ -74,8 +83,10 @@ def match(config: DecoderConfig, stored: Mapping[str, R], names: dict[str, str],
             del left[head]
         else:
             config = replace(config, tied_head=False)
-            notes.append(f"the config ties the head to the embedding, and another {head} is stored: that one is used, "
-                         "as transformers 5 does")  # fmt: skip
+            notes.append(
+                f"the config ties the head to the embedding, and another {head} is stored: that one is used, "
+                "as transformers 5 does"
+            )
     wanted = {theirs(names, ours): (ours, shape) for ours, shape in config.shapes().items()}
     slots = {ours: left.pop(name) for name, (ours, _) in wanted.items() if name in left}
     if missing := [name for name, (ours, _) in wanted.items() if ours not in slots]:
@@ -113,8 +124,12 @@ def as_transformers(stored: Mapping[str, R], config: DecoderConfig, names: dict[
         short = name.removeprefix(prefix)
         known = short if short in wanted else prefix + name if prefix + name in wanted else name
         if known in found:
-            raise InputError("a tensor is stored under two names", got=f"{found[known]} and {name} in {path}",
-                             expected="one of them", todo=RESAVE)  # fmt: skip
+            raise InputError(
+                "a tensor is stored under two names",
+                got=f"{found[known]} and {name} in {path}",
+                expected="one of them",
+                todo=RESAVE,
+            )
         found[known] = name
     return {known: stored[name] for known, name in found.items()}
 
@@ -157,8 +172,12 @@ def _missing(
     elif first and missing == tail:
         got = f"{got}: {_layers(0, first - 1)} alone, where {count} is {config.layers}"
         todo = f"correct {count} if the model has no more layers; or else {FETCH}, as shards are missing"
-    return InputError("a tensor is missing", got=got, todo=todo,
-                      expected=f"all that the config describes; {len(missing):,} are not there")  # fmt: skip
+    return InputError(
+        "a tensor is missing",
+        got=got,
+        todo=todo,
+        expected=f"all that the config describes; {len(missing):,} are not there",
+    )
 
 
 def _extra(left: Mapping[str, R], config: DecoderConfig, names: dict[str, str], path: Path) -> InputError:
@@ -177,9 +196,12 @@ def _extra(left: Mapping[str, R], config: DecoderConfig, names: dict[str, str], 
         if not any("o_proj" in name or "attn_output" in name for name in extra):
             todo += " (biases of q, k and v alone are another architecture's, such as Qwen2's)"
     got = f"{some(extra)} in {path}"
-    return InputError("tensors that the model does not have, as its config describes it",
-                      got=f"{got}: {sign}" if sign else got, expected="what the config describes, and no more",
-                      todo=todo or OTHER)  # fmt: skip
+    return InputError(
+        "tensors that the model does not have, as its config describes it",
+        got=f"{got}: {sign}" if sign else got,
+        expected="what the config describes, and no more",
+        todo=todo or OTHER,
+    )
 
 
 def _buffers(found: Mapping[str, R], config: DecoderConfig) -> list[str]:

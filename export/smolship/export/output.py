@@ -20,10 +20,19 @@ from smolship.runtime.manifest import NAME as MANIFEST
 from smolship.runtime.manifest import listed_files
 
 # What lies at the top of a bundle, and of one that is being made.
-NAMES = frozenset({
-    ".work", MANIFEST, "config.json", "tokenizer.json", *SIDE_FILES, "probes.npz", "weights.json", *TARGETS,
-    *(f"weights-{name}.json" for name in TARGETS),
-})  # fmt: skip
+NAMES = frozenset(
+    {
+        ".work",
+        MANIFEST,
+        "config.json",
+        "tokenizer.json",
+        *SIDE_FILES,
+        "probes.npz",
+        "weights.json",
+        *TARGETS,
+        *(f"weights-{name}.json" for name in TARGETS),
+    }
+)
 SURE = 0.75  # of the least that an export needs: file systems that compress hold somewhat more than they say
 
 
@@ -47,13 +56,20 @@ def replaceable(folder: Path) -> None:
     except InputError:
         stranger = next((name for name in _entries(folder) if name != MANIFEST), MANIFEST)
         why = f"its {MANIFEST} is not a bundle's" if os.path.lexists(folder / MANIFEST) else f"no {MANIFEST}"
-        raise InputError("the output folder holds something else", got=f"{stranger} in {folder} ({why})",
-                         expected="a new folder, or an older bundle", todo=todo) from None  # fmt: skip
+        raise InputError(
+            "the output folder holds something else",
+            got=f"{stranger} in {folder} ({why})",
+            expected="a new folder, or an older bundle",
+            todo=todo,
+        ) from None
     known |= {f"{parent}/" for name in known for parent in PurePosixPath(name).parents}  # emptied folders
     if stranger := next((name for name in _entries(folder) if name not in known), ""):
-        raise InputError("the output folder holds something else beside a bundle", got=f"{stranger} in {folder}",
-                         expected="a bundle with nothing but its own files",
-                         todo=f"move that file away, or choose another folder; {folder} is left as it is")  # fmt: skip
+        raise InputError(
+            "the output folder holds something else beside a bundle",
+            got=f"{stranger} in {folder}",
+            expected="a bundle with nothing but its own files",
+            todo=f"move that file away, or choose another folder; {folder} is left as it is",
+        )
 
 
 def _entries(folder: Path) -> Iterator[str]:
@@ -78,8 +94,11 @@ def check_space(out: Path, checkpoint: Checkpoint, scheme: Scheme, targets: Sequ
     size = sum(math.prod(shape) * dtype.itemsize for dtype, shape in shapes.values())
     limit = size_limit()
     if limit is not None and size > limit:
-        raise SetupError(f"a file may not grow so large: weights.safetensors needs {size:,} bytes, and the limit of "
-                         f"this process (ulimit -f) is {limit:,}", todo="raise the limit (ulimit -f)")  # fmt: skip
+        raise SetupError(
+            f"a file may not grow so large: weights.safetensors needs {size:,} bytes, and the limit of "
+            f"this process (ulimit -f) is {limit:,}",
+            todo="raise the limit (ulimit -f)",
+        )
     place = out
     while not place.is_dir():
         place = place.parent
@@ -87,6 +106,7 @@ def check_space(out: Path, checkpoint: Checkpoint, scheme: Scheme, targets: Sequ
     with contextlib.suppress(OSError):
         disk = shutil.disk_usage(place)
         if disk.total and disk.free < SURE * need:
-            raise SetupError(f"the disk is full: {out} needs {need:,} bytes at least, and {disk.free:,} are free there",
-                             todo="free some space, or choose a folder on another disk; "
-                             "fewer targets or fewer bits need less")  # fmt: skip
+            raise SetupError(
+                f"the disk is full: {out} needs {need:,} bytes at least, and {disk.free:,} are free there",
+                todo="free some space, or choose a folder on another disk; fewer targets or fewer bits need less",
+            )

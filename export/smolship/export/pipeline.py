@@ -64,14 +64,26 @@ def export(
     if not targets or (strange := [name for name in targets if name not in TARGETS]):
         raise unknown("target", strange[0] if targets else "none", TARGETS)
     if probe_text is not None and not probe_tokens:
-        raise InputError("a text for probes, and no probes", got="--probe-text with --probe-tokens 0",
-                         todo="leave out one of the two")  # fmt: skip
+        raise InputError(
+            "a text for probes, and no probes",
+            got="--probe-text with --probe-tokens 0",
+            todo="leave out one of the two",
+        )
     check_packages(targets, probes=probe_tokens > 0)
     checkpoint = open_checkpoint(str(model), revision)
     source = {"model": str(checkpoint.path), "revision": None}
-    said = run_step("check", source | {"targets": targets, "scheme": asdict(scheme), "context": context,
-                                       "tokens": probe_tokens, "text": probe_text},
-                    lambda what, i, n: progress("check", what, i, n)).result  # fmt: skip
+    said = run_step(
+        "check",
+        source
+        | {
+            "targets": targets,
+            "scheme": asdict(scheme),
+            "context": context,
+            "tokens": probe_tokens,
+            "text": probe_text,
+        },
+        lambda what, i, n: progress("check", what, i, n),
+    ).result
     resolved = Resolved.from_json(said, checkpoint.config.vocab)
     check_space(out, checkpoint, scheme, targets)
     costs: dict[str, dict[str, Any]] = {}
@@ -89,20 +101,47 @@ def export(
         entries: dict[str, TargetEntry] = {}
         for name in targets:
             (folder / name).mkdir()
-            made = step("lower", f"lower {name}", target=name, context=context, weights=str(work),
-                        folder=str(folder / name), resolved=said)  # fmt: skip
+            made = step(
+                "lower",
+                f"lower {name}",
+                target=name,
+                context=context,
+                weights=str(work),
+                folder=str(folder / name),
+                resolved=said,
+            )
             entries[name] = TargetEntry(folder=name, **made)
             if entries[name].own_digest:
                 shutil.copyfile(work / name / "weights.json", folder / f"weights-{name}.json")
         if probe_tokens:
-            made = step("probe", "probe", targets=targets, context=context, tokens=probe_tokens, text=probe_text,
-                        weights=str(work), path=str(folder / "probes.npz"), resolved=said)  # fmt: skip
+            made = step(
+                "probe",
+                "probe",
+                targets=targets,
+                context=context,
+                tokens=probe_tokens,
+                text=probe_text,
+                weights=str(work),
+                path=str(folder / "probes.npz"),
+                resolved=said,
+            )
             resolved.notes.extend(made["notes"])
             _judge_translation(folder / "probes.npz")
         _side_files(folder, checkpoint, resolved)
         shutil.copyfile(work / "weights.json", folder / "weights.json")
-        manifest = _manifest(checkpoint, resolved, str(model), revision, weights, scheme, quant, context, entries,
-                             costs, probed=probe_tokens > 0)  # fmt: skip
+        manifest = _manifest(
+            checkpoint,
+            resolved,
+            str(model),
+            revision,
+            weights,
+            scheme,
+            quant,
+            context,
+            entries,
+            costs,
+            probed=probe_tokens > 0,
+        )
         shutil.rmtree(work)
         manifest.write(folder)
     return open_bundle(out)
@@ -171,21 +210,32 @@ def _manifest(
             continue
     return Manifest(
         model={
-            "source": _source(model), "revision": revision,
-            "architecture": config.architecture, "layers": config.layers, "hidden": config.hidden,
-            "heads": config.heads, "kv_heads": config.kv_heads, "head_dim": config.head_dim, "vocab": config.vocab,
+            "source": _source(model),
+            "revision": revision,
+            "architecture": config.architecture,
+            "layers": config.layers,
+            "hidden": config.hidden,
+            "heads": config.heads,
+            "kv_heads": config.kv_heads,
+            "head_dim": config.head_dim,
+            "vocab": config.vocab,
             "parameters": sum(_count(e.shape) for e in weights.entries.values()),
         },
         generation=resolved.facts,
         context=context,
-        quantization={"name": quant, **asdict(scheme), "share_at_4_bits": share, "notes": notes,
-                      "lifted": sum(entry.origin == "lifted" for entry in weights.entries.values())},
+        quantization={
+            "name": quant,
+            **asdict(scheme),
+            "share_at_4_bits": share,
+            "notes": notes,
+            "lifted": sum(entry.origin == "lifted" for entry in weights.entries.values()),
+        },
         weights_digest=weights.digest,
         weights_bytes=_bytes_per_token(weights, config.head),
         targets=entries,
         tools=versions,
         steps=costs,
-    )  # fmt: skip
+    )
 
 
 def _source(model: str) -> str:

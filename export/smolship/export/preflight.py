@@ -21,8 +21,11 @@ def check_packages(targets: Sequence[str], probes: bool) -> None:
     missing = {extra: lost for extra, packages in needs.items() if (lost := [p for p in packages if not _found(p)])}
     if missing:
         names = dict.fromkeys(name for lost in missing.values() for name in lost)
-        raise SetupError("packages that this export needs are not installed", got=f"no {', '.join(names)}",
-                         todo=f"pip install 'smolship[{','.join(missing)}]'")  # fmt: skip
+        raise SetupError(
+            "packages that this export needs are not installed",
+            got=f"no {', '.join(names)}",
+            todo=f"pip install 'smolship[{','.join(missing)}]'",
+        )
 
 
 def _found(package: str) -> bool:
@@ -45,8 +48,9 @@ def check(
     """What the checkpoint's files say about generating. Raises one InputError that lists all that cannot be done with
     this checkpoint. `tokens` positions of `text` are what the probes are going to take."""
     found = context_problems(checkpoint, context)
-    bad = tokenizer_problems(checkpoint.files["tokenizer.json"], checkpoint.config.vocab, context=max(context, 2),
-                             tokens=tokens, text=text)  # fmt: skip
+    bad = tokenizer_problems(
+        checkpoint.files["tokenizer.json"], checkpoint.config.vocab, context=max(context, 2), tokens=tokens, text=text
+    )
     if bad:  # it could hang or end this process, and what follows asks it
         _refuse(found + bad)
     resolved = resolve(checkpoint)
@@ -72,8 +76,9 @@ def context_problems(checkpoint: Checkpoint, context: int) -> list[str]:
     positions = checkpoint.config.positions
     if 2 <= context <= positions:
         return []
-    return [f"the context cannot be that long: {context:,} tokens, where 2 to {positions:,} are what the model was "
-            "made for"]  # fmt: skip
+    return [
+        f"the context cannot be that long: {context:,} tokens, where 2 to {positions:,} are what the model was made for"
+    ]
 
 
 def target_problems(name: str, checkpoint: Checkpoint, entries: Mapping[str, Entry], resolved: Resolved) -> list[str]:

@@ -10,10 +10,25 @@ from typing import Any
 from smolship.export.advice import SOURCE
 from smolship.runtime.errors import InputError, show
 
-METHODS = {"gptq": "GPTQ", "awq": "AWQ", "bitsandbytes": "bitsandbytes", "fp8": "fp8", "fbgemm_fp8": "fp8",
-           "compressed-tensors": "compressed-tensors", "hqq": "HQQ", "torchao": "torchao", "aqlm": "AQLM",
-           "quanto": "quanto", "bitnet": "BitNet", "mxfp4": "MXFP4", "nvfp4": "NVFP4", "eetq": "EETQ",
-           "auto-round": "AutoRound", "modelopt": "ModelOpt", "quark": "Quark"}  # fmt: skip
+METHODS = {
+    "gptq": "GPTQ",
+    "awq": "AWQ",
+    "bitsandbytes": "bitsandbytes",
+    "fp8": "fp8",
+    "fbgemm_fp8": "fp8",
+    "compressed-tensors": "compressed-tensors",
+    "hqq": "HQQ",
+    "torchao": "torchao",
+    "aqlm": "AQLM",
+    "quanto": "quanto",
+    "bitnet": "BitNet",
+    "mxfp4": "MXFP4",
+    "nvfp4": "NVFP4",
+    "eetq": "EETQ",
+    "auto-round": "AutoRound",
+    "modelopt": "ModelOpt",
+    "quark": "Quark",
+}
 
 # What quantizers store beside or in place of a weight -> who does. The first that matches all its expressions counts.
 COMPANIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -30,9 +45,14 @@ COMPANIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("quanto", (r"\.weight\._(data|scale|shift)$",)),
     ("MXFP4", (r"_blocks$", r"_scales$")),
     ("MLX", (r"\.scales$", r"\.biases$")),
-    ("fp8 or int8 with scales", (r"\.(weight_scale|input_scale|output_scale|weight_scales|scales|qscales|zeros|"
-                                 r"k_scale|v_scale)$",)),
-)  # fmt: skip
+    (
+        "fp8 or int8 with scales",
+        (
+            r"\.(weight_scale|input_scale|output_scale|weight_scales|scales|qscales|zeros|"
+            r"k_scale|v_scale)$",
+        ),
+    ),
+)
 QUANTIZATION_KEYS = ("quantization_config", "compression_config", "quantization")
 WHOLE = ("F32", "F16", "BF16", "F64")
 
@@ -69,6 +89,9 @@ def quantized(raw: Mapping[str, Any], types: Mapping[str, str], path: Path) -> I
         method = "fp8" if types[shown].startswith("F8") else f"weights of type {types[shown]}"
     declared = quantization_of(raw)
     how = f"{declared}, as config.json says" if declared else method
-    return InputError("the checkpoint is quantized already", got=f"{how}: {shown} ({types[shown]}) in {path}",
-                      expected="weights in floating point (one of " + ", ".join(WHOLE) + ")",
-                      todo=f"{SOURCE}, or a GGUF of it: Q4_0 and Q8_0 are taken as they are")  # fmt: skip
+    return InputError(
+        "the checkpoint is quantized already",
+        got=f"{how}: {shown} ({types[shown]}) in {path}",
+        expected="weights in floating point (one of " + ", ".join(WHOLE) + ")",
+        todo=f"{SOURCE}, or a GGUF of it: Q4_0 and Q8_0 are taken as they are",
+    )

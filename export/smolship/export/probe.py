@@ -32,8 +32,10 @@ EDGE_LIMIT = FILLED  # longer caches are not filled
 FAR = 16  # the original reads one text of so many times the positions that are probed, up to EDGE_LIMIT
 DRIFT = 32  # tokens whose keys and values are kept
 GREEDY = 32  # tokens of each greedy continuation
-PROMPTS = ("What is the capital of France? Answer in one sentence.",
-           "Write a Python function that returns the n-th Fibonacci number.")  # fmt: skip
+PROMPTS = (
+    "What is the capital of France? Answer in one sentence.",
+    "Write a Python function that returns the n-th Fibonacci number.",
+)
 
 
 class Held:
@@ -246,8 +248,17 @@ def _prompts(template: ChatTemplate | None, tokenizer: Tokenizer, context: int, 
 
 def _greedy_original(model: Any, prompt: list[int]) -> np.ndarray:
     with torch.inference_mode():
-        out = model.generate(torch.tensor([prompt]), max_new_tokens=GREEDY, min_new_tokens=GREEDY, do_sample=False,
-                             eos_token_id=None, pad_token_id=0, temperature=None, top_p=None, top_k=None)  # fmt: skip
+        out = model.generate(
+            torch.tensor([prompt]),
+            max_new_tokens=GREEDY,
+            min_new_tokens=GREEDY,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+        )
     return out[0, len(prompt) :].numpy().astype(np.int32)
 
 
@@ -270,6 +281,6 @@ def _drift(probes: Probes, name: str, make: Callable[[int | None], Reference], w
         caches.append([np.stack([t[0, :count].numpy() for t in side]) for side in (ops.k, ops.v)])
     (keys, values), (moved_keys, moved_values) = caches
     probes.arrays[f"drift.{name}.keys"], probes.arrays[f"drift.{name}.values"] = keys, values
-    probes.arrays[f"drift.{name}.floor"] = np.array([
-        relative(np.stack([keys[i], values[i]]), np.stack([moved_keys[i], moved_values[i]])) for i in range(len(keys))
-    ])  # fmt: skip
+    probes.arrays[f"drift.{name}.floor"] = np.array(
+        [relative(np.stack([keys[i], values[i]]), np.stack([moved_keys[i], moved_values[i]])) for i in range(len(keys))]
+    )

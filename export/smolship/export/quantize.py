@@ -89,8 +89,11 @@ def quantize(rows: np.ndarray, bits: int, group: int, name: str = "tensor") -> Q
     # What reaches both ends: at 4 bits codes go one further down than up.
     reach = np.maximum(high / np.float32(QMAX[bits]), low / np.float32(QMIN[bits]))
     if reach.max(initial=0) > MAX_SCALE:
-        raise InputError("weights are too large", got=f"{np.abs(grouped).max():g} in {name}",
-                         expected=f"magnitudes up to {MAX_SCALE * QMAX[bits]:g}")  # fmt: skip
+        raise InputError(
+            "weights are too large",
+            got=f"{np.abs(grouped).max():g} in {name}",
+            expected=f"magnitudes up to {MAX_SCALE * QMAX[bits]:g}",
+        )
     scales = _on_grid(reach) if bits == 8 else _search(grouped, reach)
     codes = np.clip(np.rint(grouped / scales[:, :, None]), QMIN[bits], QMAX[bits])
     return QuantTensor(codes.astype(np.int8).reshape(out, width), scales, bits, group)

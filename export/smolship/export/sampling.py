@@ -25,27 +25,80 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
 
 # What transformers does to logits or to the end of an answer and nothing here does, with the value that is none.
 NOT_FOLLOWED: dict[str, Any] = {
-    "num_beams": 1, "num_beam_groups": 1, "num_return_sequences": 1, "penalty_alpha": 0, "dola_layers": None,
-    "top_h": None, "typical_p": 1, "epsilon_cutoff": 0, "eta_cutoff": 0, "encoder_repetition_penalty": 1,
-    "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0, "bad_words_ids": [], "force_words_ids": [],
-    "constraints": [], "forced_bos_token_id": None, "forced_eos_token_id": None, "suppress_tokens": [],
-    "begin_suppress_tokens": [], "sequence_bias": {}, "exponential_decay_length_penalty": None, "guidance_scale": 1,
-    "token_healing": False, "watermarking_config": None, "min_length": 0, "min_new_tokens": 0, "stop_strings": [],
+    "num_beams": 1,
+    "num_beam_groups": 1,
+    "num_return_sequences": 1,
+    "penalty_alpha": 0,
+    "dola_layers": None,
+    "top_h": None,
+    "typical_p": 1,
+    "epsilon_cutoff": 0,
+    "eta_cutoff": 0,
+    "encoder_repetition_penalty": 1,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "bad_words_ids": [],
+    "force_words_ids": [],
+    "constraints": [],
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "suppress_tokens": [],
+    "begin_suppress_tokens": [],
+    "sequence_bias": {},
+    "exponential_decay_length_penalty": None,
+    "guidance_scale": 1,
+    "token_healing": False,
+    "watermarking_config": None,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "stop_strings": [],
     "max_time": None,
-}  # fmt: skip
+}
 
 # What says nothing about which token comes next: ids (see facts.py), limits of length, which are the caller's, what
 # concerns several beams alone, and how transformers computes, caches and answers.
 HARMLESS = {
-    "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "max_length", "max_new_tokens",
-    "early_stopping", "length_penalty", "diversity_penalty", "renormalize_logits", "remove_invalid_values",
-    "use_cache", "use_mtp", "cache_implementation", "cache_config", "max_cache_len", "output_attentions",
-    "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate", "is_assistant",
-    "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_lookbehind",
-    "assistant_early_exit", "assistant_ensemble_weight", "target_lookbehind", "speculation_type",
-    "prompt_lookup_num_tokens", "max_matching_ngram_size", "compile_config", "disable_compile", "low_memory",
-    "continuous_batching_config", "prefill_chunk_size", "transformers_version", "_from_model_config", "_commit_hash",
-}  # fmt: skip
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "decoder_start_token_id",
+    "max_length",
+    "max_new_tokens",
+    "early_stopping",
+    "length_penalty",
+    "diversity_penalty",
+    "renormalize_logits",
+    "remove_invalid_values",
+    "use_cache",
+    "use_mtp",
+    "cache_implementation",
+    "cache_config",
+    "max_cache_len",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "output_logits",
+    "return_dict_in_generate",
+    "is_assistant",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
+    "assistant_confidence_threshold",
+    "assistant_lookbehind",
+    "assistant_early_exit",
+    "assistant_ensemble_weight",
+    "target_lookbehind",
+    "speculation_type",
+    "prompt_lookup_num_tokens",
+    "max_matching_ngram_size",
+    "compile_config",
+    "disable_compile",
+    "low_memory",
+    "continuous_batching_config",
+    "prefill_chunk_size",
+    "transformers_version",
+    "_from_model_config",
+    "_commit_hash",
+}
 
 
 GENERATION_KEYS = {*NOT_FOLLOWED, *HARMLESS, *RANGES, "do_sample"}
@@ -106,8 +159,11 @@ def _unused(raw: dict[str, Any], found: dict[str, Any], where: str) -> list[str]
     idle = [key for key in ("temperature", "top_k", "top_p", "min_p") if found.get(key, defaults[key]) != defaults[key]]
     if idle and not raw.get("do_sample"):
         notes.append(f"{where} sets {', '.join(idle)} but not do_sample: answers are greedy, as with transformers")
-    other = [f"{key} {show(raw[key])}" for key, none in NOT_FOLLOWED.items()
-             if (value := raw.get(key)) is not None and not _none(value, none)]  # fmt: skip
+    other = [
+        f"{key} {show(raw[key])}"
+        for key, none in NOT_FOLLOWED.items()
+        if (value := raw.get(key)) is not None and not _none(value, none)
+    ]
     if where != "config.json":  # whose other keys are the model's
         strange = {key: value for key, value in raw.items() if key not in GENERATION_KEYS and value is not None}
         other += [f"{show(key)} {show(value)}" for key, value in strange.items()]

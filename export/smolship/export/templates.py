@@ -47,8 +47,12 @@ def find_template(files: dict[str, bytes], config: dict[str, Any], folder: Path 
         return Found()
     if "default" not in texts:
         names = clip(", ".join(sorted(texts)), 200)
-        return Found(notes=[f"no chat template: of those named {names} none is the default, and which to take would be "
-                            f"a guess; save the right one as {TEMPLATE}"])  # fmt: skip
+        return Found(
+            notes=[
+                f"no chat template: of those named {names} none is the default, and which to take would be "
+                f"a guess; save the right one as {TEMPLATE}"
+            ]
+        )
     source, origin = texts["default"]
     if not source.strip():
         return Found(notes=[f"no chat template: {origin} is empty"])
@@ -79,8 +83,11 @@ def _inside(value: Any) -> dict[str, tuple[str, str]]:
     except (TypeError, KeyError):
         named = {"": None}
     if not all(isinstance(name, str) and isinstance(text, str) for name, text in named.items()):
-        raise InputError(f"chat_template of {where} cannot be used", got=show(value),
-                         expected='a template, or several as {"name": …, "template": …}')  # fmt: skip
+        raise InputError(
+            f"chat_template of {where} cannot be used",
+            got=show(value),
+            expected='a template, or several as {"name": …, "template": …}',
+        )
     sources = {name: _text(text.encode("utf-8", "surrogatepass"), "chat_template") for name, text in named.items()}
     return {name: (source, where) for name, source in sources.items()}
 
@@ -106,8 +113,12 @@ def try_template(found: Found, special: dict[str, str], added: list[str]) -> tup
     except InputError as error:
         why = str(error).partition("got:")[2].strip()
         if why.startswith(NEVER_COMPILED):
-            return Found(problems=[f"the chat template in {found.origin} is not valid: {why}; correct it, or delete it "
-                                   "and use the model without a template"]), None  # fmt: skip
+            return Found(
+                problems=[
+                    f"the chat template in {found.origin} is not valid: {why}; correct it, or delete it "
+                    "and use the model without a template"
+                ]
+            ), None
         note = f"the chat template ({found.origin}) cannot be rendered for a plain question: {why}"
         return Found(found.source, found.origin, [note]), None
     finally:

@@ -38,8 +38,11 @@ class Slot:
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start…stop in their stored type; bf16 comes as float32."""
         if self.dtype not in NUMPY:
-            raise InputError("a tensor's type is not supported", got=f"{self.dtype} in {self.path}",
-                             expected="one of " + ", ".join(NUMPY))  # fmt: skip
+            raise InputError(
+                "a tensor's type is not supported",
+                got=f"{self.dtype} in {self.path}",
+                expected="one of " + ", ".join(NUMPY),
+            )
         rows, *rest = self.shape or (1,)
         stop = rows if stop is None else min(stop, rows)
         stride = math.prod(rest)

@@ -25,8 +25,9 @@ def invalid(path: Path, reason: str) -> InputError:
     the library's own words."""
     found = what_is(path)
     if found and found != SAFETENSORS:
-        return InputError("not a safetensors file", got=f"{found.what} in {path}", expected="the model's weights",
-                          todo=found.todo)  # fmt: skip
+        return InputError(
+            "not a safetensors file", got=f"{found.what} in {path}", expected="the model's weights", todo=found.todo
+        )
     size, todo = path.stat().st_size, "fetch it again: it was changed after it was written, or badly written"
     length, entries, odd = _lenient(path)
     end = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
@@ -40,8 +41,12 @@ def invalid(path: Path, reason: str) -> InputError:
     elif "JSON" not in got:
         long = f"{size:,} bytes, where the last tensor ends at {end:,}," if entries and size > end else ""
         got = _fault(entries) or long or got
-    return InputError("not a valid safetensors file", got=f"{got} in {path}", todo=todo,
-                      expected="a header, then its tensors, end to end to the end of the file")  # fmt: skip
+    return InputError(
+        "not a valid safetensors file",
+        got=f"{got} in {path}",
+        todo=todo,
+        expected="a header, then its tensors, end to end to the end of the file",
+    )
 
 
 def _lenient(path: Path) -> tuple[int, dict[str, dict[str, Any]], str]:

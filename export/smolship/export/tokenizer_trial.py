@@ -29,10 +29,18 @@ ALONE = {"OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}  # each thread w
 RUN = 2000
 # Long runs, of which patterns that nest a repetition in a repetition try every division; and characters of all kinds.
 STRINGS = [
-    "", *(character * RUN for character in " a1-\n\té漢👍\0"), "ab" * RUN, "a " * RUN, "a" * RUN + "!", " " * RUN + "x",
-    "1" * RUN + "x", "\r\n" * RUN, "a'b\"c\\d" * 50, "".join(map(chr, range(1, 0x3000, 7))),
+    "",
+    *(character * RUN for character in " a1-\n\té漢👍\0"),
+    "ab" * RUN,
+    "a " * RUN,
+    "a" * RUN + "!",
+    " " * RUN + "x",
+    "1" * RUN + "x",
+    "\r\n" * RUN,
+    "a'b\"c\\d" * 50,
+    "".join(map(chr, range(1, 0x3000, 7))),
     "e\u0301\u202e\U0010ffff\ufffd",
-]  # fmt: skip
+]
 
 
 def tokenizer_problems(
@@ -47,9 +55,11 @@ def tokenizer_problems(
     try:
         done = subprocess.run(
             python("smolship.export.tokenizer_trial", str(seconds), str(MEMORY_BYTES)),
-            input=json.dumps(request).encode() + b"\n" + tokenizer_json, capture_output=True,
-            timeout=seconds * CLOCK_FACTOR, env=environment() | ALONE,
-        )  # fmt: skip
+            input=json.dumps(request).encode() + b"\n" + tokenizer_json,
+            capture_output=True,
+            timeout=seconds * CLOCK_FACTOR,
+            env=environment() | ALONE,
+        )
     except subprocess.TimeoutExpired:
         return [f"the tokenizer takes longer than {seconds * CLOCK_FACTOR} s to encode a few texts"]
     if done.returncode == -signal.SIGXCPU:
@@ -57,8 +67,10 @@ def tokenizer_problems(
     try:
         found: list[str] = json.loads(done.stdout)
     except ValueError:
-        return [f"the tokenizer breaks its library, or takes more than {MEMORY_BYTES >> 30} GiB of memory "
-                f"(exit status {done.returncode})"]  # fmt: skip
+        return [
+            f"the tokenizer breaks its library, or takes more than {MEMORY_BYTES >> 30} GiB of memory "
+            f"(exit status {done.returncode})"
+        ]
     return found
 
 

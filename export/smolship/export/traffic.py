@@ -11,7 +11,5 @@ from smolship.export.weights import Entry, Weights
 def bytes_per_token(config: DecoderConfig, weights: Weights, stored_bytes: Callable[[Entry], int]) -> int:
     """All but the embedding's table, of which a token reads one row, unless that is the head too."""
     return sum(
-        stored_bytes(entry)
-        for name, entry in weights.entries.items()
-        if name != "embed" or config.head == "embed"
-    )  # fmt: skip
+        stored_bytes(entry) for name, entry in weights.entries.items() if name != "embed" or config.head == "embed"
+    )

@@ -188,8 +188,10 @@ def _rows(source: Source, name: str, entry: Entry, start: int, stop: int) -> Qua
 
 
 def _list(entries: dict[str, Entry], folder: Path) -> None:
-    listed = {"digest": digest(entry.sha256 for entry in entries.values()),
-              "tensors": {name: asdict(entry) for name, entry in entries.items()}}  # fmt: skip
+    listed = {
+        "digest": digest(entry.sha256 for entry in entries.values()),
+        "tensors": {name: asdict(entry) for name, entry in entries.items()},
+    }
     (folder / "weights.json").write_text(json.dumps(listed, indent=1))
 
 

@@ -44,8 +44,11 @@ def make_windows(tokenizer: Tokenizer, context: int, tokens: int, text: str | No
         start = i // len(encoded) * size
         piece = ids[start : start + size]
         if len(piece) < size:
-            raise InputError("the text is too short to probe with", got=f"{len(ids):,} tokens of {kind}",
-                             expected=f"at least {start + size:,}",
-                             todo="give a longer --probe-text, or fewer --probe-tokens")  # fmt: skip
+            raise InputError(
+                "the text is too short to probe with",
+                got=f"{len(ids):,} tokens of {kind}",
+                expected=f"at least {start + size:,}",
+                todo="give a longer --probe-text, or fewer --probe-tokens",
+            )
         windows.append(Window(kind, np.array(piece, np.int32)))
     return windows

@@ -52,9 +52,14 @@ def run_step(name: str, arguments: dict[str, Any], progress: Progress) -> Outcom
 def _run_step(name: str, arguments: dict[str, Any], log: IO[str], progress: Progress) -> Outcome:
     start = time.monotonic()
     child = subprocess.Popen(
-        python("smolship.export.worker", name), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-        encoding="utf-8", start_new_session=True, env=environment(),
-    )  # fmt: skip
+        python("smolship.export.worker", name),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        encoding="utf-8",
+        start_new_session=True,
+        env=environment(),
+    )
     assert child.stdin and child.stdout
     try:
         with contextlib.suppress(BrokenPipeError):
@@ -83,16 +88,25 @@ def _run_step(name: str, arguments: dict[str, Any], log: IO[str], progress: Prog
     return Outcome(answer["result"], time.monotonic() - start, answer["peak_bytes"])
 
 
-def check(model: str, revision: str | None, targets: list[str], scheme: dict[str, Any], context: int,
-          tokens: int, text: str | None, progress: Progress) -> Any:  # fmt: skip
+def check(
+    model: str,
+    revision: str | None,
+    targets: list[str],
+    scheme: dict[str, Any],
+    context: int,
+    tokens: int,
+    text: str | None,
+    progress: Progress,
+) -> Any:
     """Ask all that can be asked before the work; what the files say about generating. Raises InputError with every
     problem."""
     from smolship.export import preflight
     from smolship.export.checkpoint import open_checkpoint
     from smolship.export.weights import Scheme
 
-    said = preflight.check(open_checkpoint(model, revision), targets, Scheme(**scheme), context, progress,
-                           tokens=tokens, text=text)  # fmt: skip
+    said = preflight.check(
+        open_checkpoint(model, revision), targets, Scheme(**scheme), context, progress, tokens=tokens, text=text
+    )
     return said.to_json()
 
 
@@ -106,8 +120,16 @@ def quantize(model: str, revision: str | None, scheme: dict[str, Any], folder: s
     return {"digest": weights.digest}
 
 
-def lower(model: str, revision: str | None, target: str, context: int, weights: str, folder: str,
-          resolved: dict[str, Any], progress: Progress) -> Any:  # fmt: skip
+def lower(
+    model: str,
+    revision: str | None,
+    target: str,
+    context: int,
+    weights: str,
+    folder: str,
+    resolved: dict[str, Any],
+    progress: Progress,
+) -> Any:
     """Lower one target into `folder`."""
     from smolship.export.checkpoint import open_checkpoint
     from smolship.export.facts import Resolved
@@ -131,8 +153,18 @@ def _same(numerics: Any, linear: str) -> Any:
     return numerics
 
 
-def probe(model: str, revision: str | None, targets: list[str], context: int, tokens: int, text: str | None,
-          weights: str, path: str, resolved: dict[str, Any], progress: Progress) -> Any:  # fmt: skip
+def probe(
+    model: str,
+    revision: str | None,
+    targets: list[str],
+    context: int,
+    tokens: int,
+    text: str | None,
+    weights: str,
+    path: str,
+    resolved: dict[str, Any],
+    progress: Progress,
+) -> Any:
     """Make the golden probes."""
     from smolship.export.checkpoint import open_checkpoint
     from smolship.export.facts import Resolved

@@ -115,10 +115,14 @@ class BenchReport:
         yield "artifact", _size(self.file_bytes)
         yield "weights read per token", _size(self.weight_bytes_per_token)
         speed_of_weights, copying = self.weights_gb_per_s, self.copy_gb_per_s
-        yield "weights read while decoding", (
-            "unavailable" if speed_of_weights is None
-            else f"{speed_of_weights:.1f} GB/s, {speed_of_weights / copying.median:.0%} of copying"
-        )  # fmt: skip
+        yield (
+            "weights read while decoding",
+            (
+                "unavailable"
+                if speed_of_weights is None
+                else f"{speed_of_weights:.1f} GB/s, {speed_of_weights / copying.median:.0%} of copying"
+            ),
+        )
         yield "copying, bytes read and written", copying.text("GB/s")
 
     def to_dict(self) -> dict[str, Any]:
@@ -171,9 +175,15 @@ def bench(
     cold = [load["cold_ms"] for load in loads if load["dropped"] is not False]
     intervals = found["intervals_ms"]
     return BenchReport(
-        engine=engine, file=info["file"], file_bytes=sum(f.stat().st_size for f in files),
-        weight_bytes_per_token=weight_bytes_per_token, context_tokens=found["context_tokens"], threads=threads,
-        cpu=cpu_model(), system=platform.platform(), import_ms=Spread.of([load["import_ms"] for load in loads]),
+        engine=engine,
+        file=info["file"],
+        file_bytes=sum(f.stat().st_size for f in files),
+        weight_bytes_per_token=weight_bytes_per_token,
+        context_tokens=found["context_tokens"],
+        threads=threads,
+        cpu=cpu_model(),
+        system=platform.platform(),
+        import_ms=Spread.of([load["import_ms"] for load in loads]),
         cold_load_ms=Spread.of(cold) if cold else None,
         warm_load_ms=Spread.of([load["warm_ms"] for load in loads]),
         ttft_prompt_tokens=int(min(found["ttft_ms"], key=int)),
@@ -183,14 +193,17 @@ def bench(
         },
         decode_tokens_per_s={int(n): Spread.of(speeds) for n, speeds in found["decode_tokens_per_s"].items()},
         **{f"inter_token_p{q}_ms": float(np.quantile(intervals, q / 100)) for q in (50, 95, 99)},
-        memory_before_load=Memory(**found["memory_before_load"]), memory=Memory(**found["memory"]),
-        copy_gb_per_s=copying, conditions=_conditions(found, repeats, threads, dropped, len(intervals)),
+        memory_before_load=Memory(**found["memory_before_load"]),
+        memory=Memory(**found["memory"]),
+        copy_gb_per_s=copying,
+        conditions=_conditions(found, repeats, threads, dropped, len(intervals)),
         runtime=found.get("runtime", ""),
-    )  # fmt: skip
+    )
 
 
-def _conditions(found: dict[str, Any], repeats: int, threads: int, dropped: list[bool | None],
-                intervals: int) -> list[str]:  # fmt: skip
+def _conditions(
+    found: dict[str, Any], repeats: int, threads: int, dropped: list[bool | None], intervals: int
+) -> list[str]:
     """What a reader must know to repeat it."""
     cold = "its pages dropped from the system's cache first"
     if all(d is False for d in dropped):
@@ -217,8 +230,13 @@ def _size(count: int | None, before: int | None = None) -> str:
 
 def _ask(command: Sequence[str], request: dict[str, Any]) -> Any:
     """Run one step in a process of its own. Raises its SmolshipError, SetupError where it crashed, or Fault."""
-    done = subprocess.run([*command, json.dumps(request)], capture_output=True, encoding="utf-8", errors="replace",
-                          env=environment(active=True))  # fmt: skip
+    done = subprocess.run(
+        [*command, json.dumps(request)],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        env=environment(active=True),
+    )
     try:
         answer = json.loads(done.stdout)
     except ValueError:

@@ -90,8 +90,12 @@ def _load_step(request: dict[str, Any]) -> dict[str, Any]:
             session.forward([0])  # engines put work off until then
             return 1000 * (time.perf_counter() - start)
 
-    return {"import_ms": import_ms, "cold_ms": load(), "warm_ms": load(),
-            "dropped": False if False in dropped else None if None in dropped else True}  # fmt: skip
+    return {
+        "import_ms": import_ms,
+        "cold_ms": load(),
+        "warm_ms": load(),
+        "dropped": False if False in dropped else None if None in dropped else True,
+    }
 
 
 def _measure_step(request: dict[str, Any]) -> dict[str, Any]:

@@ -38,15 +38,22 @@ class Bundle:
     def entry(self, target: str) -> TargetEntry:
         """The manifest's entry of a target, by the name of its folder."""
         if target not in self.manifest.targets:
-            raise InputError("the bundle does not hold that target", got=target,
-                             expected="one of " + ", ".join(self.manifest.targets))  # fmt: skip
+            raise InputError(
+                "the bundle does not hold that target",
+                got=target,
+                expected="one of " + ", ".join(self.manifest.targets),
+            )
         return self.manifest.targets[target]
 
     def verify(self, below: str = "") -> None:
         """Compare the files below a sub-folder with the manifest. Raises InputError that lists what differs."""
         if problems := check_files(self.path, self.manifest, below):
-            raise InputError("the bundle was altered", got="; ".join(problems[:5]), expected="files as in the manifest",
-                             todo="export it again, or copy it again")  # fmt: skip
+            raise InputError(
+                "the bundle was altered",
+                got="; ".join(problems[:5]),
+                expected="files as in the manifest",
+                todo="export it again, or copy it again",
+            )
 
     def session(self, target: str, threads: int | None = None, verify: bool = True, **options: Any) -> Session:
         """Open one artifact. `verify` hashes its files first; `options` are the engine's own, such as `arithmetic`."""

@@ -25,8 +25,16 @@ class Chat:
     variables  the template's own, such as enable_thinking=False
     """
 
-    def __init__(self, session: Session, tokenizer: Tokenizer, template: ChatTemplate, stop_ids: Collection[int],
-                 sampling: Sampling = Sampling(), system: str | None = None, **variables: Any):  # fmt: skip
+    def __init__(
+        self,
+        session: Session,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        stop_ids: Collection[int],
+        sampling: Sampling = Sampling(),
+        system: str | None = None,
+        **variables: Any,
+    ):
         self.session, self.tokenizer, self.template = session, tokenizer, template
         self.stop_ids, self.sampling, self.variables = stop_ids, sampling, variables
         self.messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
@@ -35,8 +43,9 @@ class Chat:
         self._cached: list[int] = []  # what the session was fed; it holds them up to its position
         self._open: Answer | None = None
 
-    def ask(self, text: str, max_tokens: int | None = None, *,
-            clock: Callable[[], float] = time.perf_counter) -> Answer:  # fmt: skip
+    def ask(
+        self, text: str, max_tokens: int | None = None, *, clock: Callable[[], float] = time.perf_counter
+    ) -> Answer:
         """Stream the answer to `text`. Question and answer join the conversation when the answer ends.
 
         An answer that is broken off (Ctrl-C, `close`, or the next question) joins it as far as it came; one without a
@@ -61,10 +70,12 @@ class Chat:
         rendered = self.template.render(messages, add_generation_prompt=True, **self.variables)
         ids = self.tokenizer.encode(rendered, special=False)
         if len(ids) > self.session.capacity:
-            raise InputError("the conversation is longer than the context", got=f"{len(ids):,} tokens",
-                             expected=f"at most {self.session.capacity:,}",
-                             todo="ask less at once, begin a new conversation, or export with a larger --context",
-                             )  # fmt: skip
+            raise InputError(
+                "the conversation is longer than the context",
+                got=f"{len(ids):,} tokens",
+                expected=f"at most {self.session.capacity:,}",
+                todo="ask less at once, begin a new conversation, or export with a larger --context",
+            )
         if not ids:
             raise InputError("the chat template renders nothing", got=messages)
         return ids
@@ -82,14 +93,16 @@ class Answer(Iterator[str]):
     """The answer to one question, piece by piece; `text` is what came so far. `generation` has its token ids, times,
     and why it ended."""
 
-    def __init__(self, chat: Chat, question: Message, ids: list[int], max_tokens: int | None,
-                 clock: Callable[[], float]):  # fmt: skip
+    def __init__(
+        self, chat: Chat, question: Message, ids: list[int], max_tokens: int | None, clock: Callable[[], float]
+    ):
         self.text = ""
         self.generation: Generation | None = None  # None until the first piece is asked for
         self._pieces = self._run(chat, question, ids, max_tokens, clock)
 
-    def _run(self, chat: Chat, question: Message, ids: list[int], max_tokens: int | None,
-             clock: Callable[[], float]) -> Iterator[str]:  # fmt: skip
+    def _run(
+        self, chat: Chat, question: Message, ids: list[int], max_tokens: int | None, clock: Callable[[], float]
+    ) -> Iterator[str]:
         feed = chat._rewind(ids)
         generation = self.generation = generate(
             chat.session, feed, max_tokens, chat.stop_ids, chat.sampling, before=ids[: chat.reused], clock=clock

@@ -38,8 +38,11 @@ def disk_errors(where: Path | None = None) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in FORBIDDEN:
             raise SetupError("cannot write there", got=error, todo="choose another output folder") from None
         if isinstance(error, FileNotFoundError) and "usable temporary directory" in str(error):
-            raise SetupError("no room for temporary files", got=error.args[-1],
-                             todo="free some space, or set TMPDIR to a folder with room") from None  # fmt: skip
+            raise SetupError(
+                "no room for temporary files",
+                got=error.args[-1],
+                todo="free some space, or set TMPDIR to a folder with room",
+            ) from None
         raise
 
 

@@ -17,8 +17,17 @@ ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 MOST_ENDS = 512  # more than any model has
 
 # Plain facts for people and reports, and the size of the vocabulary, which ids are checked against.
-MODEL = {"source": str, "architecture": str, "layers": int, "hidden": int, "heads": int, "kv_heads": int,
-         "head_dim": int, "vocab": int, "parameters": int}  # fmt: skip
+MODEL = {
+    "source": str,
+    "architecture": str,
+    "layers": int,
+    "hidden": int,
+    "heads": int,
+    "kv_heads": int,
+    "head_dim": int,
+    "vocab": int,
+    "parameters": int,
+}
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,9 @@ class Recommended:
     repetition_penalty: float = 1.0
 
     def sampling(self) -> Sampling:
-        return Sampling(self.temperature if self.do_sample else 0.0, self.top_p, self.top_k, self.min_p,
-                        self.repetition_penalty)  # fmt: skip
+        return Sampling(
+            self.temperature if self.do_sample else 0.0, self.top_p, self.top_k, self.min_p, self.repetition_penalty
+        )
 
 
 @dataclass(frozen=True)
@@ -149,5 +159,6 @@ def _typed(value: Any, kind: Any, key: str) -> Any:
 
 
 def _wrong(key: str, value: object, expected: str) -> InputError:
-    return InputError(f"{WHERE}: {key} cannot be used", got=show(value), expected=expected,
-                      todo="export the bundle again")  # fmt: skip
+    return InputError(
+        f"{WHERE}: {key} cannot be used", got=show(value), expected=expected, todo="export the bundle again"
+    )

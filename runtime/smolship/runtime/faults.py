@@ -14,17 +14,36 @@ from smolship.runtime.errors import Fault, SetupError, SmolshipError, clip
 
 # Package -> the extra that brings it; "" is the base install.
 EXTRAS = {
-    "accelerate": "export", "coremltools": "coreml", "executorch": "executorch", "gguf": "export", "google": "coreml",
-    "huggingface_hub": "export", "jinja2": "", "llama_cpp": "gguf", "markupsafe": "", "numpy": "", "onnx": "onnx",
-    "onnx_ir": "onnx", "onnxruntime": "onnx", "rich": "", "safetensors": "export", "tokenizers": "", "torch": "export",
-    "torchao": "executorch", "transformers": "export", "typer": "",
-}  # fmt: skip
+    "accelerate": "export",
+    "coremltools": "coreml",
+    "executorch": "executorch",
+    "gguf": "export",
+    "google": "coreml",
+    "huggingface_hub": "export",
+    "jinja2": "",
+    "llama_cpp": "gguf",
+    "markupsafe": "",
+    "numpy": "",
+    "onnx": "onnx",
+    "onnx_ir": "onnx",
+    "onnxruntime": "onnx",
+    "rich": "",
+    "safetensors": "export",
+    "tokenizers": "",
+    "torch": "export",
+    "torchao": "executorch",
+    "transformers": "export",
+    "typer": "",
+}
 SPELLINGS = {"pytorch": "torch", "protobuf": "google"}  # of those packages in messages
 SHORT = {
-    errno.ENOMEM: "out of memory", errno.EAGAIN: "no more processes can be started",
-    errno.EMFILE: "too many files are open", errno.ENFILE: "too many files are open",
-    errno.EIO: "a disk cannot be read or written", errno.ESTALE: "a disk cannot be read or written",
-}  # fmt: skip
+    errno.ENOMEM: "out of memory",
+    errno.EAGAIN: "no more processes can be started",
+    errno.EMFILE: "too many files are open",
+    errno.ENFILE: "too many files are open",
+    errno.EIO: "a disk cannot be read or written",
+    errno.ESTALE: "a disk cannot be read or written",
+}
 
 
 def as_ours(error: Exception, where: str = "") -> SmolshipError:
@@ -35,8 +54,11 @@ def as_ours(error: Exception, where: str = "") -> SmolshipError:
         return _out_of_memory(error)
     if isinstance(error, ImportError) and (package := _package(error)) is not None:
         extra = EXTRAS[package]
-        return SetupError(f"{error.name or package} cannot be imported", got=error, todo="pip install "
-                          + (f"'smolship[{extra}]'" if extra else "--force-reinstall smolship"))  # fmt: skip
+        return SetupError(
+            f"{error.name or package} cannot be imported",
+            got=error,
+            todo="pip install " + (f"'smolship[{extra}]'" if extra else "--force-reinstall smolship"),
+        )
     if isinstance(error, OSError) and error.errno in SHORT:
         if error.errno == errno.ENOMEM:
             return _out_of_memory(error)
@@ -52,8 +74,9 @@ def fault(what: str, log: str, where: str = "") -> Fault:
             file.write(log)
     except OSError as error:
         name = f"what it said (no file could be written: {clip(error, 100)})"
-    return Fault(f"a fault of smolship itself{' in ' * bool(where)}{where}: {clip(what, 200)}; please report it, with "
-                 f"{name}")  # fmt: skip
+    return Fault(
+        f"a fault of smolship itself{' in ' * bool(where)}{where}: {clip(what, 200)}; please report it, with {name}"
+    )
 
 
 def _out_of_memory(error: Exception) -> SetupError:
@@ -83,5 +106,8 @@ def ended(who: str, status: int, log: str) -> SmolshipError:
     if status < 0:
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
         got += f", {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    return SetupError(f"{who} ended without a result", got=got, todo="see the end of its log below\n"
-                      + "\n".join(log.splitlines()[-12:]))  # fmt: skip
+    return SetupError(
+        f"{who} ended without a result",
+        got=got,
+        todo="see the end of its log below\n" + "\n".join(log.splitlines()[-12:]),
+    )

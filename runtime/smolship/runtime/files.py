@@ -32,8 +32,11 @@ def look(path: Path, what: str) -> os.stat_result | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise InputError(f"{what} cannot be read", got=f"{_why_no_path(error)}: {path}",
-                         expected="the path of something that is there") from None  # fmt: skip
+        raise InputError(
+            f"{what} cannot be read",
+            got=f"{_why_no_path(error)}: {path}",
+            expected="the path of something that is there",
+        ) from None
 
 
 def is_folder(path: Path, what: str) -> bool:
@@ -50,8 +53,7 @@ def must_fit(path: Path, what: str) -> None:
     except UnicodeEncodeError as error:
         raise InputError(f"the name of {what} can be no file's", got=error, expected="UTF-8") from None
     if longest > NAME_LIMIT:
-        raise InputError(f"the name of {what} is too long", got=f"{longest:,} bytes",
-                         expected=f"at most {NAME_LIMIT}")  # fmt: skip
+        raise InputError(f"the name of {what} is too long", got=f"{longest:,} bytes", expected=f"at most {NAME_LIMIT}")
 
 
 def _why_no_path(error: Exception) -> str:
@@ -108,8 +110,12 @@ def parse_json(text: str | bytes, what: str, where: object) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         head = text[: looks.HEAD]
         found = looks.look(head if isinstance(head, bytes) else head.encode(errors="replace"))
-        raise InputError(f"{what} is not valid JSON", got=f"{found.what if found else error} in {where}",
-                         expected="a JSON object", todo=found.todo if found else None) from None  # fmt: skip
+        raise InputError(
+            f"{what} is not valid JSON",
+            got=f"{found.what if found else error} in {where}",
+            expected="a JSON object",
+            todo=found.todo if found else None,
+        ) from None
     if not isinstance(value, dict):
         raise InputError(
             f"{what} is not a JSON object", got=f"a {type(value).__name__} in {where}", expected="a JSON object"
@@ -119,8 +125,13 @@ def parse_json(text: str | bytes, what: str, where: object) -> dict[str, Any]:
     return value
 
 
-MARKS = {b"\xef\xbb\xbf": "UTF-8", b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16",
-         b"\xfe\xff": "UTF-16"}  # fmt: skip
+MARKS = {
+    b"\xef\xbb\xbf": "UTF-8",
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
 
 
 def utf8(raw: bytes, what: str, where: object) -> str:
@@ -128,9 +139,12 @@ def utf8(raw: bytes, what: str, where: object) -> str:
     take UTF-16 and a mark, and another reader fail on the file later.) Raises UnicodeDecodeError where it is binary."""
     mark, encoding = next(((mark, name) for mark, name in MARKS.items() if raw.startswith(mark)), (b"", ""))
     if mark and not raw[len(mark) :].lstrip(b"\0 \r\n\t").startswith(b"<"):  # a web page has a worse fault
-        raise InputError(f"{what} is not plain UTF-8", got=f"the byte order mark of {encoding} in {where}",
-                         expected="UTF-8, no byte order mark",
-                         todo="save it as UTF-8 without a byte order mark")  # fmt: skip
+        raise InputError(
+            f"{what} is not plain UTF-8",
+            got=f"the byte order mark of {encoding} in {where}",
+            expected="UTF-8, no byte order mark",
+            todo="save it as UTF-8 without a byte order mark",
+        )
     return raw.decode()
 
 
@@ -148,15 +162,19 @@ def inside(root: Path, name: str) -> Path:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # that is for the reader to say
             path.stat()
     except (OSError, ValueError) as error:
-        raise InputError("a file's name cannot be used", got=f"{_why_no_path(error)}: {name}",
-                         expected=f"a path inside {root}") from None  # fmt: skip
+        raise InputError(
+            "a file's name cannot be used", got=f"{_why_no_path(error)}: {name}", expected=f"a path inside {root}"
+        ) from None
     if lexical:
         raise InputError("a path leaves its folder", got=name, expected=f"a path inside {root}")
     if not real.is_relative_to(home):
-        raise InputError("a path leaves its folder through a link", got=f"{name} -> {real}",
-                         expected=f"real files inside {root}",
-                         todo=f"copy it with the files that its links lead to: cp -rL {quote(str(root))} NEW_FOLDER "
-                         "(the Hub gives real files by `hf download REPOSITORY --local-dir NEW_FOLDER`)")  # fmt: skip
+        raise InputError(
+            "a path leaves its folder through a link",
+            got=f"{name} -> {real}",
+            expected=f"real files inside {root}",
+            todo=f"copy it with the files that its links lead to: cp -rL {quote(str(root))} NEW_FOLDER "
+            "(the Hub gives real files by `hf download REPOSITORY --local-dir NEW_FOLDER`)",
+        )
     return path
 
 
@@ -171,8 +189,11 @@ def relative(name: str, what: str) -> str:
     except UnicodeEncodeError:
         long = True
     if long or "\0" in name or {"", "."} & set(parts):
-        raise InputError(f"{what} cannot be used", got=repr(name),
-                         expected=f"names of 1 to {NAME_LIMIT} bytes of UTF-8, joined by slashes")  # fmt: skip
+        raise InputError(
+            f"{what} cannot be used",
+            got=repr(name),
+            expected=f"names of 1 to {NAME_LIMIT} bytes of UTF-8, joined by slashes",
+        )
     return name
 
 

@@ -74,8 +74,12 @@ def destination(path: Path, replaceable: Callable[[Path], None] = must_be_empty,
     must_fit(path, what)
     info = look(path, what)
     if path.is_symlink():
-        raise InputError("the output is a link, not a folder", got=path, expected="a new folder, or an older bundle",
-                         todo="name the folder that it leads to")  # fmt: skip
+        raise InputError(
+            "the output is a link, not a folder",
+            got=path,
+            expected="a new folder, or an older bundle",
+            todo="name the folder that it leads to",
+        )
     if info is not None and not stat.S_ISDIR(info.st_mode):
         raise InputError("the output is not a folder", got=path, expected="a new folder, or an older bundle")
     try:
@@ -89,9 +93,12 @@ def destination(path: Path, replaceable: Callable[[Path], None] = must_be_empty,
     if target.exists() and (home != target or _visible(target)):
         replaceable(target)
         if is_mount(target):
-            raise InputError("the output is a mount point that holds an older bundle", got=target,
-                             expected="an empty one, or a folder inside it: a mount point cannot be exchanged",
-                             todo="remove the old bundle's files, or choose a folder inside")  # fmt: skip
+            raise InputError(
+                "the output is a mount point that holds an older bundle",
+                got=target,
+                expected="an empty one, or a folder inside it: a mount point cannot be exchanged",
+                todo="remove the old bundle's files, or choose a folder inside",
+            )
     try_folder(home, what)
     return target
 
@@ -155,8 +162,11 @@ def _check_length(target: Path, what: str) -> None:
     with contextlib.suppress(OSError, ValueError):  # a system that does not tell
         room = os.pathconf("/", "PC_PATH_MAX") - PARTIAL - LONGEST_INSIDE
         if len(os.fsencode(target)) > room:
-            raise InputError(f"the path of {what} is too long", got=f"{len(os.fsencode(target)):,} bytes",
-                             expected=f"at most {room:,}, for what lies inside")  # fmt: skip
+            raise InputError(
+                f"the path of {what} is too long",
+                got=f"{len(os.fsencode(target)):,} bytes",
+                expected=f"at most {room:,}, for what lies inside",
+            )
 
 
 def try_folder(home: Path, what: str) -> None:
@@ -171,8 +181,9 @@ def try_folder(home: Path, what: str) -> None:
     except OSError as error:
         if error.errno in FULL:
             raise full_disk(error, error.errno, above) from None
-        raise SetupError(f"cannot write in {above}", got=error.strerror or error,
-                         todo="choose another output folder, or allow it") from None  # fmt: skip
+        raise SetupError(
+            f"cannot write in {above}", got=error.strerror or error, todo="choose another output folder, or allow it"
+        ) from None
 
 
 def _make_parents(home: Path, undo: contextlib.ExitStack) -> None:
@@ -244,8 +255,11 @@ def _take_place(work: Path, target: Path) -> None:
     except OSError as error:
         if error.errno in (*FULL, *FORBIDDEN):
             raise
-        raise SetupError(f"the new folder cannot take the place of {target}", got=error,
-                         todo="choose another output folder; this one is as it was") from None  # fmt: skip
+        raise SetupError(
+            f"the new folder cannot take the place of {target}",
+            got=error,
+            todo="choose another output folder; this one is as it was",
+        ) from None
 
 
 def _take_turns(work: Path, target: Path) -> None:
@@ -263,8 +277,12 @@ def _take_turns(work: Path, target: Path) -> None:
 def _fill(work: Path, target: Path) -> None:
     """Move the content of `work`, which lies in `target`, up into it, the manifest last."""
     if strangers := _visible(target):
-        raise InputError("something was put into the output folder meanwhile", got=f"{strangers[0]} in {target}",
-                         expected="an empty folder", todo="move it away, then export again")  # fmt: skip
+        raise InputError(
+            "something was put into the output folder meanwhile",
+            got=f"{strangers[0]} in {target}",
+            expected="an empty folder",
+            todo="move it away, then export again",
+        )
     moved: list[str] = []
     try:
         for name in sorted(_names(work), key=lambda name: name == LAST):

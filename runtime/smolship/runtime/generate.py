@@ -106,8 +106,16 @@ class Generation:
     times        seconds from the start of the prefill until each id was known, the stop token's last
     """
 
-    def __init__(self, session: Session, prompt_ids: Sequence[int], max_tokens: int | None, stop_ids: Collection[int],
-                 sampling: Sampling, before: Sequence[int], clock: Callable[[], float]):  # fmt: skip
+    def __init__(
+        self,
+        session: Session,
+        prompt_ids: Sequence[int],
+        max_tokens: int | None,
+        stop_ids: Collection[int],
+        sampling: Sampling,
+        before: Sequence[int],
+        clock: Callable[[], float],
+    ):
         self.prompt_tokens = len(prompt_ids)
         self.ids: list[int] = []
         self.end: End = "interrupted"
@@ -116,8 +124,9 @@ class Generation:
         self._clock, self._sampler = clock, Sampler(sampling)
         self._steps = self._run(session, list(prompt_ids), max_tokens, frozenset(stop_ids), list(before))
 
-    def _run(self, session: Session, feed: list[int], max_tokens: int | None, stop_ids: frozenset[int],
-             before: list[int]) -> Iterator[int]:  # fmt: skip
+    def _run(
+        self, session: Session, feed: list[int], max_tokens: int | None, stop_ids: frozenset[int], before: list[int]
+    ) -> Iterator[int]:
         start, text = self._clock(), before + feed
         while max_tokens is None or len(self.ids) < max_tokens:
             if self.ids and session.position == session.capacity:

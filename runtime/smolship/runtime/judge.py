@@ -98,21 +98,44 @@ def judge(stage: str, what: str, gap: Gap, floor: Gap | None, bound: float | Non
     nll, _ = mean_and_error(gap.nll)
     finite = bool(np.isfinite(kl))
     return Check(
-        stage=stage, what=what, positions=len(gap.kl), kl=kl, error=error,
-        p99=float(np.quantile(gap.kl, 0.99)), max=float(gap.kl.max()), top1=float(gap.top1.mean()),
-        cosine=float(gap.cosine.min()), max_abs=float(gap.max_abs.max()),
+        stage=stage,
+        what=what,
+        positions=len(gap.kl),
+        kl=kl,
+        error=error,
+        p99=float(np.quantile(gap.kl, 0.99)),
+        max=float(gap.kl.max()),
+        top1=float(gap.top1.mean()),
+        cosine=float(gap.cosine.min()),
+        max_abs=float(gap.max_abs.max()),
         perplexity_ratio=float(np.exp(nll)) if np.isfinite(nll) else None,
         floor=None if floor is None else float(floor.kl.mean()),
-        bound=bound, passed=finite and (bound is None or kl <= bound), note=note,
-    )  # fmt: skip
+        bound=bound,
+        passed=finite and (bound is None or kl <= bound),
+        note=note,
+    )
 
 
 def unmeasured(stage: str, what: str, why: str) -> Check:
     """A check that could not be made: it is shown, and not judged."""
     nan = float("nan")
-    return Check(stage=stage, what=what, positions=0, kl=nan, error=nan, p99=nan, max=nan, top1=nan, cosine=nan,
-                 max_abs=nan, perplexity_ratio=None, floor=None, bound=None, passed=True,
-                 note=f"not measured: {why}")  # fmt: skip
+    return Check(
+        stage=stage,
+        what=what,
+        positions=0,
+        kl=nan,
+        error=nan,
+        p99=nan,
+        max=nan,
+        top1=nan,
+        cosine=nan,
+        max_abs=nan,
+        perplexity_ratio=None,
+        floor=None,
+        bound=None,
+        passed=True,
+        note=f"not measured: {why}",
+    )
 
 
 @dataclass
@@ -213,9 +236,12 @@ def stored_checks(probes: Probes, target: str) -> list[Check]:
             checks[-1].note = _not_finite(probes, name, "the simulation" if stage == "arithmetic" else "our decoder")
     moved = gaps[f"{target}.ulp"].kl
     if checks[-1].passed and not np.isfinite(moved).all():
-        checks[-1].passed, checks[-1].note = False, (
-            f"the simulation moved by an ulp is not finite at {int((~np.isfinite(moved)).sum()):,} of {len(moved):,} "
-            f"positions, so the engine has no sound floor{_where(probes, f'{target}.ulp')}")  # fmt: skip
+        where, bad = _where(probes, f"{target}.ulp"), int((~np.isfinite(moved)).sum())
+        checks[-1].passed = False
+        checks[-1].note = (
+            f"the simulation moved by an ulp is not finite at {bad:,} of {len(moved):,} positions, so the engine has no "
+            f"sound floor{where}"
+        )
     return checks
 
 

@@ -29,8 +29,9 @@ CHUNKS = ((3, 19), (5, 61), (7, 90), (16, 48), (32, 150), (63, 200), (100, 250))
 class Live:
     """The live stages of one session."""
 
-    def __init__(self, session: Session, probes: Probes, target: str, limit: int | None, progress: Callable,
-                 label: str = ""):  # fmt: skip
+    def __init__(
+        self, session: Session, probes: Probes, target: str, limit: int | None, progress: Callable, label: str = ""
+    ):
         self.session, self.probes, self.progress = session, probes, progress
         self.target, self.limit, self.label = target, limit, label
         self.simulated = probes.sketches[f"{target}.simulated"]
@@ -106,8 +107,16 @@ class Live:
                 if run[-1] < len(ids) - 1 and (not self.limit or run[0] < max(own(self.session), default=0)):
                     yield run, ids, int(np.searchsorted(at, run[0]))
 
-    def _prompt(self, ids: np.ndarray, length: int, reference: Sketch, row: int, first: int,
-                last: dict[str, list[Gap]], after: dict[str, list[Gap]]) -> None:  # fmt: skip
+    def _prompt(
+        self,
+        ids: np.ndarray,
+        length: int,
+        reference: Sketch,
+        row: int,
+        first: int,
+        last: dict[str, list[Gap]],
+        after: dict[str, list[Gap]],
+    ) -> None:
         """Prefill ids[:length] and a few tokens more; row `row` of the reference is at position `first`."""
         self.session.rewind(0)
         row += length - 1 - first
@@ -158,17 +167,28 @@ class Live:
         self.session.rewind(half)
         rewound = self.session.forward(tail, logits="all")
         return [
-            same("engine", "cold → cold again", first, again,
-                 "the engine is no function of its tokens, or keeps something when it is rewound to the start"),
+            same(
+                "engine",
+                "cold → cold again",
+                first,
+                again,
+                "the engine is no function of its tokens, or keeps something when it is rewound to the start",
+            ),
             same("engine", "cold → rewound", again, rewound, "something stays of the tokens that were taken back"),
-        ]  # fmt: skip
+        ]
 
     def _end(self) -> list[Check]:
         """Fill the cache to its end, and stop at some positions on the way and at each of the last few."""
         what, ids = "simulated → cache's end", self.probes.arrays.get("edge.ids")
         if ids is None:
-            return [unmeasured("engine", what, f"the cache holds {self.session.capacity:,} tokens, and an export "
-                               f"simulates no more than {FILLED:,}")]  # fmt: skip
+            return [
+                unmeasured(
+                    "engine",
+                    what,
+                    f"the cache holds {self.session.capacity:,} tokens, and an export "
+                    f"simulates no more than {FILLED:,}",
+                )
+            ]
         sketch = self.probes.sketches[f"{self.target}.edge"]
         at = self.probes.arrays.get("edge.at", np.arange(len(ids) - len(sketch.lse), len(ids)))
         self.progress("the cache's end", 0, 1)
@@ -205,8 +225,15 @@ class Live:
                     break
                 logits = self.session.forward([best])
             simulated = self.probes.arrays[f"greedy.{self.target}.{i}"]
-            found.append({"tokens": len(ids), "original": _first_difference(ids, original), "logit_gap": gap,
-                          "simulation": _first_difference(ids, simulated), "ids": ids})  # fmt: skip
+            found.append(
+                {
+                    "tokens": len(ids),
+                    "original": _first_difference(ids, original),
+                    "logit_gap": gap,
+                    "simulation": _first_difference(ids, simulated),
+                    "ids": ids,
+                }
+            )
         return found
 
     def drift(self) -> list[dict[str, Any]]:

@@ -83,16 +83,29 @@ def read_manifest(root: Path) -> Manifest:
     if not is_folder(root, "the bundle"):
         raise InputError("no such bundle", got=root, expected="a folder that `smolship export` wrote")
     if look(root / NAME, NAME) is None:
-        raise InputError("not a smolship bundle", got=f"{root} without {NAME}",
-                         expected="a folder that `smolship export` wrote")  # fmt: skip
+        raise InputError(
+            "not a smolship bundle", got=f"{root} without {NAME}", expected="a folder that `smolship export` wrote"
+        )
     raw = read_json(root / NAME, NAME)
     if raw.get("schema") != SCHEMA:
-        raise InputError("a bundle of another version", got=f"schema {raw.get('schema')!r}",
-                         expected=SCHEMA, todo="export it again with this smolship")  # fmt: skip
+        raise InputError(
+            "a bundle of another version",
+            got=f"schema {raw.get('schema')!r}",
+            expected=SCHEMA,
+            todo="export it again with this smolship",
+        )
     wanted = {
-        "model": dict, "generation": dict, "context": int, "quantization": dict, "weights_digest": str,
-        "weights_bytes": int, "targets": dict, "tools": dict, "steps": dict, "files": dict,
-    }  # fmt: skip
+        "model": dict,
+        "generation": dict,
+        "context": int,
+        "quantization": dict,
+        "weights_digest": str,
+        "weights_bytes": int,
+        "targets": dict,
+        "tools": dict,
+        "steps": dict,
+        "files": dict,
+    }
     for key, kind in wanted.items():
         _typed(raw.get(key), kind, key)
     if set(raw) != {*wanted, "schema"}:

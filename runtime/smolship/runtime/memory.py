@@ -62,8 +62,9 @@ def _darwin_peak() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def copy_bandwidth(threads: int, repeats: int = 7, size: int | None = None,
-                   clock: Callable[[], float] = time.perf_counter) -> list[float]:  # fmt: skip
+def copy_bandwidth(
+    threads: int, repeats: int = 7, size: int | None = None, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """GB/s (1e9) of numpy.copyto between two buffers of `size` bytes, split over `threads`, each of `repeats` times.
 
     Counts each byte twice: read once, written once. The processor may read the target's lines as well before it

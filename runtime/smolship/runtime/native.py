@@ -17,8 +17,9 @@ def native_path(path: Path) -> Iterator[Path]:
         yield path
         return
     if not _is_utf8(Path(path.name)):
-        raise InputError("a file's name is not UTF-8", got=path, expected="a name that the engine can be told",
-                         todo="rename it")  # fmt: skip
+        raise InputError(
+            "a file's name is not UTF-8", got=path, expected="a name that the engine can be told", todo="rename it"
+        )
     with tempfile.TemporaryDirectory(prefix="smolship.") as folder:
         link = Path(folder) / "folder"
         link.symlink_to(path.parent.absolute(), target_is_directory=True)

@@ -107,11 +107,21 @@ def parity(
     if nonfinite:
         found.append("not finite: " + "; ".join(nonfinite))
     report = ParityReport(
-        bundle=bundle.path.name, target=entry.target, engine=entry.engine, runtime=runtime, nonfinite=nonfinite,
-        host=platform.platform(), threads=threads, weights_digest=entry.own_digest or bundle.manifest.weights_digest,
-        quick=quick, checks=checks, greedy=greedy, drift=drift,
-        found="\n".join(found), seconds=time.monotonic() - start,
-    )  # fmt: skip
+        bundle=bundle.path.name,
+        target=entry.target,
+        engine=entry.engine,
+        runtime=runtime,
+        nonfinite=nonfinite,
+        host=platform.platform(),
+        threads=threads,
+        weights_digest=entry.own_digest or bundle.manifest.weights_digest,
+        quick=quick,
+        checks=checks,
+        greedy=greedy,
+        drift=drift,
+        found="\n".join(found),
+        seconds=time.monotonic() - start,
+    )
     return report
 
 
@@ -139,7 +149,11 @@ def _found(drift: list[dict[str, Any]]) -> str:
         if row["difference"] > limit:
             at = row["layer"]
             before = f"layer {at - 1}'s attention output or MLP, or " if at else "the embedding, or "
-            return (f"the drift begins at {before}layer {at}'s norm, k or v projection "
-                    f"(relative difference {row['difference']:.2g}, rounding reaches {limit / 2:.2g})")  # fmt: skip
-    return (f"no layer's keys and values drift further than rounding does: it is layer {len(drift) - 1}'s output, the "
-            "last norm or the head, or too small to be placed")  # fmt: skip
+            return (
+                f"the drift begins at {before}layer {at}'s norm, k or v projection "
+                f"(relative difference {row['difference']:.2g}, rounding reaches {limit / 2:.2g})"
+            )
+    return (
+        f"no layer's keys and values drift further than rounding does: it is layer {len(drift) - 1}'s output, the "
+        "last norm or the head, or too small to be placed"
+    )

@@ -194,10 +194,21 @@ class Probes:
             probes.gaps = _grouped(arrays, "gap", Gap)
             probes.arrays = {k.removeprefix("array/"): v for k, v in arrays.items() if k.startswith("array/")}
             _check_positions(probes)
-        except (ValueError, LookupError, TypeError, AttributeError, OSError, EOFError, RuntimeError, MemoryError,
-                zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
-            raise InputError("the probes cannot be read", got=f"{error} in {path}",
-                             todo="export the bundle again") from None  # fmt: skip
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            OSError,
+            EOFError,
+            RuntimeError,
+            MemoryError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            raise InputError(
+                "the probes cannot be read", got=f"{error} in {path}", todo="export the bundle again"
+            ) from None
         return probes
 
 

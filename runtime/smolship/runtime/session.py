@@ -91,8 +91,11 @@ class Session(ABC):
                 todo="shorten it, or export with a larger --context",
             )
         if array.min() < 0 or array.max() >= self.vocab:
-            raise InputError("a token id is not in the vocabulary", got=array[(array < 0) | (array >= self.vocab)][0],
-                             expected=f"0 to {self.vocab - 1:,}")  # fmt: skip
+            raise InputError(
+                "a token id is not in the vocabulary",
+                got=array[(array < 0) | (array >= self.vocab)][0],
+                expected=f"0 to {self.vocab - 1:,}",
+            )
         return array
 
     def __enter__(self) -> Session:

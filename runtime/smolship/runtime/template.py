@@ -48,8 +48,14 @@ class ChatTemplate:
                 Date.fromisoformat(date)
             except ValueError:
                 raise InputError("not a date", got=date, expected="YYYY-MM-DD") from None
-        self._start = {"source": source, "special_tokens": special_tokens or {}, "date": date,
-                       "memory_bytes": MEMORY_BYTES, "cpu_s": CPU_S, "output_chars": OUTPUT_CHARS}  # fmt: skip
+        self._start = {
+            "source": source,
+            "special_tokens": special_tokens or {},
+            "date": date,
+            "memory_bytes": MEMORY_BYTES,
+            "cpu_s": CPU_S,
+            "output_chars": OUTPUT_CHARS,
+        }
         self._worker: _Worker | None = None
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True, **variables: Any) -> str:
@@ -58,8 +64,12 @@ class ChatTemplate:
 
         Raises InputError where the template fails, or takes too much memory or time.
         """
-        given = {"messages": messages, "tools": None, "documents": None,
-                 "add_generation_prompt": add_generation_prompt} | variables  # fmt: skip
+        given = {
+            "messages": messages,
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        } | variables
         for name in ("messages", "tools", "documents"):
             _check_dicts(name, given[name])
         given["messages"] = [_message(message) for message in given["messages"] or ()]
@@ -67,8 +77,11 @@ class ChatTemplate:
         try:
             request = marshal.dumps(_plain(given))
         except (TypeError, ValueError, RecursionError) as error:
-            raise InputError("the conversation cannot be given to the template", got=error,
-                             expected="strings, numbers, lists and dicts") from None  # fmt: skip
+            raise InputError(
+                "the conversation cannot be given to the template",
+                got=error,
+                expected="strings, numbers, lists and dicts",
+            ) from None
         if self._worker is None:
             self._worker = _Worker(self._start)
         try:
@@ -95,13 +108,20 @@ class _Worker:
         # -I: nothing from the current folder or the environment. A session of its own: Ctrl-C is for us, not for it.
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", str(WORKER), *_folders("jinja2", "markupsafe")], stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0, start_new_session=True,
+                [sys.executable, "-I", str(WORKER), *_folders("jinja2", "markupsafe")],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                start_new_session=True,
                 env=environment(),
-            )  # fmt: skip
+            )
         except OSError as error:
-            raise SetupError("no process can be started to render the chat template", got=error,
-                             todo="end other programs, or raise the limit on processes") from None  # fmt: skip
+            raise SetupError(
+                "no process can be started to render the chat template",
+                got=error,
+                todo="end other programs, or raise the limit on processes",
+            ) from None
         self.stop = weakref.finalize(self, _end, self._process)
         self._first = _line(marshal.dumps(start))
         self._buffer = bytearray()

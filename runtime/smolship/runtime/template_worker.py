@@ -99,15 +99,20 @@ def environment(date: str | None) -> ImmutableSandboxedEnvironment:
     def strftime_now(format: str) -> str:
         return (datetime.fromisoformat(date) if date else datetime.now()).strftime(format)
 
-    def tojson(x: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None,
-               sort_keys: bool = False) -> str:  # fmt: skip
+    def tojson(
+        x: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+    ) -> str:
         # jinja's own escapes HTML.
         return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
     found = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     found.filters["tojson"] = tojson
-    found.globals |= {"raise_exception": raise_exception, "strftime_now": strftime_now, "dict": Dict(),
-                      "namespace": Namespace}  # fmt: skip
+    found.globals |= {
+        "raise_exception": raise_exception,
+        "strftime_now": strftime_now,
+        "dict": Dict(),
+        "namespace": Namespace,
+    }
     return found
 
 

@@ -56,8 +56,9 @@ def measure(name: str, commands: Sequence[Sequence[str]], rounds: int = 1) -> Ti
     for _ in range(rounds):
         alone.append(_run(commands[:1]))
         together.append(_run(commands))
-    (alone_s, alone_cpu), (together_s, together_cpu) = (map(statistics.median, zip(*r, strict=True)) for r in
-                                                        (alone, together))  # fmt: skip
+    (alone_s, alone_cpu), (together_s, together_cpu) = (
+        map(statistics.median, zip(*r, strict=True)) for r in (alone, together)
+    )
     return Timing(name, alone_s, together_s, alone_cpu, together_cpu)
 
 
@@ -66,8 +67,9 @@ def _run(commands: Sequence[Sequence[str]]) -> tuple[float, float]:
     start, cpu = time.monotonic(), 0.0
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         # As a user starts them: how their threads wait is for them to say.
-        children = [subprocess.Popen(command, stdout=log, stderr=log, env=environment(active=True))
-                    for command in commands]  # fmt: skip
+        children = [
+            subprocess.Popen(command, stdout=log, stderr=log, env=environment(active=True)) for command in commands
+        ]
         try:
             for child in children:
                 _, status, used = os.wait4(child.pid, 0)
@@ -80,8 +82,11 @@ def _run(commands: Sequence[Sequence[str]]) -> tuple[float, float]:
                     child.wait()
         if failed := [child for child in children if child.returncode]:
             log.seek(0)
-            raise SetupError("a command failed", got=f"exit code {failed[0].returncode} of {failed[0].args!r}",
-                             todo="see the end of what it printed below\n" + log.read()[-2000:])  # fmt: skip
+            raise SetupError(
+                "a command failed",
+                got=f"exit code {failed[0].returncode} of {failed[0].args!r}",
+                todo="see the end of what it printed below\n" + log.read()[-2000:],
+            )
     return time.monotonic() - start, cpu
 
 
@@ -93,14 +98,35 @@ def commands_of(work: Path, bundle: Path | None) -> list[tuple[str, list[list[st
 
     toy = make_shape("toy", None, work)
     made = [work / "one", work / "two"]
-    found = [("export", [smolship("export", str(toy), "-o", str(out), "--to", TARGETS, "--context", "128",
-                                  "--probe-tokens", "256") for out in made])]  # fmt: skip
+    found = [
+        (
+            "export",
+            [
+                smolship(
+                    "export", str(toy), "-o", str(out), "--to", TARGETS, "--context", "128", "--probe-tokens", "256"
+                )
+                for out in made
+            ],
+        )
+    ]
     targets = open_bundle(bundle).manifest.targets if bundle else TARGETS.split(",")
     shown = str(bundle or made[0])
     for name in targets:
         parity = smolship("parity", shown, "--quick", "-e", name)
-        generate = smolship("generate", shown, "def main", "--raw", "-e", name, "--max-tokens", "64",
-                            "--temperature", "1", "--seed", "1")  # fmt: skip
+        generate = smolship(
+            "generate",
+            shown,
+            "def main",
+            "--raw",
+            "-e",
+            name,
+            "--max-tokens",
+            "64",
+            "--temperature",
+            "1",
+            "--seed",
+            "1",
+        )
         found += [(f"parity {name}", [parity] * 2), (f"generate {name}", [generate] * 2)]
     return found
 

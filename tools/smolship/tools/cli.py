@@ -22,12 +22,15 @@ from smolship.runtime.generate import generate as generate_ids
 from smolship.tools.console import Screen, argument_text, begin, exit_code, read_stdin
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
     help="From a checkpoint to a device: small language models, quantized once, exported to ExecuTorch and ONNX, "
     "and proven to say the same.\n\n"
     "A first run:  [bold]smolship export HuggingFaceTB/SmolLM2-135M-Instruct -o smollm2[/bold], then "
     "[bold]smolship parity smollm2[/bold], [bold]smolship bench smollm2[/bold] and [bold]smolship chat smollm2[/bold].",
-)  # fmt: skip
+)
 err = Screen(stderr=True)
 ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -124,10 +127,19 @@ def export(
     targets = list(TARGETS) if to == "all" else _names(to)
     with Steps(err) as steps:
         bundle = run_export(
-            model, out, to=targets, quant=quant, context=context, group_size=group_size,  # type: ignore[arg-type]
-            embedding=embedding_bits, head=head_bits, revision=revision,  # type: ignore[arg-type]
-            probe_tokens=probe_tokens, probe_text=text, progress=steps.update,
-        )  # fmt: skip
+            model,
+            out,
+            to=targets,
+            quant=quant,
+            context=context,
+            group_size=group_size,  # type: ignore[arg-type]
+            embedding=embedding_bits,
+            head=head_bits,
+            revision=revision,  # type: ignore[arg-type]
+            probe_tokens=probe_tokens,
+            probe_text=text,
+            progress=steps.update,
+        )
     _show_bundle(bundle, as_json)
 
 
@@ -164,8 +176,14 @@ def parity(
     bundle = _bundle(folder, units)
     bundle.verify()
     with Steps(err) as steps:
-        reports = parity_of(bundle, _targets(bundle, engine), steps.update, quick=quick,
-                            threads=threads or default_threads(), max_kl=max_kl)  # fmt: skip
+        reports = parity_of(
+            bundle,
+            _targets(bundle, engine),
+            steps.update,
+            quick=quick,
+            threads=threads or default_threads(),
+            max_kl=max_kl,
+        )
     if junit:
         write_junit(junit, reports)
     if as_json:
@@ -214,9 +232,14 @@ def weights(
 
 
 @app.command()
-def bench(folder: BundleDir, engine: Engines = None, threads: Threads = None, units: Units = None,
-          repeats: Annotated[int, typer.Option(min=1, max=1000, help="Measured repeats, after a warm-up.")] = 5,
-          as_json: Json = False) -> None:  # fmt: skip
+def bench(
+    folder: BundleDir,
+    engine: Engines = None,
+    threads: Threads = None,
+    units: Units = None,
+    repeats: Annotated[int, typer.Option(min=1, max=1000, help="Measured repeats, after a warm-up.")] = 5,
+    as_json: Json = False,
+) -> None:
     """Measure load, time to first token, prefill, decode and memory, each engine in a fresh process."""
     from smolship.tools.display import Steps
     from smolship.tools.measure import bench_of
@@ -225,8 +248,9 @@ def bench(folder: BundleDir, engine: Engines = None, threads: Threads = None, un
     bundle = _bundle(folder, units)
     bundle.verify()
     with Steps(err) as steps:
-        reports = bench_of(bundle, _targets(bundle, engine), steps.update, threads=threads or default_threads(),
-                           repeats=repeats)  # fmt: skip
+        reports = bench_of(
+            bundle, _targets(bundle, engine), steps.update, threads=threads or default_threads(), repeats=repeats
+        )
     if as_json:
         _print_json([report.to_dict() for report in reports])
     else:

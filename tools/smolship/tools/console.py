@@ -22,10 +22,35 @@ from smolship.runtime.faults import as_ours
 from smolship.runtime.process import forget_working_folder, wait_briefly
 
 SPELLED = {
-    "–": "-", "—": "-", "‑": "-", "−": "-", "→": "->", "←": "<-", "±": "+-", "×": "x", "≈": "~", "≤": "<=", "≥": ">=",
-    "∞": "inf", "…": "...", "✓": "=", "✗": "!", "•": "*", "·": "*", "‘": "'", "’": "'", "“": '"', "”": '"', "µ": "u",
-    "²": "^2", "°": " degrees", "█": "#", "\u00a0": " ", "\u202f": " ", "\u2009": " ",
-}  # fmt: skip
+    "–": "-",
+    "—": "-",
+    "‑": "-",
+    "−": "-",
+    "→": "->",
+    "←": "<-",
+    "±": "+-",
+    "×": "x",
+    "≈": "~",
+    "≤": "<=",
+    "≥": ">=",
+    "∞": "inf",
+    "…": "...",
+    "✓": "=",
+    "✗": "!",
+    "•": "*",
+    "·": "*",
+    "‘": "'",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+    "µ": "u",
+    "²": "^2",
+    "°": " degrees",
+    "█": "#",
+    "\u00a0": " ",
+    "\u202f": " ",
+    "\u2009": " ",
+}
 HANDLER = "smolship.spelled"
 INTERRUPTED = 130
 UsageError: Any = typer.BadParameter.__base__  # typer carries a click of its own, and does not export this one

@@ -31,17 +31,37 @@ UNKNOWN = "unknown operator"
 # Everything that concerns operators of language models: left out are convolution, pooling, recurrence, images, random
 # numbers and control flow (but for `select`).
 FILES = (
-    "iOS14/test_activation.py", "iOS14/test_control_flow.py::TestSelect", "iOS14/test_elementwise_binary.py",
-    "iOS14/test_elementwise_unary.py", "iOS14/test_linear.py", "iOS14/test_normalization.py", "iOS14/test_reduction.py",
-    "iOS14/test_scatter_gather.py", "iOS14/test_tensor_operation.py", "iOS14/test_tensor_transformation.py",
-    "iOS15/test_elementwise_unary.py", "iOS15/test_tensor_transformation.py", "iOS16/test_constexpr_ops.py",
-    "iOS16/test_scatter_gather.py", "iOS16/test_tensor_operation.py", "iOS16/test_tensor_transformation.py",
-    "iOS17/test_activation.py", "iOS17/test_elementwise_unary.py", "iOS17/test_linear.py",
-    "iOS17/test_normalization.py", "iOS17/test_quantization.py", "iOS17/test_reduction.py",
-    "iOS17/test_scatter_gather.py", "iOS17/test_tensor_operation.py", "iOS17/test_tensor_transformation.py",
-    "iOS18/test_compression.py", "iOS18/test_states.py", "iOS18/test_tensor_transformation.py",
-    "iOS18/test_transformers.py", "coreml_dialect/test_coreml_dialect.py",
-)  # fmt: skip
+    "iOS14/test_activation.py",
+    "iOS14/test_control_flow.py::TestSelect",
+    "iOS14/test_elementwise_binary.py",
+    "iOS14/test_elementwise_unary.py",
+    "iOS14/test_linear.py",
+    "iOS14/test_normalization.py",
+    "iOS14/test_reduction.py",
+    "iOS14/test_scatter_gather.py",
+    "iOS14/test_tensor_operation.py",
+    "iOS14/test_tensor_transformation.py",
+    "iOS15/test_elementwise_unary.py",
+    "iOS15/test_tensor_transformation.py",
+    "iOS16/test_constexpr_ops.py",
+    "iOS16/test_scatter_gather.py",
+    "iOS16/test_tensor_operation.py",
+    "iOS16/test_tensor_transformation.py",
+    "iOS17/test_activation.py",
+    "iOS17/test_elementwise_unary.py",
+    "iOS17/test_linear.py",
+    "iOS17/test_normalization.py",
+    "iOS17/test_quantization.py",
+    "iOS17/test_reduction.py",
+    "iOS17/test_scatter_gather.py",
+    "iOS17/test_tensor_operation.py",
+    "iOS17/test_tensor_transformation.py",
+    "iOS18/test_compression.py",
+    "iOS18/test_states.py",
+    "iOS18/test_tensor_transformation.py",
+    "iOS18/test_transformers.py",
+    "coreml_dialect/test_coreml_dialect.py",
+)
 ELSEWHERE = "not LocalResponseNorm and not NonMaximumSuppression"  # of vision models, in files that stay
 # Failures that are explained: a part of the test's name -> why.
 NO_PACKAGE = "it predicts through a neural network, the format before, which has no package to interpret"
@@ -51,8 +71,12 @@ KNOWN = {
     "specification leaves undefined; the interpreter refuses what numpy refuses",
     "TestSliceByIndex::test_slice_by_index_slice_squeeze_separate": NO_PACKAGE,
 }
-FAST = ("iOS14/test_linear.py", "iOS18/test_states.py", "iOS18/test_transformers.py",
-        "coreml_dialect/test_coreml_dialect.py")  # fmt: skip
+FAST = (
+    "iOS14/test_linear.py",
+    "iOS18/test_states.py",
+    "iOS18/test_transformers.py",
+    "coreml_dialect/test_coreml_dialect.py",
+)
 
 
 @dataclass
@@ -67,9 +91,11 @@ class Counts:
 
     def __str__(self) -> str:
         operators = ", ".join(f"{name} {count}" for name, count in Counter(self.unsupported.values()).most_common())
-        return (f"{self.passed:,} passed, {len(self.failed):,} failed, {len(self.unsupported):,} unsupported "
-                f"({operators or 'none'}); "
-                f"{self.nothing_run:,} predict nothing, {self.skipped:,} skip themselves")  # fmt: skip
+        return (
+            f"{self.passed:,} passed, {len(self.failed):,} failed, {len(self.unsupported):,} unsupported "
+            f"({operators or 'none'}); "
+            f"{self.nothing_run:,} predict nothing, {self.skipped:,} skip themselves"
+        )
 
 
 def run_tests(files: tuple[str, ...] = FILES, processes: int = 2, log: IO[str] | None = None) -> Counts:
@@ -78,13 +104,28 @@ def run_tests(files: tuple[str, ...] = FILES, processes: int = 2, log: IO[str] |
     assert spec is not None and spec.origin is not None
     folder = Path(spec.origin).parent / "converters" / "mil" / "mil" / "ops" / "tests"
     with tempfile.TemporaryDirectory() as work:
-        command = python("pytest", "-p", HERE, "-p", "no:cacheprovider", "--tb=line", "-n", str(processes),
-                         "-k", ELSEWHERE, "-c", os.devnull, "--rootdir", str(folder),
-                         *(str(folder / f) for f in files))  # fmt: skip
+        command = python(
+            "pytest",
+            "-p",
+            HERE,
+            "-p",
+            "no:cacheprovider",
+            "--tb=line",
+            "-n",
+            str(processes),
+            "-k",
+            ELSEWHERE,
+            "-c",
+            os.devnull,
+            "--rootdir",
+            str(folder),
+            *(str(folder / f) for f in files),
+        )
         settings = environment() | {RESULT: work, "OPENBLAS_NUM_THREADS": "1"}
         try:
-            done = subprocess.run(command, cwd=work, env=settings, stdout=log or subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, text=True)  # fmt: skip
+            done = subprocess.run(
+                command, cwd=work, env=settings, stdout=log or subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
         except KeyboardInterrupt:
             return _sum(Path(work))  # of the tests so far
         if done.returncode not in (0, 1):

@@ -67,8 +67,9 @@ def theirs(model: str, folder: Path) -> float:
     whole = Logits()
     start = time.monotonic()
     program = torch.export.export(whole, (torch.zeros(1, TOKENS, dtype=torch.int64),), strict=False)
-    package = ct.convert(program.run_decompositions({}), minimum_deployment_target=ct.target.iOS18,
-                         skip_model_load=True)  # fmt: skip
+    package = ct.convert(
+        program.run_decompositions({}), minimum_deployment_target=ct.target.iOS18, skip_model_load=True
+    )
     package.save(str(folder / "theirs.mlpackage"))
     return time.monotonic() - start
 

@@ -24,9 +24,14 @@ PROMPT = "What is the capital of France? Answer in one sentence."
 
 
 def full_report(
-    bundle: Bundle, out: Path, *, quick: bool = False, reveal: bool = False, threads: int | None = None,
+    bundle: Bundle,
+    out: Path,
+    *,
+    quick: bool = False,
+    reveal: bool = False,
+    threads: int | None = None,
     console: Console | None = None,
-) -> bool:  # fmt: skip
+) -> bool:
     """Weights, parity, bench and an answer of each engine of the bundle: tables in the terminal, and the page `out`.
     `reveal` also asks the engines for their matrices, for which smolship[export] is needed.
 

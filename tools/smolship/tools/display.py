@@ -19,9 +19,13 @@ class Steps:
 
     def __init__(self, console: Console):
         self.progress = Progress(
-            TextColumn("{task.description:<18}"), BarColumn(30), TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(), TextColumn("[dim]{task.fields[what]}"), console=console,
-        )  # fmt: skip
+            TextColumn("{task.description:<18}"),
+            BarColumn(30),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[what]}"),
+            console=console,
+        )
         self.tasks: dict[str, TaskID] = {}
 
     def update(self, step: str, what: str, done: int, total: int) -> None:
@@ -83,5 +87,6 @@ def talk(
         except InputError as error:
             console.print(str(error), style="red", markup=False)
             continue
-        console.print(f"[{session.position:,} of {session.capacity:,} tokens, {chat.reused:,} reused]",
-                      style="dim", markup=False)  # fmt: skip
+        console.print(
+            f"[{session.position:,} of {session.capacity:,} tokens, {chat.reused:,} reused]", style="dim", markup=False
+        )

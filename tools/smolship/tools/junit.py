@@ -14,8 +14,10 @@ from smolship.tools.units import decimals, interval, limit, number, share
 
 def write_junit(path: Path, reports: Sequence[ParityReport]) -> None:
     """Write the checks of all reports to `path`. A NaN fails its check, so it is a failure here too."""
-    root = ET.Element("testsuites", _counts("smolship parity", [c for r in reports for c in r.checks],
-                                            sum(report.seconds for report in reports)))  # fmt: skip
+    root = ET.Element(
+        "testsuites",
+        _counts("smolship parity", [c for r in reports for c in r.checks], sum(report.seconds for report in reports)),
+    )
     root.extend(_suite(report) for report in reports)
     ET.indent(root)
     write_file(path, ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n", "the JUnit file")
@@ -55,5 +57,11 @@ def _case(check: Check, target: str) -> ET.Element:
 
 def _counts(name: str, checks: Sequence[Check], seconds: float) -> dict[str, str]:
     failed, skipped = sum(not check.passed for check in checks), sum(not check.positions for check in checks)
-    return {"name": name, "tests": str(len(checks)), "failures": str(failed), "errors": "0", "skipped": str(skipped),
-            "time": f"{seconds:.3f}"}  # fmt: skip
+    return {
+        "name": name,
+        "tests": str(len(checks)),
+        "failures": str(failed),
+        "errors": "0",
+        "skipped": str(skipped),
+        "time": f"{seconds:.3f}",
+    }

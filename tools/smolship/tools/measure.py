@@ -19,8 +19,14 @@ def parity_of(
     """A parity report for each target."""
 
     def one(name: str) -> ParityReport:
-        return parity(bundle, name, quick=quick, threads=threads, max_kl=max_kl,
-                      progress=lambda what, done, total: update(f"parity {name}", what, done, total))  # fmt: skip
+        return parity(
+            bundle,
+            name,
+            quick=quick,
+            threads=threads,
+            max_kl=max_kl,
+            progress=lambda what, done, total: update(f"parity {name}", what, done, total),
+        )
 
     return [one(name) for name in targets]
 
@@ -32,9 +38,15 @@ def bench_of(
 
     def one(name: str) -> BenchReport:
         entry = bundle.entry(name)
-        return bench(entry.engine, bundle.path / entry.folder, entry.info, threads=threads, repeats=repeats,
-                     weight_bytes_per_token=entry.bytes_per_token,
-                     progress=lambda what, done, total: update(f"bench {name}", what, done, total))  # fmt: skip
+        return bench(
+            entry.engine,
+            bundle.path / entry.folder,
+            entry.info,
+            threads=threads,
+            repeats=repeats,
+            weight_bytes_per_token=entry.bytes_per_token,
+            progress=lambda what, done, total: update(f"bench {name}", what, done, total),
+        )
 
     return [one(name) for name in targets]
 

@@ -116,7 +116,13 @@ def byte_tokenizer() -> tuple[bytes, int]:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(["one two"] * 2, trainers.BpeTrainer(
-        vocab_size=260, special_tokens=["<s>", "</s>"], initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False))  # fmt: skip
+    tokenizer.train_from_iterator(
+        ["one two"] * 2,
+        trainers.BpeTrainer(
+            vocab_size=260,
+            special_tokens=["<s>", "</s>"],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
+    )
     return tokenizer.to_str().encode(), tokenizer.get_vocab_size()

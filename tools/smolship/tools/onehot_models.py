@@ -154,8 +154,9 @@ class Probe:
         """[S, heads, K] at positions [S]."""
         angle = positions[:, None, None] * self.config.rotary.frequencies()
         first, second = np.split(x, 2, axis=-1)
-        return np.concatenate([first * np.cos(angle) - second * np.sin(angle),
-                               second * np.cos(angle) + first * np.sin(angle)], axis=-1)  # fmt: skip
+        return np.concatenate(
+            [first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)], axis=-1
+        )
 
 
 class Maker:
@@ -169,9 +170,17 @@ class Maker:
         self.h = config.hidden
         self.vocab = max(self.h, tokenizer_size, 2 * COLUMNS, config.head_dim + COLUMNS)
         self.config = replace(
-            config, layers=1, vocab=self.vocab, tied_head=False, rotary_layers=(True,), attention_bias=False,
-            output_bias=False, mlp_bias=False, bos=0, eos=(1,),
-        )  # fmt: skip
+            config,
+            layers=1,
+            vocab=self.vocab,
+            tied_head=False,
+            rotary_layers=(True,),
+            attention_bias=False,
+            output_bias=False,
+            mlp_bias=False,
+            bos=0,
+            eos=(1,),
+        )
         self.length = (self.h / (1 + self.h * config.norm_eps)) ** 0.5  # of what a norm makes of a one-hot row
 
     def all(self) -> Iterator[Probe]:
@@ -194,28 +203,38 @@ class Maker:
     def value(self) -> Probe:
         columns, real = spread(self.h, COLUMNS), self.real
         q, k = (like(real[name], np.zeros(real[name].codes.shape), 1.0) for name in "qk")
-        return self._probe(("v",), range(len(columns)), embed=self._tokens(columns), q=q, k=k, v=real["v"],
-                           o=self._heads())  # fmt: skip
+        return self._probe(
+            ("v",), range(len(columns)), embed=self._tokens(columns), q=q, k=k, v=real["v"], o=self._heads()
+        )
 
     def query(self) -> Probe:
         """Token d of the prefix is one-hot in d, and so are its key and its value in each head."""
         size, columns = self.config.head_dim, spread(self.h, COLUMNS)
         return self._probe(
-            ("q",), range(size, size + len(columns)), range(size), embed=self._tokens([*range(size), *columns]),
-            q=self.real["q"], k=self._picks("k", range(size), self._strength("q")),
-            v=self._picks("v", range(size), 1 / self.length), o=self._heads(),
-        )  # fmt: skip
+            ("q",),
+            range(size, size + len(columns)),
+            range(size),
+            embed=self._tokens([*range(size), *columns]),
+            q=self.real["q"],
+            k=self._picks("k", range(size), self._strength("q")),
+            v=self._picks("v", range(size), 1 / self.length),
+            o=self._heads(),
+        )
 
     def key(self) -> Probe:
         """Token i of the prefix is one-hot in a column of k, its value in i; queries are one-hot."""
         size = self.config.head_dim
         columns = spread(self.h, min(COLUMNS, size))
         return self._probe(
-            ("k",), range(len(columns), len(columns) + size), range(len(columns)),
-            embed=self._tokens([*columns, *range(size)]), k=self.real["k"],
+            ("k",),
+            range(len(columns), len(columns) + size),
+            range(len(columns)),
+            embed=self._tokens([*columns, *range(size)]),
+            k=self.real["k"],
             q=self._picks("q", range(size), self._strength("k")),
-            v=self._picks("v", columns, 1 / self.length), o=self._heads(),
-        )  # fmt: skip
+            v=self._picks("v", columns, 1 / self.length),
+            o=self._heads(),
+        )
 
     def output(self) -> Probe:
         width = self.real["o"].codes.shape[1]
@@ -223,8 +242,14 @@ class Maker:
         v = np.zeros((width, self.h))
         v[columns, range(len(columns))] = 1
         config = replace(self.config, kv_heads=self.config.heads)
-        return self._probe(("o",), range(len(columns)), config=config, embed=self._tokens(range(len(columns))),
-                           v=plain(v), o=self.real["o"])  # fmt: skip
+        return self._probe(
+            ("o",),
+            range(len(columns)),
+            config=config,
+            embed=self._tokens(range(len(columns))),
+            v=plain(v),
+            o=self.real["o"],
+        )
 
     def gate_up(self) -> Probe:
         """Each column once with either sign."""
@@ -234,8 +259,14 @@ class Maker:
         down = np.zeros((self.h, self.config.intermediate))
         outputs = spread(self.config.intermediate, self.h)
         down[range(len(outputs)), outputs] = 1
-        return self._probe(("gate", "up"), range(2 * len(columns)), embed=embed, gate=self.real["gate"],
-                           up=self.real["up"], down=plain(down))  # fmt: skip
+        return self._probe(
+            ("gate", "up"),
+            range(2 * len(columns)),
+            embed=embed,
+            gate=self.real["gate"],
+            up=self.real["up"],
+            down=plain(down),
+        )
 
     def down(self) -> Probe:
         """The last hidden number is what opens the gate."""
@@ -245,13 +276,19 @@ class Maker:
         gate, up = (np.zeros((self.config.intermediate, self.h)) for _ in range(2))
         gate[:, -1] = GATE
         up[columns, range(len(columns))] = 1
-        return self._probe(("down",), range(len(columns)), embed=embed, gate=plain(gate), up=plain(up),
-                           down=self.real["down"])  # fmt: skip
+        return self._probe(
+            ("down",), range(len(columns)), embed=embed, gate=plain(gate), up=plain(up), down=self.real["down"]
+        )
 
     def _probe(
-        self, looked_at: tuple[str, ...], queries: Iterable[int], prefix: Iterable[int] = (), *,
-        config: DecoderConfig | None = None, **given: Matrix,
-    ) -> Probe:  # fmt: skip
+        self,
+        looked_at: tuple[str, ...],
+        queries: Iterable[int],
+        prefix: Iterable[int] = (),
+        *,
+        config: DecoderConfig | None = None,
+        **given: Matrix,
+    ) -> Probe:
         """What is not given is 0; the head gives the hidden state, as it is normed."""
         config = config or self.config
         tensors = {

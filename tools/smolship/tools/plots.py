@@ -145,8 +145,9 @@ def profile(rows: Sequence[tuple[int, float, float]], names: tuple[str, str]) ->
         if named:
             out += Markup('<text class="up" x="0" y="{:.1f}">10<tspan dy="-5">{}</tspan></text>').format(y + 5, power)
     for column, kind in ((2, "floor"), (1, "good")):
-        places = [(x, _up(axis.at(row[column]))) if drawable(row[column]) else None
-                  for x, row in zip(xs, rows, strict=True)]  # fmt: skip
+        places = [
+            (x, _up(axis.at(row[column]))) if drawable(row[column]) else None for x, row in zip(xs, rows, strict=True)
+        ]
         titles = [f"layer {row[0]}, {names[column - 1]} {number(row[column])}" for row in rows]
         out += _curve(places, titles, kind)
     every = -(-len(rows) // 10)
@@ -171,8 +172,10 @@ def _up(percent: float) -> float:
 
 
 def _row(label: str, text: str, strip: Markup, failed: bool = False) -> Markup:
-    row = Markup('<div class="row{}"><span class="label">{}</span><svg width="100%" height="{}">{}</svg>'
-                 '<span class="figure">{}</span></div>')  # fmt: skip
+    row = Markup(
+        '<div class="row{}"><span class="label">{}</span><svg width="100%" height="{}">{}</svg>'
+        '<span class="figure">{}</span></div>'
+    )
     return row.format(" bad" if failed else "", label, STRIP, strip, text)
 
 

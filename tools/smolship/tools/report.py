@@ -56,20 +56,36 @@ def render(
 ) -> str:
     """The page as text."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.globals |= {
-        "units": units, "clip": clip, "number": units.number,
-        "dot_plot": dot_plot, "drift_plot": drift_plot,
-    }  # fmt: skip
+        "units": units,
+        "clip": clip,
+        "number": units.number,
+        "dot_plot": dot_plot,
+        "drift_plot": drift_plot,
+    }
     checks = [check for report in parity for check in report.checks]
     return environment.get_template(TEMPLATE).render(
-        manifest=manifest, parity=parity, bench=bench, answers=answers, made=datetime.now(UTC), checks=checks,
-        held=held, tensors=collapsed(rows(held)), differing=differing, equal=EQUAL,
-        failed=[check for check in checks if not check.passed], glance=glance(manifest, parity, bench),
-        speed_plots=speed_plots(bench), speed_rows=units.side_by_side([dict(report.rows()) for report in bench]),
-    )  # fmt: skip
+        manifest=manifest,
+        parity=parity,
+        bench=bench,
+        answers=answers,
+        made=datetime.now(UTC),
+        checks=checks,
+        held=held,
+        tensors=collapsed(rows(held)),
+        differing=differing,
+        equal=EQUAL,
+        failed=[check for check in checks if not check.passed],
+        glance=glance(manifest, parity, bench),
+        speed_plots=speed_plots(bench),
+        speed_rows=units.side_by_side([dict(report.rows()) for report in bench]),
+    )
 
 
 def glance(
@@ -81,12 +97,20 @@ def glance(
         report = next((r for r in parity if r.target == entry.target), None)
         total = next((c for c in report.checks if c.stage == "total"), None) if report else None
         speed = next((b for b in bench if (b.engine, b.file) == (entry.engine, entry.info["file"])), None)
-        rows.append((entry.target, report.passed if report else None, [
-            units.number(total and total.kl), units.share(total and total.top1),
-            units.number(speed and _fastest(speed.prefill_tokens_per_s)),
-            units.number(speed and _fastest(speed.decode_tokens_per_s)),
-            units.size(speed and speed.memory.anonymous_bytes), units.size(units.target_size(manifest, name)),
-        ]))  # fmt: skip
+        rows.append(
+            (
+                entry.target,
+                report.passed if report else None,
+                [
+                    units.number(total and total.kl),
+                    units.share(total and total.top1),
+                    units.number(speed and _fastest(speed.prefill_tokens_per_s)),
+                    units.number(speed and _fastest(speed.decode_tokens_per_s)),
+                    units.size(speed and speed.memory.anonymous_bytes),
+                    units.size(units.target_size(manifest, name)),
+                ],
+            )
+        )
     return rows
 
 
@@ -102,9 +126,15 @@ def dot_plot(report: ParityReport) -> Markup:
 def _mark(check: Check) -> plots.Mark:
     half = units.Z95 * check.error
     return plots.Mark(
-        label=f"{clip(check.stage)}: {clip(check.what)}", text=units.number(check.kl), value=check.kl,
-        low=check.kl - half, high=check.kl + half, floor=check.floor, bound=check.bound, failed=not check.passed,
-    )  # fmt: skip
+        label=f"{clip(check.stage)}: {clip(check.what)}",
+        text=units.number(check.kl),
+        value=check.kl,
+        low=check.kl - half,
+        high=check.kl + half,
+        floor=check.floor,
+        bound=check.bound,
+        failed=not check.passed,
+    )
 
 
 def drift_plot(report: ParityReport) -> Markup:
@@ -135,10 +165,15 @@ def _spreads(bench: Sequence[BenchReport], field: str, label: str) -> list[plots
     keys = sorted({key for report in bench for key in getattr(report, field)})
     found = [(key, kind, report, getattr(report, field).get(key)) for key in keys for kind, report in enumerate(bench)]
     return [
-        plots.Bar(f"{clip(report.engine, 40)}, {label.format(f'{key:,}')}", spread and spread.median,
-                  spread and spread.low, spread and spread.high, kind)
+        plots.Bar(
+            f"{clip(report.engine, 40)}, {label.format(f'{key:,}')}",
+            spread and spread.median,
+            spread and spread.low,
+            spread and spread.high,
+            kind,
+        )
         for key, kind, report, spread in found
-    ]  # fmt: skip
+    ]
 
 
 def _singles(bench: Sequence[BenchReport], values: Mapping[str, Sequence[float | None]]) -> list[plots.Bar]:

@@ -38,10 +38,11 @@ def parity_table(report: ParityReport) -> Table:
     """One target's checks; a failing one is red."""
     failed = sum(not check.passed for check in report.checks)
     title = Text.assemble(
-        (clip(report.target), "bold"), f", {report.runtime}" if report.runtime else "",
+        (clip(report.target), "bold"),
+        f", {report.runtime}" if report.runtime else "",
         f", {report.threads} threads{', quick' if report.quick else ''}: ",
         (f"FAIL, {failed} of {len(report.checks)} checks", "bold red") if failed else ("PASS", "bold green"),
-    )  # fmt: skip
+    )
     caption = "KL in nats, mean ± 95 % interval; it must not exceed the bound, which derives from the floor."
     table = plain_table(title, caption)
     table.add_column("check", overflow="fold", ratio=1)
@@ -51,8 +52,13 @@ def parity_table(report: ParityReport) -> Table:
         said = verdict(check)
         what = Text(label(check))
         ratio = "none" if check.perplexity_ratio is None else decimals(check.perplexity_ratio, 3)
-        figures = (interval(check), share(check.top1) if check.positions else "none", ratio,
-                   limit(check.floor), limit(check.bound))  # fmt: skip
+        figures = (
+            interval(check),
+            share(check.top1) if check.positions else "none",
+            ratio,
+            limit(check.floor),
+            limit(check.bound),
+        )
         table.add_row(what, *map(Text, figures), Text(said, STYLES[said]), style="" if check.passed else "red")
     return table
 
@@ -89,7 +95,7 @@ def manifest_table(manifest: Manifest, path: Path) -> Table:
         "model": clip(model.get("source", UNAVAILABLE)),
         "revision": clip(model["revision"]) if model.get("revision") else None,
         "architecture": f"{clip(model.get('architecture'))}, {number(model.get('layers'))} layers, "
-                        f"{number(model.get('parameters'))} parameters",
+        f"{number(model.get('parameters'))} parameters",
         "quantization": quantization(manifest),
         "held at 4 bits": f"{share(manifest.quantization.get('share_at_4_bits'))} of the linear parameters",
         "context": number(manifest.context, "tokens"),
@@ -98,7 +104,7 @@ def manifest_table(manifest: Manifest, path: Path) -> Table:
         "sampling": sampling(manifest),
         "chat template": clip(manifest.generation.template or "none"),
         "weights": f"{size(manifest.weights_bytes)} read for each token, digest {clip(manifest.weights_digest, 16)}",
-    }  # fmt: skip
+    }
     for name, entry in manifest.targets.items():
         facts[name] = f"{clip(entry.target)}, {size(target_size(manifest, name))}"
     facts["exported in"] = "\n".join(f"{name}: {time}, peak memory {peak}" for name, time, peak in steps(manifest))
@@ -111,5 +117,13 @@ def manifest_table(manifest: Manifest, path: Path) -> Table:
 
 def plain_table(title: Text, caption: str | None) -> Table:
     """A table in the one style that all of them have."""
-    return Table(title=Text.assemble("\n", title), caption=caption, title_justify="left", caption_justify="left",
-                 box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)  # fmt: skip
+    return Table(
+        title=Text.assemble("\n", title),
+        caption=caption,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=0,
+    )

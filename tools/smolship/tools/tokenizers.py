@@ -105,8 +105,11 @@ def compare_all(bundle: Bundle) -> list[Row]:
         for label, special, encode in theirs:
             rows.append(compare(label, partial(tokenizer.encode, special=special), encode, strings, judged))
     if not rows:
-        raise InputError("no target of the bundle has a tokenizer of its own", got=", ".join(bundle.manifest.targets),
-                         expected="one of " + ", ".join(MAKERS))  # fmt: skip
+        raise InputError(
+            "no target of the bundle has a tokenizer of its own",
+            got=", ".join(bundle.manifest.targets),
+            expected="one of " + ", ".join(MAKERS),
+        )
     return rows
 
 
@@ -152,8 +155,13 @@ def table(rows: Sequence[Row]) -> Table:
     for row in rows:
         verdict = row.unavailable or ("listed" if not row.judged else "ok" if row.passed else "FAIL")
         columns = list(zip(*(map(_cell, example) for example in row.examples), strict=True)) or [(), (), ()]
-        made.add_row(row.tokenizer, f"{row.strings:,}", f"{row.mismatches:,}",
-                     *(Text("\n".join(cells), no_wrap=True) for cells in columns), verdict)  # fmt: skip
+        made.add_row(
+            row.tokenizer,
+            f"{row.strings:,}",
+            f"{row.mismatches:,}",
+            *(Text("\n".join(cells), no_wrap=True) for cells in columns),
+            verdict,
+        )
     return made
 
 

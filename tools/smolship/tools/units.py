@@ -99,8 +99,10 @@ def quantization(manifest: Manifest) -> str:
 
 def end_tokens(manifest: Manifest) -> list[str]:
     """Each token that ends an answer, and what names it."""
-    return [f"{number(end.id)} {clip(end.text, 60) or '(no text)'}, from {clip(', '.join(end.origins), 200)}"
-            for end in manifest.generation.ends]  # fmt: skip
+    return [
+        f"{number(end.id)} {clip(end.text, 60) or '(no text)'}, from {clip(', '.join(end.origins), 200)}"
+        for end in manifest.generation.ends
+    ]
 
 
 def bos_token(manifest: Manifest) -> str:
@@ -127,8 +129,9 @@ def notes(manifest: Manifest) -> list[str]:
 def steps(manifest: Manifest) -> list[tuple[str, str, str]]:
     """(name, time, peak memory) of each step of the export."""
     costs = {name: cost if isinstance(cost, dict) else {} for name, cost in manifest.steps.items()}
-    return [(clip(name, 60), number(cost.get("seconds"), "s"), size(cost.get("peak_bytes")))
-            for name, cost in costs.items()]  # fmt: skip
+    return [
+        (clip(name, 60), number(cost.get("seconds"), "s"), size(cost.get("peak_bytes"))) for name, cost in costs.items()
+    ]
 
 
 def target_size(manifest: Manifest, name: str) -> int | None:

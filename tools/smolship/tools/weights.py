@@ -40,9 +40,10 @@ def weights_table(bundle: Bundle, held: Sequence[Held], every: bool) -> Table:
     wrong = sum(len(one.wrong) for one in held)
     total = len(dict.fromkeys(name for one in held for name in one.entries))
     title = Text.assemble(
-        (clip(bundle.path.name), "bold"), f", weights {clip(bundle.manifest.weights_digest, 16)}, {total:,} tensors: ",
+        (clip(bundle.path.name), "bold"),
+        f", weights {clip(bundle.manifest.weights_digest, 16)}, {total:,} tensors: ",
         (f"{wrong:,} DIFFER", "bold red") if wrong else ("EQUAL", "bold green"),
-    )  # fmt: skip
+    )
     table = plain_table(title, "Form: bits of a code / inputs that share a scale.")
     for name in ("tensor", "shape", "form", "origin", *(clip(one.target, 20) for one in held)):
         table.add_column(Text(name), no_wrap=name != "origin")
@@ -92,8 +93,11 @@ def collapsed(every: Sequence[Row]) -> list[Row]:
 
 def findings(held: Sequence[Held], verdicts: Sequence[Verdict] = ()) -> list[str]:
     """A line for each tensor that is not as it should be, with its target: in a file, or as an engine revealed it."""
-    stored = [f"{one.target}: {name} is {what}" if what == MISSING else f"{one.target}: {name}: {what}"
-              for one in held for name, what in one.wrong.items()]  # fmt: skip
+    stored = [
+        f"{one.target}: {name} is {what}" if what == MISSING else f"{one.target}: {name}: {what}"
+        for one in held
+        for name, what in one.wrong.items()
+    ]
     return [*stored, *(f"{v.target}: the engine reveals another {v.name}" for v in verdicts if not v.equal)]
 
 
@@ -121,9 +125,10 @@ def to_json(bundle: Bundle, held: Sequence[Held], verdicts: Sequence[Verdict] = 
         "targets": {one.target: {"tensors": len(one.entries), "wrong": one.wrong} for one in held},
         "tensors": {
             name: {"shape": list(e.shape), "bits": e.bits, "group": e.group, "origin": e.origin}
-            for one in reversed(held) for name, e in one.entries.items()
+            for one in reversed(held)
+            for name, e in one.entries.items()
         },
-    }  # fmt: skip
+    }
 
 
 def verdicts_table(verdicts: Sequence[Verdict]) -> Table:

@@ -23,14 +23,42 @@ FAMILIES = {  # config.json's `model_type` -> the class that transformers picks 
 # Keys of a config.json about training, files and what else no logit depends on. The token ids, the file of the weights
 # and their quantization are resolved elsewhere, and so are the keys of a generation config (see facts.py).
 HARMLESS = {
-    "_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_name_or_path", "architectures",
-    "attention_dropout", "attn_implementation", "auto_map", "bos_token_id", "chunk_size_feed_forward",
-    "compression_config", "dtype",
-    "eos_token_id", "id2label", "initializer_range", "label2id", "model_type", "name_or_path", "num_labels",
-    "output_attentions", "output_hidden_states", "pad_token_id", "pretraining_tp", "problem_type", "quantization",
-    "quantization_config", "return_dict", "torch_dtype", "torchscript", "transformers.js_config",
-    "transformers_version", "transformers_weights", "unsloth_fixed", "unsloth_version", "use_cache",
-}  # fmt: skip
+    "_attn_implementation",
+    "_attn_implementation_autoset",
+    "_commit_hash",
+    "_name_or_path",
+    "architectures",
+    "attention_dropout",
+    "attn_implementation",
+    "auto_map",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "compression_config",
+    "dtype",
+    "eos_token_id",
+    "id2label",
+    "initializer_range",
+    "label2id",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "output_hidden_states",
+    "pad_token_id",
+    "pretraining_tp",
+    "problem_type",
+    "quantization",
+    "quantization_config",
+    "return_dict",
+    "torch_dtype",
+    "torchscript",
+    "transformers.js_config",
+    "transformers_version",
+    "transformers_weights",
+    "unsloth_fixed",
+    "unsloth_version",
+    "use_cache",
+}
 
 
 class Family(Protocol):
@@ -53,8 +81,9 @@ def family_of(raw: dict[str, Any], where: Path | str) -> Family:
             got=f"{got}{'' if names is None else f', architectures {show(names)}'} in {where}",
             expected=f"one of {known}",
             todo="export one of these, or add a family file (see export/smolship/export/families)"
-            if "model_type" in raw else "add the model_type of the class that the model was made with",
-        )  # fmt: skip
+            if "model_type" in raw
+            else "add the model_type of the class that the model was made with",
+        )
     name, module = FAMILIES[kind]
     if names not in (None, name, [name]):
         raise InputError(

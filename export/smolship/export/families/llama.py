@@ -26,10 +26,16 @@ NAMES = {
 
 # What LlamaConfig takes for a key that is absent; kv heads: as many as heads.
 DEFAULTS: dict[str, Any] = {
-    "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 11_008, "num_attention_heads": 32,
-    "num_key_value_heads": None, "vocab_size": 32_000, "max_position_embeddings": 2048, "rope_theta": 10_000.0,
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "intermediate_size": 11_008,
+    "num_attention_heads": 32,
+    "num_key_value_heads": None,
+    "vocab_size": 32_000,
+    "max_position_embeddings": 2048,
+    "rope_theta": 10_000.0,
     "tie_word_embeddings": False,
-}  # fmt: skip
+}
 FULL = "full_attention"
 
 
@@ -37,9 +43,11 @@ def translate(fields: Fields) -> DecoderConfig:
     """The decoder that a Llama config.json describes."""
     config = decoder(fields, DEFAULTS)
     if config.hidden % config.heads:
-        raise InputError("the hidden size does not divide into heads",
-                         got=f"{config.hidden:,} and {config.heads} heads in {fields.where}",
-                         expected="hidden_size a multiple of num_attention_heads, as LlamaConfig wants it")  # fmt: skip
+        raise InputError(
+            "the hidden size does not divide into heads",
+            got=f"{config.hidden:,} and {config.heads} heads in {fields.where}",
+            expected="hidden_size a multiple of num_attention_heads, as LlamaConfig wants it",
+        )
     for key in ("sliding_window", "attention_chunk_size"):  # transformers' cache would forget what lies behind it
         if fields.has(key) and fields.int(key, 1, 1 << 24) < config.positions:
             raise fields.wrong(key, f"null, or at least the {config.positions:,} positions: attention here is full")

@@ -20,8 +20,11 @@ def rotary(fields: Fields, head_dim: int, positions: int, theta: float) -> Rotar
         fields.notes.append("config.json: rope_parameters is not read where there is a rope_scaling")
     for key, value in rope.raw.items():
         if isinstance(value, dict):
-            raise InputError("rotary embeddings that differ by layer are not supported",
-                             got=f"{show(key)} in {rope.where}", expected="one for all layers")  # fmt: skip
+            raise InputError(
+                "rotary embeddings that differ by layer are not supported",
+                got=f"{show(key)} in {rope.where}",
+                expected="one for all layers",
+            )
     home = rope if "rope_theta" in rope.raw else fields
     theta = home.number("rope_theta", 1.0, 1e12, default=theta)
     fields.seen.add("rope_theta")
@@ -41,8 +44,10 @@ def rotary(fields: Fields, head_dim: int, positions: int, theta: float) -> Rotar
         for part in (fields, rope):
             part.only("partial_rotary_factor", 1, 1.0)
     if unread := rope.unseen():
-        fields.notes.append(f"config.json: {', '.join(map(show, unread))} in a rotary embedding of type {kind!r}: not "
-                            "read, in transformers neither")  # fmt: skip
+        fields.notes.append(
+            f"config.json: {', '.join(map(show, unread))} in a rotary embedding of type {kind!r}: not "
+            "read, in transformers neither"
+        )
     return Rotary(theta, head_dim, scaling)
 
 

@@ -10,9 +10,15 @@ from smolship.export.families import llama
 
 NAMES = llama.NAMES
 DEFAULTS: dict[str, Any] = llama.DEFAULTS | {  # SmolLM3Config
-    "num_hidden_layers": 36, "hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 4,
-    "vocab_size": 128_256, "max_position_embeddings": 32_768, "rope_theta": 2e6, "tie_word_embeddings": True,
-}  # fmt: skip
+    "num_hidden_layers": 36,
+    "hidden_size": 2048,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "vocab_size": 128_256,
+    "max_position_embeddings": 32_768,
+    "rope_theta": 2e6,
+    "tie_word_embeddings": True,
+}
 
 
 def translate(fields: Fields) -> DecoderConfig:

@@ -43,8 +43,10 @@ def problems(config: DecoderConfig) -> list[str]:
 
 def refusals(config: DecoderConfig, entries: Mapping[str, Entry], files: dict[str, bytes], facts: Facts) -> list[str]:
     """coremltools keeps arrays of so few numbers in the program, where nothing of ours would look for them."""
-    counts = {name: (entry.shape[0] * (entry.shape[1] // entry.group) if entry.group else math.prod(entry.shape))
-              for name, entry in entries.items()}  # fmt: skip
+    counts = {
+        name: (entry.shape[0] * (entry.shape[1] // entry.group) if entry.group else math.prod(entry.shape))
+        for name, entry in entries.items()
+    }
     small = [name for name, count in counts.items() if count < MIN_NUMBERS]
     return (
         [f"{small[0]} is stored in an array of {counts[small[0]]} numbers; a package's begin at {MIN_NUMBERS}"]

@@ -37,10 +37,15 @@ def emit(job: Job, chunk: int, path: Path) -> None:
     program.export_as_multifunction = True
     program.skip_all_passes = True  # the program is as it should be; an empty list alone leaves the backend's own
     mil_convert(
-        program, convert_from="milinternal", convert_to="mlprogram", compute_units=ct.ComputeUnit.CPU_AND_GPU,
-        specification_version=ct.target.iOS18.value, skip_model_load=True, package_dir=str(path),
+        program,
+        convert_from="milinternal",
+        convert_to="mlprogram",
+        compute_units=ct.ComputeUnit.CPU_AND_GPU,
+        specification_version=ct.target.iOS18.value,
+        skip_model_load=True,
+        package_dir=str(path),
         pass_pipeline=ct.PassPipeline.EMPTY,
-    )  # fmt: skip
+    )
     constants.check()
 
 
@@ -99,8 +104,10 @@ class Emitter:
         return mb.gather(x=self.weight(name), indices=ids, axis=0)
 
     def linear(self, x: Var, names: str, outs: list[int]) -> list[Var]:
-        return [mb.linear(x=x, weight=self.weight(name), bias=self.bias(name, out))
-                for name, out in zip(names.split(), outs, strict=True)]  # fmt: skip
+        return [
+            mb.linear(x=x, weight=self.weight(name), bias=self.bias(name, out))
+            for name, out in zip(names.split(), outs, strict=True)
+        ]
 
     def bias(self, name: str, out: int) -> Var:
         """The bias, or the zeros that the operator is otherwise given for each matrix anew."""
@@ -142,10 +149,11 @@ class Emitter:
         offsets = self.constants.array(f"tokens_{self.tokens}", np.arange(self.tokens, dtype=np.int32))
         rows = mb.add(x=self.inputs["position"], y=offsets)
         cos, sin = (
-            mb.expand_dims(x=mb.gather(x=self.constants.array(name, table.astype(np.float16)), indices=rows, axis=0),
-                           axes=[1])
+            mb.expand_dims(
+                x=mb.gather(x=self.constants.array(name, table.astype(np.float16)), indices=rows, axis=0), axes=[1]
+            )
             for name, table in zip(("cos", "sin"), self.config.rotary.tables(self.job.context), strict=True)
-        )  # fmt: skip
+        )
         minus = mb.mul(x=sin, y=np.float16(-1))
         return mb.concat(values=[cos, cos], axis=-1), mb.concat(values=[minus, sin], axis=-1)
 

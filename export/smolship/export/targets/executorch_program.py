@@ -186,15 +186,19 @@ class Program:
             delegates=[et.BackendDelegate("XnnpackBackend", where, []) for where in delegates],
             non_const_buffer_sizes=[0, arena],  # the first is no buffer, by ExecuTorch's rule
         )
-        segments.write(path, progress, et.Program(
-            version=0,
-            execution_plan=[forward, *(_getter(name, numbers) for name, numbers in metadata.items())],
-            constant_buffer=[],
-            backend_delegate_data=[],
-            segments=segments.slots,
-            constant_segment=constants,
-            named_data=named,
-        ))  # fmt: skip
+        segments.write(
+            path,
+            progress,
+            et.Program(
+                version=0,
+                execution_plan=[forward, *(_getter(name, numbers) for name, numbers in metadata.items())],
+                constant_buffer=[],
+                backend_delegate_data=[],
+                segments=segments.slots,
+                constant_segment=constants,
+                named_data=named,
+            ),
+        )
 
 
 def _getter(name: str, numbers: list[int]) -> et.ExecutionPlan:

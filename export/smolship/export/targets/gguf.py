@@ -57,8 +57,10 @@ def refusals(config: DecoderConfig, entries: Mapping[str, Entry], files: dict[st
     wide = [name for name, entry in entries.items() if entry.bits < 16 and entry.group % BLOCK]
     if wide:
         others = f" (and {len(wide) - 1:,} more matrices)" if len(wide) > 1 else ""
-        found.append(f"GGUF holds a scale for each {BLOCK} inputs, and {wide[0]}{others} has "
-                     f"{entries[wide[0]].shape[1]:,} inputs: export with --quant none")  # fmt: skip
+        found.append(
+            f"GGUF holds a scale for each {BLOCK} inputs, and {wide[0]}{others} has "
+            f"{entries[wide[0]].shape[1]:,} inputs: export with --quant none"
+        )
     try:
         vocabulary(files, config, facts)
     except InputError as error:
@@ -101,8 +103,11 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
 
     if lacks := _unsaid(job.facts):
         raise InputError("llama.cpp cannot hold this model", got="; ".join(lacks))
-    metadata = {**_hyperparameters(job.config, job.weights), **_sampling(job.facts.sampling),
-                **vocabulary(job.files, job.config, job.facts)}  # fmt: skip
+    metadata = {
+        **_hyperparameters(job.config, job.weights),
+        **_sampling(job.facts.sampling),
+        **vocabulary(job.files, job.config, job.facts),
+    }
     if TEMPLATE in job.files:
         metadata["tokenizer.chat_template"] = job.files[TEMPLATE].decode()
     with closing(gguf.GGUFWriter(folder / FILE, job.config.architecture)) as writer:
@@ -112,8 +117,10 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
     info: dict[str, Any] = {"file": FILE, "context": job.context}
     held = {metadata.get(f"tokenizer.ggml.{role}_token_id") for role in ENDS}
     if beyond := [f"{i:,}" for i in job.facts.end_ids if i not in held]:
-        info["notes"] = [f"GGUF names {len(ENDS)} end tokens: llama.cpp ends at the others ({', '.join(beyond)}) "
-                         "only where it knows their text; the Modelfile names the special ones"]  # fmt: skip
+        info["notes"] = [
+            f"GGUF names {len(ENDS)} end tokens: llama.cpp ends at the others ({', '.join(beyond)}) "
+            "only where it knows their text; the Modelfile names the special ones"
+        ]
     return info
 
 
@@ -122,9 +129,13 @@ def _write_header(writer: Any, job: Job, metadata: dict[str, Any]) -> None:
     from gguf import GGML_QUANT_SIZES
 
     add: dict[type, Callable[[str, Any], None]] = {
-        str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32,
-        list: writer.add_array, np.int32: writer.add_int32,
-    }  # fmt: skip
+        str: writer.add_string,
+        bool: writer.add_bool,
+        int: writer.add_uint32,
+        float: writer.add_float32,
+        list: writer.add_array,
+        np.int32: writer.add_int32,
+    }
     for key, value in metadata.items():
         add[type(value)](key, value)
     for name, entry in job.weights.entries.items():
@@ -166,23 +177,40 @@ def _hyperparameters(config: DecoderConfig, weights: Weights) -> dict[str, Any]:
     kinds = gguf.LlamaFileType
     most = {4: kinds.MOSTLY_Q4_0, 8: kinds.MOSTLY_Q8_0, 16: kinds.MOSTLY_F16}[max(set(bits), key=bits.count)]
     of = {
-        "num_hidden_layers": config.layers, "hidden_size": config.hidden, "intermediate_size": config.intermediate,
-        "num_attention_heads": config.heads, "num_key_value_heads": config.kv_heads, "head_dim": config.head_dim,
-        "max_position_embeddings": config.positions, "rms_norm_eps": config.norm_eps, "rope_theta": config.rotary.theta,
-    }  # fmt: skip
+        "num_hidden_layers": config.layers,
+        "hidden_size": config.hidden,
+        "intermediate_size": config.intermediate,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "max_position_embeddings": config.positions,
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rotary.theta,
+    }
     keys = {KEYS[name]: value for name, value in of.items()}
-    keys |= {"attention.value_length": config.head_dim, "rope.dimension_count": config.rotary.dim,
-             "vocab_size": config.vocab}  # fmt: skip
-    general = {"general.type": "model", "general.file_type": int(most),
-               "general.quantization_version": gguf.GGML_QUANT_VERSION}  # fmt: skip
+    keys |= {
+        "attention.value_length": config.head_dim,
+        "rope.dimension_count": config.rotary.dim,
+        "vocab_size": config.vocab,
+    }
+    general = {
+        "general.type": "model",
+        "general.file_type": int(most),
+        "general.quantization_version": gguf.GGML_QUANT_VERSION,
+    }
     return general | {f"{config.architecture}.{key}": value for key, value in keys.items()}
 
 
 def _sampling(said: Recommended) -> dict[str, Any]:
     """The recommended sampling as llama.cpp's programs take it from the file. A penalty is over the whole text, as
     transformers has it."""
-    keys = {"temp": said.temperature if said.do_sample else 0.0, "top_k": np.int32(said.top_k), "top_p": said.top_p,
-            "min_p": said.min_p, "penalty_repeat": said.repetition_penalty}  # fmt: skip
+    keys = {
+        "temp": said.temperature if said.do_sample else 0.0,
+        "top_k": np.int32(said.top_k),
+        "top_p": said.top_p,
+        "min_p": said.min_p,
+        "penalty_repeat": said.repetition_penalty,
+    }
     if said.repetition_penalty != 1:
         keys["penalty_last_n"] = np.int32(-1)
     return {f"general.sampling.{key}": value for key, value in keys.items()}
@@ -201,8 +229,12 @@ def _kind(name: str, entry: Entry) -> Any:
     from gguf import GGMLQuantizationType as Kind
 
     if entry.bits < 16 and entry.group % BLOCK:
-        raise InputError("GGUF holds a scale for each 32 inputs", got=f"{entry.shape[1]} inputs of {name}",
-                         expected="a multiple of 32", todo="export with --quant none, or without gguf")  # fmt: skip
+        raise InputError(
+            "GGUF holds a scale for each 32 inputs",
+            got=f"{entry.shape[1]} inputs of {name}",
+            expected="a multiple of 32",
+            todo="export with --quant none, or without gguf",
+        )
     return Kind.F32 if len(entry.shape) == 1 else {16: Kind.F16, 8: Kind.Q8_0, 4: Kind.Q4_0}[entry.bits]
 
 
@@ -256,8 +288,13 @@ def modelfile(job: Job, metadata: dict[str, Any]) -> str:
     special = (i for i in job.facts.end_ids if metadata["tokenizer.ggml.token_type"][i] in (CONTROL, USER_DEFINED))
     lines += [f"PARAMETER stop {json.dumps(tokens[i], ensure_ascii=False)}" for i in special]
     said = job.facts.sampling
-    of = {"temperature": said.temperature if said.do_sample else 0, "top_k": said.top_k, "top_p": said.top_p,
-          "min_p": said.min_p, "repeat_penalty": said.repetition_penalty}  # fmt: skip
+    of = {
+        "temperature": said.temperature if said.do_sample else 0,
+        "top_k": said.top_k,
+        "top_p": said.top_p,
+        "min_p": said.min_p,
+        "repeat_penalty": said.repetition_penalty,
+    }
     if said.repetition_penalty != 1:
         of["repeat_last_n"] = -1  # the whole text
     lines += [f"PARAMETER {key} {value:.9g}" for key, value in of.items()]

@@ -37,8 +37,12 @@ def vocabulary(files: dict[str, bytes], config: DecoderConfig, facts: Facts) -> 
         raise _refuse("model", model["type"], "BPE")
     tokens, types = _tokens(raw, config)
     around = _around(raw.get("post_processor"))
-    found: dict[str, Any] = {"tokens": tokens, "token_type": types, "add_bos_token": around[0] is not None,
-                             "add_eos_token": around[1] is not None}  # fmt: skip
+    found: dict[str, Any] = {
+        "tokens": tokens,
+        "token_type": types,
+        "add_bos_token": around[0] is not None,
+        "add_eos_token": around[1] is not None,
+    }
     if model.get("byte_fallback"):
         found |= {"model": "llama", "pre": "default", "scores": _scores(raw, tokens), "add_space_prefix": True}
     else:
@@ -48,8 +52,12 @@ def vocabulary(files: dict[str, bytes], config: DecoderConfig, facts: Facts) -> 
 
 
 def _refuse(part: str, got: object, expected: str) -> InputError:
-    return InputError(f"llama.cpp does not tokenize so: {part} of tokenizer.json", got=show(got), expected=expected,
-                      todo="leave the gguf target out")  # fmt: skip
+    return InputError(
+        f"llama.cpp does not tokenize so: {part} of tokenizer.json",
+        got=show(got),
+        expected=expected,
+        todo="leave the gguf target out",
+    )
 
 
 def _tokens(raw: dict[str, Any], config: DecoderConfig) -> tuple[list[str], list[int]]:
@@ -69,8 +77,11 @@ def _tokens(raw: dict[str, Any], config: DecoderConfig) -> tuple[list[str], list
             raise _refuse("an added token", token, "no lstrip, rstrip, single_word, and none that is normalized")
         texts[token["id"]] = (token["content"], CONTROL if token["special"] else USER_DEFINED)
     if max(texts) >= config.vocab:
-        raise InputError("the tokenizer has more tokens than the model", got=f"id {max(texts):,}",
-                         expected=f"ids below {config.vocab:,}")  # fmt: skip
+        raise InputError(
+            "the tokenizer has more tokens than the model",
+            got=f"id {max(texts):,}",
+            expected=f"ids below {config.vocab:,}",
+        )
     filled = [texts.get(i, (f"[PAD{i}]", UNUSED)) for i in range(config.vocab)]
     if len({text for text, _ in filled}) != len(filled):
         raise _refuse("vocab", "two ids of the same text", "different tokens")
@@ -117,8 +128,11 @@ def _scores(raw: dict[str, Any], tokens: list[str]) -> list[float]:
     """
     normalizer = raw.get("normalizer") or {}
     if normalizer.get("normalizers") != SENTENCEPIECE or raw.get("pre_tokenizer"):
-        raise _refuse("normalizer and pre_tokenizer", [normalizer, raw.get("pre_tokenizer")],
-                      f"{SPACE} put in front and for spaces, and no pre-tokenizer")  # fmt: skip
+        raise _refuse(
+            "normalizer and pre_tokenizer",
+            [normalizer, raw.get("pre_tokenizer")],
+            f"{SPACE} put in front and for spaces, and no pre-tokenizer",
+        )
     rank: dict[str, int] = {}
     last, merges = "", {tuple(pair) for pair in _merges(raw["model"])}
     for i, (left, right) in enumerate(_merges(raw["model"])):
@@ -169,7 +183,9 @@ def _special_ids(facts: Facts, tokenizer: Tokenizer, before: str | None, behind:
     others = sorted((i for i in facts.end_ids if i != eos), key=lambda i: i not in turns)
     ids = {
         "bos": facts.bos if before is None else named(before),
-        "eos": eos, **dict(zip(("eot", "eom"), others, strict=False)),
-        "unknown": named(facts.special_tokens.get("unk_token")), "padding": facts.pad,
-    }  # fmt: skip
+        "eos": eos,
+        **dict(zip(("eot", "eom"), others, strict=False)),
+        "unknown": named(facts.special_tokens.get("unk_token")),
+        "padding": facts.pad,
+    }
     return {f"{role}_token_id": i for role, i in ids.items() if i is not None}

@@ -122,8 +122,9 @@ class DataFile:
             for start, stop in weights.chunks(name):
                 codes = weights.codes(name, start, stop)
                 if entry.bits == 8:
-                    codes = np.pad(codes.view(np.uint8) ^ 0x80, ((0, 0), (0, padded - entry.shape[1])),
-                                   constant_values=0x80)  # fmt: skip
+                    codes = np.pad(
+                        codes.view(np.uint8) ^ 0x80, ((0, 0), (0, padded - entry.shape[1])), constant_values=0x80
+                    )
                 yield codes
                 self._count(name, (stop - start) * entry.shape[1])
 

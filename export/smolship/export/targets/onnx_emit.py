@@ -162,8 +162,17 @@ class Emitter:
         codes, scales = self.data.codes([name]), self.data.scales([name])
         rows, blocks, size = codes.shape.numpy()  # type: ignore[union-attr]
         table = self.data.view(codes, f"{name}.rows", [rows, blocks * size])
-        x = self.op("GatherBlockQuantized", table, ids, scales, domain=MICROSOFT, bits=entry.bits,
-                    block_size=block_of(entry), gather_axis=0, quantize_axis=1)  # fmt: skip
+        x = self.op(
+            "GatherBlockQuantized",
+            table,
+            ids,
+            scales,
+            domain=MICROSOFT,
+            bits=entry.bits,
+            block_size=block_of(entry),
+            gather_axis=0,
+            quantize_axis=1,
+        )
         if blocks * block_of(entry) == dim:
             return x
         # Rows of the table are padded to whole blocks.
@@ -188,16 +197,33 @@ class Emitter:
             return self.op("Add", y, bias) if bias else y
         optional = [None, None, bias] if bias else []
         rows = sum(self.job.weights.entries[name].shape[0] for name in names)
-        return self.op("MatMulNBits", x, self.data.codes(names), self.data.scales(names), *optional, domain=MICROSOFT,
-                       N=rows, K=entry.shape[1], bits=entry.bits, block_size=block_of(entry),
-                       accuracy_level=INT8_ACTIVATIONS)  # fmt: skip
+        return self.op(
+            "MatMulNBits",
+            x,
+            self.data.codes(names),
+            self.data.scales(names),
+            *optional,
+            domain=MICROSOFT,
+            N=rows,
+            K=entry.shape[1],
+            bits=entry.bits,
+            block_size=block_of(entry),
+            accuracy_level=INT8_ACTIVATIONS,
+        )
 
     def rms_norm(self, x: ir.Value, name: str, eps: float) -> ir.Value:
         return self.op("SimplifiedLayerNormalization", x, self.data.floats([name]), axis=-1, epsilon=eps, stash_type=1)
 
     def add_rms_norm(self, x: ir.Value, residual: ir.Value, name: str, eps: float) -> tuple[ir.Value, ir.Value]:
-        normed, *_, summed = self.op("SkipSimplifiedLayerNormalization", x, residual, self.data.floats([name]),
-                                     domain=MICROSOFT, outputs=4, epsilon=eps)  # fmt: skip
+        normed, *_, summed = self.op(
+            "SkipSimplifiedLayerNormalization",
+            x,
+            residual,
+            self.data.floats([name]),
+            domain=MICROSOFT,
+            outputs=4,
+            epsilon=eps,
+        )
         return normed, summed
 
     def attend(
@@ -213,10 +239,20 @@ class Emitter:
         tables = self.rotary_tables() if rotated else []
         past = [self.inputs[f"past_key_values.{layer}.{kind}"] for kind in ("key", "value")]
         mixed, *present = self.op(
-            "GroupQueryAttention", *qkv, *past, self.used, self.total, *tables, domain=MICROSOFT, outputs=3,
-            num_heads=self.config.heads, kv_num_heads=self.config.kv_heads, scale=self.config.attention_scale,
-            do_rotary=int(rotated), rotary_interleaved=0,
-        )  # fmt: skip
+            "GroupQueryAttention",
+            *qkv,
+            *past,
+            self.used,
+            self.total,
+            *tables,
+            domain=MICROSOFT,
+            outputs=3,
+            num_heads=self.config.heads,
+            kv_num_heads=self.config.kv_heads,
+            scale=self.config.attention_scale,
+            do_rotary=int(rotated),
+            rotary_interleaved=0,
+        )
         for kind, made in zip(("key", "value"), present, strict=True):
             declared = self.outputs[f"present.{layer}.{kind}"]
             made.name, made.type, made.shape = declared.name, declared.type, declared.shape

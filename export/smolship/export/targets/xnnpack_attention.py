@@ -41,8 +41,9 @@ class Attention:
     ):
         self.program, self.config, self.caches, self.chunk = program, config, caches, chunk
         self.start, self.end, self.near = start, end, near
-        self.filled = program.sizes([program.scalar(1), end, *(program.scalar(n) for n in
-                                     (config.kv_heads, config.head_dim))])  # fmt: skip
+        self.filled = program.sizes(
+            [program.scalar(1), end, *(program.scalar(n) for n in (config.kv_heads, config.head_dim))]
+        )
         several = program.jump_unless(near)
         done = program.jump_unless(program.scalar(False))
         program.land(several)
@@ -73,8 +74,18 @@ class Attention:
             p.call("llama::update_cache.out", new, cache, self.start, p.tensor((1,), dynamic=False))
         out = p.tensor(q.dims)
         several = p.jump_unless(self.near)
-        p.call("llama::custom_sdpa.out", q.tensor, keys, values, self.start, p.scalar(None), p.scalar(0.0),
-               p.scalar(True), p.scalar(self.config.attention_scale), out)  # fmt: skip
+        p.call(
+            "llama::custom_sdpa.out",
+            q.tensor,
+            keys,
+            values,
+            self.start,
+            p.scalar(None),
+            p.scalar(0.0),
+            p.scalar(True),
+            p.scalar(self.config.attention_scale),
+            out,
+        )
         done = p.jump_unless(p.scalar(False))
         p.land(several)
         self._several(q.tensor, keys, values, shape, out)

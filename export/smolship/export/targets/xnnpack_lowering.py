@@ -113,8 +113,16 @@ class Lowering:
         else:
             codes = p.constant(shape, ScalarType.CHAR, table, f"{name}.codes")
             steps = p.constant((shape[0], len(scales) // (4 * shape[0])), ScalarType.FLOAT, scales, f"{name}.scales")
-            p.call("quantized_decomposed::embedding_byte.out", codes, steps, p.scalar(None), p.scalar(-128),
-                   p.scalar(127), self.ids, out)  # fmt: skip
+            p.call(
+                "quantized_decomposed::embedding_byte.out",
+                codes,
+                steps,
+                p.scalar(None),
+                p.scalar(-128),
+                p.scalar(127),
+                self.ids,
+                out,
+            )
         return Value((1, self.chunk, dim), out)
 
     def linear(self, x: Value, names: str, outs: list[int]) -> list[Value | Part]:

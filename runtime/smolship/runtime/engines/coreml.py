@@ -61,8 +61,10 @@ class _Decoder(Session):
         while at < len(ids):
             name = "prefill" if len(ids) - at >= chunk else "decode"
             count = self.sizes[name]
-            inputs = {"input_ids": ids[None, at : at + count].astype(np.int32),
-                      "position": np.array([position + at], np.int32)}  # fmt: skip
+            inputs = {
+                "input_ids": ids[None, at : at + count].astype(np.int32),
+                "position": np.array([position + at], np.int32),
+            }
             logits = self._call(name, inputs)
             at += count
         return logits.reshape(-1)
@@ -90,8 +92,9 @@ class InterpreterSession(_Decoder):
         try:
             self.state = functions["decode"].new_state()
         except MemoryError as error:
-            raise InputError("the cache does not fit into memory", got=error,
-                             todo="export with a smaller --context") from None  # fmt: skip
+            raise InputError(
+                "the cache does not fit into memory", got=error, todo="export with a smaller --context"
+            ) from None
         self.functions = functions
 
     def _call(self, name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
@@ -119,8 +122,11 @@ def _sizes(functions: dict[str, Function]) -> tuple[dict[str, int], int, int]:
     sizes = {name: ids[1] for name, (ids, *_) in shapes.items()}
     found = {(keys, logits) for _, _, keys, _, logits in shapes.values()}
     if len(found) != 1 or sizes["decode"] != 1:
-        raise InputError("the package's functions do not belong together", got=sorted(map(str, found)),
-                         expected="one state and vocabulary, and one token for decode")  # fmt: skip
+        raise InputError(
+            "the package's functions do not belong together",
+            got=sorted(map(str, found)),
+            expected="one state and vocabulary, and one token for decode",
+        )
     ((state, logits),) = found
     if state[2] > MAX_CONTEXT:
         raise InputError("the package gives no usable context", got=state[2], expected=f"1 to {MAX_CONTEXT:,}")
@@ -133,14 +139,18 @@ def _shapes(function: Function) -> list[tuple[int, ...]]:
     values = {**function.inputs, **function.states, **outputs}
     shapes: list[Any] = [declared.shape if (declared := values.get(name)) else None for name in VALUES]
     if (
-        set(values) != set(VALUES) or set(function.states) != {"keys", "values"} or list(outputs) != ["logits"]
+        set(values) != set(VALUES)
+        or set(function.states) != {"keys", "values"}
+        or list(outputs) != ["logits"]
         or any(shape is None or not all(shape) for shape in shapes)
-        or [len(shape) for shape in shapes] != [2, 1, 4, 4, 3] or shapes[2] != shapes[3]
-    ):  # fmt: skip
-        raise InputError(f"function {function.name} of the package is not a decoder's",
-                         got=", ".join(f"{name} {declared}" for name, declared in values.items()),
-                         expected="input_ids [1, S], position [1], states keys, values [L, G, T, K], logits [1, 1, V]"
-                         )  # fmt: skip
+        or [len(shape) for shape in shapes] != [2, 1, 4, 4, 3]
+        or shapes[2] != shapes[3]
+    ):
+        raise InputError(
+            f"function {function.name} of the package is not a decoder's",
+            got=", ".join(f"{name} {declared}" for name, declared in values.items()),
+            expected="input_ids [1, S], position [1], states keys, values [L, G, T, K], logits [1, 1, V]",
+        )
     return shapes
 
 
@@ -153,16 +163,22 @@ class CoreMLSession(_Decoder):
         except ImportError as error:
             raise missing_engine("coremltools", "coreml", error) from None
         if tuple(map(int, (platform.mac_ver()[0] or "0").split(".")[:1])) < (15,):
-            raise InputError("this macOS cannot run packages with a state", got=platform.mac_ver()[0], expected="15 on",
-                             todo="update macOS, or pass an arithmetic to use the interpreter")  # fmt: skip
+            raise InputError(
+                "this macOS cannot run packages with a state",
+                got=platform.mac_ver()[0],
+                expected="15 on",
+                todo="update macOS, or pass an arithmetic to use the interpreter",
+            )
         spec = Program(path, "float16")  # checks the package before native code sees it
         self.sizes, vocab, capacity = _sizes({name: spec.function(name) for name in FUNCTIONS})
         self.blocks = (self.sizes["prefill"],)
         super().__init__(vocab, capacity)
         self.runtime, unit = f"Core ML, {units}", coremltools.ComputeUnit[units]
         try:
-            self.models = {name: coremltools.models.MLModel(str(path), compute_units=unit, function_name=name)
-                           for name in FUNCTIONS}  # fmt: skip
+            self.models = {
+                name: coremltools.models.MLModel(str(path), compute_units=unit, function_name=name)
+                for name in FUNCTIONS
+            }
             self.state = self.models["decode"].make_state()
         except RuntimeError as error:
             raise InputError("Core ML cannot open the package", got=error, todo="export it again") from None

@@ -46,8 +46,12 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
 
 
 def _bad(path: Path, why: str) -> InputError:
-    return InputError("not a program that ExecuTorch can open", got=f"{path}: {why}",
-                      expected="a .pte file that smolship wrote", todo="export it again")  # fmt: skip
+    return InputError(
+        "not a program that ExecuTorch can open",
+        got=f"{path}: {why}",
+        expected="a .pte file that smolship wrote",
+        todo="export it again",
+    )
 
 
 def _check_frame(path: Path, size: int) -> None:
@@ -75,8 +79,12 @@ def _runtime() -> Any:
     for pattern in KERNELS:
         libraries = list(root.glob(pattern))
         if len(libraries) != 1:
-            raise SetupError("ExecuTorch is installed without its kernels", got=f"{len(libraries)} of {root / pattern}",
-                             expected="one", todo="pip install --force-reinstall 'smolship[executorch]'")  # fmt: skip
+            raise SetupError(
+                "ExecuTorch is installed without its kernels",
+                got=f"{len(libraries)} of {root / pattern}",
+                expected="one",
+                todo="pip install --force-reinstall 'smolship[executorch]'",
+            )
         torch.ops.load_library(libraries[0])
     return _C
 
@@ -100,9 +108,12 @@ class Pool:
                 self.threads, self.torch = threads, torch.get_num_threads()
                 torch.set_num_threads(1)
             elif threads != self.threads:
-                raise InputError("ExecuTorch has one pool of threads, and another session is open with it",
-                                 got=f"{threads} threads", expected=f"{self.threads}, as the open session has",
-                                 todo="close that session first, or give both as many threads")  # fmt: skip
+                raise InputError(
+                    "ExecuTorch has one pool of threads, and another session is open with it",
+                    got=f"{threads} threads",
+                    expected=f"{self.threads}, as the open session has",
+                    todo="close that session first, or give both as many threads",
+                )
             self.sessions += 1
         try:
             yield

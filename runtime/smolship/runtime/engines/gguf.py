@@ -49,8 +49,11 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
         handle = llama.llama_init_from_model(model, options)
         if not handle:
             llama.llama_model_free(model)
-            raise InputError("llama.cpp cannot make a cache for the model", got=f"{context:,} tokens: {' '.join(said)}",
-                             todo="export with a smaller --context")  # fmt: skip
+            raise InputError(
+                "llama.cpp cannot make a cache for the model",
+                got=f"{context:,} tokens: {' '.join(said)}",
+                todo="export with a smaller --context",
+            )
     return GgufSession(llama, model, handle, context)
 
 
@@ -74,8 +77,9 @@ class GgufSession(Session):
             status = self.llama.llama_decode(self.context, batch)
         if status:
             self.llama.llama_memory_seq_rm(self.memory, 0, position, -1)
-            raise InputError("llama.cpp cannot run the model", got=f"status {status}: {' '.join(said)}",
-                             todo="export it again")  # fmt: skip
+            raise InputError(
+                "llama.cpp cannot run the model", got=f"status {status}: {' '.join(said)}", todo="export it again"
+            )
         logits: np.ndarray = np.ctypeslib.as_array(self.llama.llama_get_logits_ith(self.context, -1), (self.vocab,))
         return logits
 
@@ -85,8 +89,11 @@ class GgufSession(Session):
 
     def _cut(self, to: int) -> None:
         if not self.llama.llama_memory_seq_rm(self.memory, 0, to, -1):
-            raise InputError("llama.cpp cannot rewind this model", got=f"position {to:,}",
-                             expected="a model whose cache can be cut anywhere")  # fmt: skip
+            raise InputError(
+                "llama.cpp cannot rewind this model",
+                got=f"position {to:,}",
+                expected="a model whose cache can be cut anywhere",
+            )
 
     def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray] | None:
         size = self.llama.llama_state_seq_get_size(self.context, 0)
@@ -141,8 +148,12 @@ def _open_model(llama: Any, path: Path, vocab_only: bool = False) -> Any:
 
 
 def _bad(path: Path, why: str) -> InputError:
-    return InputError("not a model that llama.cpp can open", got=f"{why or 'no reason given'} in {path}",
-                      expected="a model.gguf as smolship writes it", todo="export it again")  # fmt: skip
+    return InputError(
+        "not a model that llama.cpp can open",
+        got=f"{why or 'no reason given'} in {path}",
+        expected="a model.gguf as smolship writes it",
+        todo="export it again",
+    )
 
 
 def _check_head(path: Path, size: int) -> None:

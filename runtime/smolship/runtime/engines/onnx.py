@@ -42,8 +42,12 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
         with native_path(path) as name:
             model = onnxruntime.InferenceSession(str(name), options, providers=["CPUExecutionProvider"])
     except _refusals() as error:
-        raise InputError("ONNX Runtime cannot open the model", got=f"{error} in {path}",
-                         expected="a model.onnx as smolship writes it", todo="export it again") from None  # fmt: skip
+        raise InputError(
+            "ONNX Runtime cannot open the model",
+            got=f"{error} in {path}",
+            expected="a model.onnx as smolship writes it",
+            todo="export it again",
+        ) from None
     return OnnxSession(model, context)
 
 
@@ -51,8 +55,15 @@ def _refusals() -> tuple[type[Exception], ...]:
     """What ONNX Runtime raises for a file that it cannot use; its exceptions have no base of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NoSuchFile,
-            state.NotImplemented, state.RuntimeException)  # fmt: skip
+    return (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoSuchFile,
+        state.NotImplemented,
+        state.RuntimeException,
+    )
 
 
 def _context(info: dict[str, Any]) -> int:
@@ -87,13 +98,18 @@ class OnnxSession(Session):
         pasts = [name for name in inputs if name.startswith("past_key_values.")]
         presents = [name.replace("past_key_values", "present") for name in pasts]
         if set(inputs) != {"input_ids", "attention_mask", *pasts} or set(outputs) != {"logits", *presents}:
-            raise InputError("the model's inputs and outputs are not those of a decoder with a cache",
-                             got=[*inputs, *outputs], expected="input_ids, attention_mask, past_key_values.*, "
-                             "logits, present.*")  # fmt: skip
+            raise InputError(
+                "the model's inputs and outputs are not those of a decoder with a cache",
+                got=[*inputs, *outputs],
+                expected="input_ids, attention_mask, past_key_values.*, logits, present.*",
+            )
         sizes = [outputs["logits"][-1], *(size for name in pasts for size in inputs[name][1::2])]
         if any(type(size) is not int or not 1 <= size <= MAX_SIZE for size in sizes):
-            raise InputError("the model's sizes cannot be used", got=sizes, expected="the vocabulary, key/value heads "
-                             "and head size as numbers")  # fmt: skip
+            raise InputError(
+                "the model's sizes cannot be used",
+                got=sizes,
+                expected="the vocabulary, key/value heads and head size as numbers",
+            )
         super().__init__(outputs["logits"][-1], context)
         self.model, self.binding, self.refusals = model, model.io_binding(), _refusals()
         self.mask = np.ones(context, np.int64)  # the mask of T tokens is its first T

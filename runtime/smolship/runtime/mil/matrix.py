@@ -74,8 +74,9 @@ def layer_norm(
     return out if beta is None else out + beta.reshape(shape)
 
 
-def batch_norm(x: Array, mean: Array, variance: Array, gamma: Any = None, beta: Any = None,
-               epsilon: Any = np.float32(1e-5)) -> Array:  # fmt: skip
+def batch_norm(
+    x: Array, mean: Array, variance: Array, gamma: Any = None, beta: Any = None, epsilon: Any = np.float32(1e-5)
+) -> Array:
     """x [N, C, ...], the rest [C]."""
     shape = (-1,) + (1,) * (x.ndim - 2)
     out = (x - mean.reshape(shape)) / np.sqrt(variance.reshape(shape) + epsilon)

@@ -21,24 +21,79 @@ PROTOS = "smolship_coreml_proto"  # the name that coremltools' protobuf classes 
 
 # How a declared type is held: fp16 as float32 (rounded or not, as the arithmetic says), small integers in a byte.
 HELD: dict[str, type] = {
-    "fp16": np.float32, "fp32": np.float32, "fp64": np.float64, "bool": np.bool_, "string": np.str_,
-    "int4": np.int8, "int8": np.int8, "int16": np.int16, "int32": np.int32, "int64": np.int64,
-    "uint1": np.uint8, "uint2": np.uint8, "uint3": np.uint8, "uint4": np.uint8, "uint6": np.uint8, "uint8": np.uint8,
-    "uint16": np.uint16, "uint32": np.uint32, "uint64": np.uint64,
-}  # fmt: skip
+    "fp16": np.float32,
+    "fp32": np.float32,
+    "fp64": np.float64,
+    "bool": np.bool_,
+    "string": np.str_,
+    "int4": np.int8,
+    "int8": np.int8,
+    "int16": np.int16,
+    "int32": np.int32,
+    "int64": np.int64,
+    "uint1": np.uint8,
+    "uint2": np.uint8,
+    "uint3": np.uint8,
+    "uint4": np.uint8,
+    "uint6": np.uint8,
+    "uint8": np.uint8,
+    "uint16": np.uint16,
+    "uint32": np.uint32,
+    "uint64": np.uint64,
+}
 TYPES = {
-    1: "bool", 2: "string", 10: "fp16", 11: "fp32", 12: "fp64", 21: "int8", 22: "int16", 23: "int32", 24: "int64",
-    25: "int4", 31: "uint8", 32: "uint16", 33: "uint32", 34: "uint64", 35: "uint4", 36: "uint2", 37: "uint1",
-    38: "uint6", 39: "uint3",
-}  # MIL's DataType  # fmt: skip
+    1: "bool",
+    2: "string",
+    10: "fp16",
+    11: "fp32",
+    12: "fp64",
+    21: "int8",
+    22: "int16",
+    23: "int32",
+    24: "int64",
+    25: "int4",
+    31: "uint8",
+    32: "uint16",
+    33: "uint32",
+    34: "uint64",
+    35: "uint4",
+    36: "uint2",
+    37: "uint1",
+    38: "uint6",
+    39: "uint3",
+}  # MIL's DataType
 STORED: dict[str, Any] = {
-    "fp16": "<f2", "fp32": "<f4", "fp64": "<f8", "bool": "?", "int8": "i1", "int16": "<i2", "int32": "<i4",
-    "int64": "<i8", "uint8": "u1", "uint16": "<u2", "uint32": "<u4", "uint64": "<u8",
-}  # fmt: skip
+    "fp16": "<f2",
+    "fp32": "<f4",
+    "fp64": "<f8",
+    "bool": "?",
+    "int8": "i1",
+    "int16": "<i2",
+    "int32": "<i4",
+    "int64": "<i8",
+    "uint8": "u1",
+    "uint16": "<u2",
+    "uint32": "<u4",
+    "uint64": "<u8",
+}
 BITS = {"int4": 4, "uint1": 1, "uint2": 2, "uint3": 3, "uint4": 4, "uint6": 6}
 # weight.bin: a header of 64 bytes, and for each blob 64 bytes of metadata and then, elsewhere, its data.
-BLOB_TYPES = {1: "fp16", 2: "fp32", 3: "uint8", 4: "int8", 6: "int16", 7: "uint16", 8: "int4", 9: "uint1",
-              10: "uint2", 11: "uint4", 12: "uint3", 13: "uint6", 14: "int32", 15: "uint32"}  # fmt: skip
+BLOB_TYPES = {
+    1: "fp16",
+    2: "fp32",
+    3: "uint8",
+    4: "int8",
+    6: "int16",
+    7: "uint16",
+    8: "int4",
+    9: "uint1",
+    10: "uint2",
+    11: "uint4",
+    12: "uint3",
+    13: "uint6",
+    14: "int32",
+    15: "uint32",
+}
 HEADER, METADATA, SENTINEL, VERSION = struct.Struct("<II"), struct.Struct("<IIQQQ"), 0xDEADBEEF, 2
 RECORD = 64  # bytes of the header, and of a blob's metadata
 
@@ -171,8 +226,11 @@ def _model_file(path: Path) -> Path:
         item = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]
         return inside(path / "Data", item["path"])
     except (KeyError, TypeError):
-        raise InputError("the package's manifest names no model", got=clip(manifest), expected="rootModelIdentifier "
-                         "and its itemInfoEntries") from None  # fmt: skip
+        raise InputError(
+            "the package's manifest names no model",
+            got=clip(manifest),
+            expected="rootModelIdentifier and its itemInfoEntries",
+        ) from None
 
 
 def _message() -> Any:
@@ -190,8 +248,12 @@ def _parse(path: Path, model: Any) -> Any:
     try:
         model.ParseFromString(content)
     except (DecodeError, RecursionError) as error:
-        raise InputError("the Core ML program cannot be read", got=f"{error} in {path}", expected="a Model message",
-                         todo="export it again") from None  # fmt: skip
+        raise InputError(
+            "the Core ML program cannot be read",
+            got=f"{error} in {path}",
+            expected="a Model message",
+            todo="export it again",
+        ) from None
     return model
 
 

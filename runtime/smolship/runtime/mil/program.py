@@ -18,8 +18,11 @@ from smolship.runtime.mil import matrix, packed, pointwise, tensors
 from smolship.runtime.mil.package import HELD, Declared, Package, declaration
 
 OPERATORS: dict[str, Callable[..., Any]] = {
-    **pointwise.OPERATORS, **matrix.OPERATORS, **tensors.OPERATORS, **packed.OPERATORS,
-}  # fmt: skip
+    **pointwise.OPERATORS,
+    **matrix.OPERATORS,
+    **tensors.OPERATORS,
+    **packed.OPERATORS,
+}
 STATEFUL = {"read_state", "write_state"}
 FLOATS = {"fp16", "fp32", "fp64"}
 BROKEN = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, MemoryError)
@@ -155,20 +158,29 @@ class Function:
             self.constants[slot] = constant
             return
         if kind not in OPERATORS or operation.blocks:
-            raise InputError(f"unknown operator {clip(kind)} in function {self.name}", got=self._label(operation),
-                             expected="one of " + ", ".join(sorted(OPERATORS)))  # fmt: skip
+            raise InputError(
+                f"unknown operator {clip(kind)} in function {self.name}",
+                got=self._label(operation),
+                expected="one of " + ", ".join(sorted(OPERATORS)),
+            )
         inputs = {name: self._argument(argument) for name, argument in operation.inputs.items()}
         for name, value in operation.attributes.items():
             if name != "name":
                 inputs[name] = self._constant(self.program.package.value(value))
-        step = Step(kind, self._label(operation), OPERATORS[kind], list(inputs.items()),
-                    [self._declare(value) for value in operation.outputs])  # fmt: skip
+        step = Step(
+            kind,
+            self._label(operation),
+            OPERATORS[kind],
+            list(inputs.items()),
+            [self._declare(value) for value in operation.outputs],
+        )
         self._check_types(step, inputs)
         if kind not in STATEFUL and all(slot in self.constants for slot in step.reads):
             self._fold(step)
             return
-        constants = {name: self.constants[slot] for name, slot in step.inputs
-                     if isinstance(slot, int) and slot in self.constants}  # fmt: skip
+        constants = {
+            name: self.constants[slot] for name, slot in step.inputs if isinstance(slot, int) and slot in self.constants
+        }
         step.bound = partial(step.bound, **{name: _python(value) for name, value in constants.items()})
         step.inputs = [(name, slot) for name, slot in step.inputs if name not in constants]
         self.steps.append(step)
@@ -321,8 +333,11 @@ class Function:
     def _fits(self, what: str, array: np.ndarray, declared: Declared) -> None:
         held = HELD[declared.dtype]
         if (array.dtype != held and held is not np.str_) or not declared.fits(array.shape):
-            raise InputError(f"{what} of function {self.name} is not as declared",
-                             got=f"{array.dtype} {list(array.shape)}", expected=declared)  # fmt: skip
+            raise InputError(
+                f"{what} of function {self.name} is not as declared",
+                got=f"{array.dtype} {list(array.shape)}",
+                expected=declared,
+            )
 
     def _label(self, operation: Any) -> str:
         name = operation.outputs[0].name if operation.outputs else "without output"
@@ -333,8 +348,9 @@ class Function:
 
     def _refusal(self, kind: str, name: str, error: BaseException) -> InputError:
         got = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
-        return InputError(f"operator {name} in function {self.name} cannot be run", got=got,
-                          todo="export the package again")  # fmt: skip
+        return InputError(
+            f"operator {name} in function {self.name} cannot be run", got=got, todo="export the package again"
+        )
 
 
 LISTS = {"concat", "stack", "einsum"}  # their `values` are a list, of one even

@@ -44,8 +44,15 @@ def _region(rank: int, begin: Any, end: Any, stride: Any, begin_mask: Any, end_m
     )
 
 
-def slice_by_index(x: Array, begin: Any, end: Any, stride: Any = None, begin_mask: Any = None, end_mask: Any = None,
-                   squeeze_mask: Any = None) -> Array:  # fmt: skip
+def slice_by_index(
+    x: Array,
+    begin: Any,
+    end: Any,
+    stride: Any = None,
+    begin_mask: Any = None,
+    end_mask: Any = None,
+    squeeze_mask: Any = None,
+) -> Array:
     return np.asarray(x[_region(x.ndim, begin, end, stride, begin_mask, end_mask, squeeze_mask)])
 
 
@@ -55,8 +62,16 @@ def slice_by_size(x: Array, begin: Any, size: Any) -> Array:
     return x[tuple(slice(b, None if s == -1 else b + s) for b, s in zip(starts, ints(size), strict=True))]
 
 
-def slice_update_in_place(x: Array, update: Array, begin: Any, end: Any, stride: Any = None, begin_mask: Any = None,
-                          end_mask: Any = None, squeeze_mask: Any = None) -> Array:  # fmt: skip
+def slice_update_in_place(
+    x: Array,
+    update: Array,
+    begin: Any,
+    end: Any,
+    stride: Any = None,
+    begin_mask: Any = None,
+    end_mask: Any = None,
+    squeeze_mask: Any = None,
+) -> Array:
     region = _region(x.ndim, begin, end, stride, begin_mask, end_mask, squeeze_mask)
     if x[region].shape != update.shape:  # numpy would repeat a smaller update
         raise ValueError(f"an update of shape {update.shape} for a region of shape {x[region].shape}")
@@ -115,8 +130,15 @@ def one_hot(indices: Array, one_hot_vector_size: Any, axis: Any = -1, on_value: 
     return np.moveaxis(hot, -1, int(axis))
 
 
-def topk(x: Array, k: Any = 1, axis: Any = -1, ascending: Any = False, sort: Any = True, return_indices: Any = True,
-         output_indices_dtype: Any = "int32") -> Any:  # fmt: skip
+def topk(
+    x: Array,
+    k: Any = 1,
+    axis: Any = -1,
+    ascending: Any = False,
+    sort: Any = True,
+    return_indices: Any = True,
+    output_indices_dtype: Any = "int32",
+) -> Any:
     order = np.argsort(x if ascending else -x, axis=int(axis), kind="stable")
     order = order if int(k) == -1 else np.take(order, range(int(k)), axis=int(axis))
     values = np.take_along_axis(x, order, int(axis))
@@ -141,8 +163,14 @@ def gather_nd(x: Array, indices: Array, batch_dims: Any = 0, validate_indices: A
     return np.stack(rows).reshape(lead + rows[0].shape)
 
 
-SCATTER: dict[str, Any] = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide,
-                           "max": np.maximum, "min": np.minimum}  # fmt: skip
+SCATTER: dict[str, Any] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "max": np.maximum,
+    "min": np.minimum,
+}
 
 
 def _scattered(data: Array, where: Any, updates: Array, mode: Any) -> Array:
@@ -154,14 +182,16 @@ def _scattered(data: Array, where: Any, updates: Array, mode: Any) -> Array:
     return out
 
 
-def scatter(data: Array, indices: Array, updates: Array, axis: Any = 0, mode: Any = "add",
-            validate_indices: Any = False) -> Array:  # fmt: skip
+def scatter(
+    data: Array, indices: Array, updates: Array, axis: Any = 0, mode: Any = "add", validate_indices: Any = False
+) -> Array:
     where = (slice(None),) * (int(axis) % data.ndim) + (indices,)
     return _scattered(data, where, updates, mode)
 
 
-def scatter_along_axis(data: Array, indices: Array, updates: Array, axis: Any = 0, mode: Any = "add",
-                       validate_indices: Any = False) -> Array:  # fmt: skip
+def scatter_along_axis(
+    data: Array, indices: Array, updates: Array, axis: Any = 0, mode: Any = "add", validate_indices: Any = False
+) -> Array:
     where: list[Array] = list(np.indices(indices.shape, sparse=True))
     where[int(axis) % data.ndim] = indices
     return _scattered(data, tuple(where), updates, mode)
@@ -225,8 +255,30 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "write_state": write_state,
 }
 # Their results may be views of what they were given.
-VIEWS = {"identity", "reshape", "transpose", "expand_dims", "squeeze", "slice_by_index", "slice_by_size", "split",
-         "flatten2d", "reverse", "tile", "sliding_windows", "read_state"}  # fmt: skip
+VIEWS = {
+    "identity",
+    "reshape",
+    "transpose",
+    "expand_dims",
+    "squeeze",
+    "slice_by_index",
+    "slice_by_size",
+    "split",
+    "flatten2d",
+    "reverse",
+    "tile",
+    "sliding_windows",
+    "read_state",
+}
 # They make no numbers: there is nothing to round, and nothing that was not there before.
-MOVES = VIEWS | {"slice_update", "concat", "stack", "gather", "gather_along_axis", "gather_nd", "shape", "select",
-                 "write_state"}  # fmt: skip
+MOVES = VIEWS | {
+    "slice_update",
+    "concat",
+    "stack",
+    "gather",
+    "gather_along_axis",
+    "gather_nd",
+    "shape",
+    "select",
+    "write_state",
+}

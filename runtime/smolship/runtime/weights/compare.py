@@ -58,8 +58,12 @@ def expected(bundle: Bundle, target: str | None = None) -> dict[str, Entry]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{name} cannot be used", got=clip(error), expected="as `smolship export` wrote it") from None
     if found != wanted:
-        raise InputError(f"{name} is not the manifest's", got=f"digest {found}", expected=wanted,
-                         todo="export it again, or copy it again")  # fmt: skip
+        raise InputError(
+            f"{name} is not the manifest's",
+            got=f"digest {found}",
+            expected=wanted,
+            todo="export it again, or copy it again",
+        )
     return entries
 
 

@@ -29,8 +29,17 @@ F32, F16, Q4_0, Q8_0 = 0, 1, 2, 8
 BLOCK = 32
 ROW_BYTES = {F32: (1, 4), F16: (1, 2), Q4_0: (BLOCK, 18), Q8_0: (BLOCK, 34)}  # type -> numbers of a block, its bytes
 TABLES = {"token_embd": "embed", "output": "head", "output_norm": "norm"}
-LAYER = {"attn_norm": "attn_norm", "ffn_norm": "mlp_norm", "attn_q": "q", "attn_k": "k", "attn_v": "v",
-         "attn_output": "o", "ffn_gate": "gate", "ffn_up": "up", "ffn_down": "down"}  # fmt: skip
+LAYER = {
+    "attn_norm": "attn_norm",
+    "ffn_norm": "mlp_norm",
+    "attn_q": "q",
+    "attn_k": "k",
+    "attn_v": "v",
+    "attn_output": "o",
+    "ffn_gate": "gate",
+    "ffn_up": "up",
+    "ffn_down": "down",
+}
 NO_WEIGHTS = {"rope_freqs.weight"}  # what the frequencies of the rotary embedding are divided by
 
 

@@ -26,8 +26,12 @@ FLOAT, UINT8 = 1, 2  # of TensorProto.DataType
 TYPES: dict[int, Any] = {FLOAT: np.dtype("<f4"), UINT8: np.dtype("u1")}
 LIMIT = 512 << 20  # bytes of the graph; weights lie beside it
 VECTORS = {  # operator -> which of its inputs is a vector or matrix of floats
-    "SimplifiedLayerNormalization": 1, "SkipSimplifiedLayerNormalization": 2, "FusedMatMul": 1, "Gather": 0, "Add": 1,
-}  # fmt: skip
+    "SimplifiedLayerNormalization": 1,
+    "SkipSimplifiedLayerNormalization": 2,
+    "FusedMatMul": 1,
+    "Gather": 0,
+    "Add": 1,
+}
 OTHER = {"GroupQueryAttention"}  # its constants are rotary tables
 
 

@@ -83,5 +83,9 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, IndexError, TypeError, OverflowError, StructError) as error:
-        raise InputError("the weights cannot be read back", got=f"{error} in {path}", expected="a file that smolship "
-                         "wrote", todo="export it again, or copy it again") from None  # fmt: skip
+        raise InputError(
+            "the weights cannot be read back",
+            got=f"{error} in {path}",
+            expected="a file that smolship wrote",
+            todo="export it again, or copy it again",
+        ) from None

@@ -55,15 +55,22 @@ def main(
             steps.update("random weights", shape, 0, 1)
             model, tokens = make_shape(shape, layers, cache / "shapes"), 0
         assert model
-        lab = Lab(model, cache, context=context, threads=threads, tokens=tokens, limit_s=60 * minutes,
-                  update=steps.update)  # fmt: skip
+        lab = Lab(
+            model, cache, context=context, threads=threads, tokens=tokens, limit_s=60 * minutes, update=steps.update
+        )
         every = lab.run(rows, rounds)
     told = {
-        "model": model.name, "digest": lab.digest, "random_weights": bool(shape), "threads": threads, "rounds": rounds,
-        "context": lab.context, "cpu": cpu_model(), "system": platform.platform(),
+        "model": model.name,
+        "digest": lab.digest,
+        "random_weights": bool(shape),
+        "threads": threads,
+        "rounds": rounds,
+        "context": lab.context,
+        "cpu": cpu_model(),
+        "system": platform.platform(),
         "llama_cpp": next((f.opened["runtime"] for f in every if f.row.peer == "llamacpp" and f.opened), None),
         "rows": facts(every),
-    }  # fmt: skip
+    }
     if as_json:
         print(json.dumps(told, indent=1))
     else:
@@ -74,8 +81,12 @@ def show(told: dict[str, Any], every: list[Found]) -> None:
     screen = Screen()
     if not screen.is_terminal:
         screen.width = 150
-    screen.print(f"{told['model']}{', random weights' if told['random_weights'] else ''}, {told['threads']} threads, "
-                 f"{told['cpu']}, {told['system']}", markup=False, highlight=False)  # fmt: skip
+    screen.print(
+        f"{told['model']}{', random weights' if told['random_weights'] else ''}, {told['threads']} threads, "
+        f"{told['cpu']}, {told['system']}",
+        markup=False,
+        highlight=False,
+    )
     screen.print(f"llama.cpp: {told['llama_cpp'] or 'unavailable'}", markup=False, highlight=False)
     for table in tables(told["rows"], told["rounds"]):
         screen.print(table)

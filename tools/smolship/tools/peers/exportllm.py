@@ -16,10 +16,16 @@ VERSIONS = ("executorch", "torch", "torchao")
 PACKAGES = ("torch", "executorch.extension.pybindings._C")
 
 NAMES = {
-    "self_attn.q_proj": "attention.wq", "self_attn.k_proj": "attention.wk", "self_attn.v_proj": "attention.wv",
-    "self_attn.o_proj": "attention.wo", "mlp.gate_proj": "feed_forward.w1", "mlp.down_proj": "feed_forward.w2",
-    "mlp.up_proj": "feed_forward.w3", "input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm",
-}  # fmt: skip
+    "self_attn.q_proj": "attention.wq",
+    "self_attn.k_proj": "attention.wk",
+    "self_attn.v_proj": "attention.wv",
+    "self_attn.o_proj": "attention.wo",
+    "mlp.gate_proj": "feed_forward.w1",
+    "mlp.down_proj": "feed_forward.w2",
+    "mlp.up_proj": "feed_forward.w3",
+    "input_layernorm": "attention_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
 
 
 def export(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
@@ -27,12 +33,22 @@ def export(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any
     os.chdir(folder)  # hydra, which reads its command line, writes a folder of logs
     context = options["context"]
     sys.argv = [
-        "export_llm", "base.model_class=smollm2", "base.checkpoint=m.pth", "base.params=params.json",
-        "model.use_kv_cache=True", "model.use_sdpa_with_kv_cache=True", "model.dtype_override=fp32",
-        f"export.max_seq_length={context}", f"export.max_context_length={context}", "export.output_name=model.pte",
-        "quantization.qmode=8da4w", "quantization.group_size=32", "quantization.embedding_quantize='8,0'",
-        "backend.xnnpack.enabled=True", "backend.xnnpack.extended_ops=True",
-    ]  # fmt: skip
+        "export_llm",
+        "base.model_class=smollm2",
+        "base.checkpoint=m.pth",
+        "base.params=params.json",
+        "model.use_kv_cache=True",
+        "model.use_sdpa_with_kv_cache=True",
+        "model.dtype_override=fp32",
+        f"export.max_seq_length={context}",
+        f"export.max_context_length={context}",
+        "export.output_name=model.pte",
+        "quantization.qmode=8da4w",
+        "quantization.group_size=32",
+        "quantization.embedding_quantize='8,0'",
+        "backend.xnnpack.enabled=True",
+        "backend.xnnpack.extended_ops=True",
+    ]
     from executorch.extension.llm.export.export_llm import main
 
     main()
@@ -50,8 +66,11 @@ def _convert(source: Path, folder: Path) -> None:
         raise ValueError(f"export_llm's Llama has no place for {raw['model_type']}")
     stored = {k: v.float() for file in sorted(source.glob("*.safetensors")) for k, v in load_file(file).items()}
     table = stored.pop("model.embed_tokens.weight")
-    state = {"tok_embeddings.weight": table, "norm.weight": stored.pop("model.norm.weight"),
-             "output.weight": stored.pop("lm_head.weight", table)}  # fmt: skip
+    state = {
+        "tok_embeddings.weight": table,
+        "norm.weight": stored.pop("model.norm.weight"),
+        "output.weight": stored.pop("lm_head.weight", table),
+    }
     for name, tensor in stored.items():
         _, _, layer, *middle, last = name.split(".")
         heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(middle[-1])
@@ -61,11 +80,18 @@ def _convert(source: Path, folder: Path) -> None:
     torch.save(state, folder / "m.pth")
     rope = raw.get("rope_parameters") or raw
     params = {
-        "dim": raw["hidden_size"], "hidden_dim": raw["intermediate_size"], "n_heads": raw["num_attention_heads"],
-        "n_kv_heads": raw["num_key_value_heads"], "n_layers": raw["num_hidden_layers"],
-        "norm_eps": raw["rms_norm_eps"], "rope_theta": rope["rope_theta"], "use_scaled_rope": False,
-        "vocab_size": raw["vocab_size"], "use_hf_rope": False, "attention_qkv_bias": False,
-    }  # fmt: skip
+        "dim": raw["hidden_size"],
+        "hidden_dim": raw["intermediate_size"],
+        "n_heads": raw["num_attention_heads"],
+        "n_kv_heads": raw["num_key_value_heads"],
+        "n_layers": raw["num_hidden_layers"],
+        "norm_eps": raw["rms_norm_eps"],
+        "rope_theta": rope["rope_theta"],
+        "use_scaled_rope": False,
+        "vocab_size": raw["vocab_size"],
+        "use_hf_rope": False,
+        "attention_qkv_bias": False,
+    }
     (folder / "params.json").write_text(json.dumps(params))
 
 

@@ -65,8 +65,9 @@ class Found:
 class Lab:
     """See the module. `tokens` 0: no fidelity."""
 
-    def __init__(self, model: Path, cache: Path, *, context: int, threads: int, tokens: int, limit_s: float,
-                 update: Update):  # fmt: skip
+    def __init__(
+        self, model: Path, cache: Path, *, context: int, threads: int, tokens: int, limit_s: float, update: Update
+    ):
         if not (model / "config.json").is_file():
             raise InputError("the peers need a checkpoint as a folder", got=model, expected="a folder with config.json")
         self.checkpoint = open_checkpoint(str(model))
@@ -74,8 +75,12 @@ class Lab:
         self.model, self.cache, self.threads, self.tokens = model.resolve(), cache.resolve(), threads, tokens
         self.limit_s, self.update = limit_s, update
         self.context = min(context, config.positions)
-        self.facts = {"context": self.context, "vocab": config.vocab, "kv_heads": config.kv_heads,
-                      "head_dim": config.head_dim}  # fmt: skip
+        self.facts = {
+            "context": self.context,
+            "vocab": config.vocab,
+            "kv_heads": config.kv_heads,
+            "head_dim": config.head_dim,
+        }
         files = sorted(p for p in model.iterdir() if p.suffix in (".json", ".safetensors", ".jinja"))
         self.digest = hash_of({path.name: sha256(path) for path in files})
         self.home = self.cache / f"{model.name}-{self.digest[:12]}"
@@ -127,12 +132,24 @@ class Lab:
             if not found.folder.exists():
                 with new_folder(found.folder) as folder:
                     made = process.ask(
-                        "export", partial(self.update, f"export {row.name}"), self.limit_s, peer=row.peer,
-                        source=str(source), folder=str(folder), options=row.options | self.facts)  # fmt: skip
+                        "export",
+                        partial(self.update, f"export {row.name}"),
+                        self.limit_s,
+                        peer=row.peer,
+                        source=str(source),
+                        folder=str(folder),
+                        options=row.options | self.facts,
+                    )
                     files = {name: sha256(folder / name) for name in made.pop("files")}
                     size = sum((folder / name).stat().st_size for name in files)
-                    record = {"row": row.name, "versions": versions, "hash": hash_of(files), "bytes": size, **made,
-                              "files": files}  # fmt: skip
+                    record = {
+                        "row": row.name,
+                        "versions": versions,
+                        "hash": hash_of(files),
+                        "bytes": size,
+                        **made,
+                        "files": files,
+                    }
                     (folder / "row.json").write_text(json.dumps(record, indent=1) + "\n")
         found.record = json.loads((found.folder / "row.json").read_text())
 
@@ -140,8 +157,13 @@ class Lab:
         """Open the row's session in `process`; its files are those that the record names."""
         if changed := [name for name, known in found.record["files"].items() if sha256(found.folder / name) != known]:
             raise InputError("the artifact was altered", got=changed, todo=f"remove {found.folder}")
-        found.opened = process.ask("open", peer=found.row.peer, folder=str(found.folder), threads=self.threads,
-                                   options=found.row.options | self.facts)  # fmt: skip
+        found.opened = process.ask(
+            "open",
+            peer=found.row.peer,
+            folder=str(found.folder),
+            threads=self.threads,
+            options=found.row.options | self.facts,
+        )
 
     def _judge(self, every: list[Found], sessions: dict[str, Process]) -> None:
         """KL of each row from the original, by the session that was measured."""
@@ -151,8 +173,9 @@ class Lab:
             name, path = found.row.name, found.folder.with_name(f"{found.folder.name}.kl-{known[:12]}.json")
             with failing(found):
                 if not path.exists():
-                    told = sessions[name].ask("fidelity", partial(self.update, f"KL {name}"), self.limit_s,
-                                              reference=str(reference))  # fmt: skip
+                    told = sessions[name].ask(
+                        "fidelity", partial(self.update, f"KL {name}"), self.limit_s, reference=str(reference)
+                    )
                     path.write_text(json.dumps(told | {"hash": found.record["hash"]}) + "\n")
                 found.fidelity = json.loads(path.read_text())
 
@@ -162,8 +185,15 @@ class Lab:
         if not path.exists():
             partial_path = path.with_suffix(".partial.npz")
             with Process(Path(sys.executable), self.home / "logs" / "reference.log") as process:
-                process.ask("reference", partial(self.update, "the original"), self.limit_s, model=str(self.model),
-                            path=str(partial_path), context=self.context, tokens=self.tokens)  # fmt: skip
+                process.ask(
+                    "reference",
+                    partial(self.update, "the original"),
+                    self.limit_s,
+                    model=str(self.model),
+                    path=str(partial_path),
+                    context=self.context,
+                    tokens=self.tokens,
+                )
             partial_path.rename(path)
         return path
 

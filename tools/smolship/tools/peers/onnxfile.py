@@ -100,5 +100,6 @@ class Growing(OnnxFile):
 
     def rewind(self, to: int) -> None:
         super().rewind(to)
-        self.caches = [np.ascontiguousarray((c if isinstance(c, np.ndarray) else c.numpy())[:, :, :to])
-                       for c in self.caches]  # fmt: skip
+        self.caches = [
+            np.ascontiguousarray((c if isinstance(c, np.ndarray) else c.numpy())[:, :, :to]) for c in self.caches
+        ]

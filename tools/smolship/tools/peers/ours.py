@@ -18,8 +18,9 @@ def export(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any
     from smolship.runtime.bench_worker import artifact_files
 
     target = options["target"]
-    bundle = run(source, folder / "bundle", to=[target], quant=options["quant"], context=options["context"],
-                 probe_tokens=0)  # fmt: skip
+    bundle = run(
+        source, folder / "bundle", to=[target], quant=options["quant"], context=options["context"], probe_tokens=0
+    )
     entry = bundle.entry(target)
     files = artifact_files(bundle.path / entry.folder, entry.info)
     return {

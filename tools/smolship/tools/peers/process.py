@@ -29,13 +29,18 @@ class Process:
         self.log = log
         with log.open("w") as file:
             self.child = subprocess.Popen(
-                process.python("smolship.tools.peers.worker", executable=python), stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=file, encoding="utf-8", start_new_session=True,
+                process.python("smolship.tools.peers.worker", executable=python),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                encoding="utf-8",
+                start_new_session=True,
                 env=process.environment(active=True) | {"PYTHONPATH": process.roots()},
-            )  # fmt: skip
+            )
 
-    def ask(self, do: str, progress: Progress = lambda what, done, total: None, limit_s: float = 3600,
-            **arguments: Any) -> Any:  # fmt: skip
+    def ask(
+        self, do: str, progress: Progress = lambda what, done, total: None, limit_s: float = 3600, **arguments: Any
+    ) -> Any:
         """Have something done. Raises SetupError where that fails or takes longer than `limit_s`."""
         assert self.child.stdin and self.child.stdout
         timer = threading.Timer(limit_s, self._kill)
@@ -92,8 +97,13 @@ def environment(folder: Path, name: str, requirements: Sequence[str]) -> Path:
             process.python("pip", "install", "--no-input", "--quiet", *requirements, executable=python),
         ]
         for command in commands:
-            ran = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                                 env=process.environment() | {"PYTHONPATH": ""})  # fmt: skip
+            ran = subprocess.run(
+                command,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=process.environment() | {"PYTHONPATH": ""},
+            )
             if ran.returncode:
                 raise SetupError(f"the environment of {name} cannot be made", got=last_line(ran.stderr))
         done.write_text("\n".join(requirements) + "\n")

@@ -85,7 +85,7 @@ ROWS = [
     Row("export_llm 8da4w", "exportllm", 4, {}, EXECUTORCH),
     Row("mobius Q4_0", "mobius", 4, {}, ONNX, source="llama.cpp Q4_0"),
     Row("transformers ONNX int4", "transformers_onnx", 4, {}, ONNX),
-]  # fmt: skip
+]
 
 
 def choose(only: Sequence[str], bits: Collection[str]) -> list[Row]:

@@ -16,20 +16,44 @@ from smolship.runtime.folders import new_folder
 # As Llama, with rotary embedding in every layer: SmolLM3 leaves it out of every fourth, which some peers cannot.
 SHAPES = {
     "toy": {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 128, "intermediate_size": 192,
-        "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 300,
-        "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "hidden_act": "silu",
-        "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float16",
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 128,
+        "intermediate_size": 192,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 300,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10_000.0,
+        "hidden_act": "silu",
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "torch_dtype": "float16",
         "initializer_range": 0.02,
     },
     "smollm3-3b": {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 2048, "intermediate_size": 11_008,
-        "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 128_256,
-        "max_position_embeddings": 65_536, "rms_norm_eps": 1e-6, "rope_theta": 5_000_000.0, "hidden_act": "silu",
-        "tie_word_embeddings": True, "bos_token_id": 128_000, "eos_token_id": 128_012, "torch_dtype": "float16",
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 2048,
+        "intermediate_size": 11_008,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "vocab_size": 128_256,
+        "max_position_embeddings": 65_536,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 5_000_000.0,
+        "hidden_act": "silu",
+        "tie_word_embeddings": True,
+        "bos_token_id": 128_000,
+        "eos_token_id": 128_012,
+        "torch_dtype": "float16",
         "initializer_range": 0.02,
     },
-}  # fmt: skip
+}
 CHUNK = 1 << 22  # numbers made at once
 
 

@@ -20,19 +20,34 @@ def facts(every: Sequence[Found]) -> list[dict[str, Any]]:
     rows = []
     for found in every:
         row, record, memory = found.row, found.record, found.memory or {}
-        rows.append({
-            "row": row.name, "ours": row.ours, "bits": row.bits, "failed": found.failed, "hash": record.get("hash"),
-            "weights_digest": record.get("weights_digest"), "versions": record.get("versions"),
-            "files": record.get("files"), "file_bytes": record.get("bytes"),
-            "export_seconds": record.get("seconds"), "export_peak_bytes": record.get("peak_bytes"),
-            "load_ms": found.opened.get("load_ms"), "runtime": found.opened.get("runtime"),
-            "anonymous_bytes": _added(memory), "memory": found.memory,
-            "prefill_tokens_per_s": {n: vars(s) for n, s in found.speeds("prefill").items()},
-            "decode_tokens_per_s": {n: vars(s) for n, s in found.speeds("decode").items()},
-            "fidelity": found.fidelity, "base": row.base or None,
-            "ours_over_this": {one.row.name: found.ratio(one) for one in ours
-                               if one is not found and one.row.bits == row.bits and found.rounds},
-        })  # fmt: skip
+        rows.append(
+            {
+                "row": row.name,
+                "ours": row.ours,
+                "bits": row.bits,
+                "failed": found.failed,
+                "hash": record.get("hash"),
+                "weights_digest": record.get("weights_digest"),
+                "versions": record.get("versions"),
+                "files": record.get("files"),
+                "file_bytes": record.get("bytes"),
+                "export_seconds": record.get("seconds"),
+                "export_peak_bytes": record.get("peak_bytes"),
+                "load_ms": found.opened.get("load_ms"),
+                "runtime": found.opened.get("runtime"),
+                "anonymous_bytes": _added(memory),
+                "memory": found.memory,
+                "prefill_tokens_per_s": {n: vars(s) for n, s in found.speeds("prefill").items()},
+                "decode_tokens_per_s": {n: vars(s) for n, s in found.speeds("decode").items()},
+                "fidelity": found.fidelity,
+                "base": row.base or None,
+                "ours_over_this": {
+                    one.row.name: found.ratio(one)
+                    for one in ours
+                    if one is not found and one.row.bits == row.bits and found.rounds
+                },
+            }
+        )
     return rows
 
 
@@ -79,10 +94,16 @@ def _cost(rows: Sequence[dict[str, Any]]) -> Table:
         said = row["fidelity"] or {}
         kl = f"{number(said['kl'])} ± {number(Z95 * said['error'], digits=2)}" if said else UNAVAILABLE
         table.add_row(
-            Text(row["row"]), row["hash"][:8], size(row["file_bytes"]), size(row["anonymous_bytes"]),
-            number(row["export_seconds"], "s"), size(row["export_peak_bytes"]), kl, share(said.get("top1")),
+            Text(row["row"]),
+            row["hash"][:8],
+            size(row["file_bytes"]),
+            size(row["anonymous_bytes"]),
+            number(row["export_seconds"], "s"),
+            size(row["export_peak_bytes"]),
+            kl,
+            share(said.get("top1")),
             number(said.get("perplexity_ratio")),
-        )  # fmt: skip
+        )
     return table
 
 
@@ -91,8 +112,14 @@ def _sizes(rows: Sequence[dict[str, Any]], phase: str) -> list[str]:
 
 
 def _table(title: str, heads: Sequence[str]) -> Table:
-    table = Table(title=Text(f"\n{title}", "bold"), title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD,
-                  show_edge=False, pad_edge=False)  # fmt: skip
+    table = Table(
+        title=Text(f"\n{title}", "bold"),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
     for i, head in enumerate(heads):
         table.add_column(head, justify="right" if i else "left")
     return table

@@ -96,10 +96,15 @@ class Worker:
         kl, error = mean_and_error(gap.kl)
         prefill, prefill_error = mean_and_error(end.kl)
         return {
-            "tokens": len(gap.kl), "kl": kl, "error": error, "top1": float(gap.top1.mean()),
+            "tokens": len(gap.kl),
+            "kl": kl,
+            "error": error,
+            "top1": float(gap.top1.mean()),
             "perplexity_ratio": float(np.exp(mean_and_error(gap.nll)[0])),
-            "prefills": len(end.kl), "prefill_kl": prefill, "prefill_error": prefill_error,
-        }  # fmt: skip
+            "prefills": len(end.kl),
+            "prefill_kl": prefill,
+            "prefill_error": prefill_error,
+        }
 
     def reference(self, model: str, path: str, context: int, tokens: int) -> dict[str, Any]:
         """What the original implementation says, in fp32: the sketches that every row is compared with."""
