@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from smolship.export.checkpoint import Checkpoint, open_checkpoint
+from smolship.export.checkpoints import Checkpoint, open_checkpoint
 from smolship.export.config import DecoderConfig
 from smolship.export.facts import resolve
 from smolship.export.targets import Job, load_target

@@ -9,8 +9,8 @@ import gguf
 import numpy as np
 import onnx
 
+from smolship.export.checkpoints.gguf import NAMES
 from smolship.export.families import theirs
-from smolship.export.gguf_checkpoint import NAMES
 from smolship.export.weights import Weights
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import gguf
 import numpy as np
 
-from smolship.export.checkpoint import Checkpoint, open_checkpoint
+from smolship.export.checkpoints import Checkpoint, open_checkpoint
+from smolship.export.checkpoints.gguf import KEYS, NAMES
 from smolship.export.families import theirs
-from smolship.export.gguf_checkpoint import KEYS, NAMES
 
 
 def permute(rows: np.ndarray, heads: int) -> np.ndarray:

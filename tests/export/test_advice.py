@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from smolship.export.checkpoint import open_checkpoint
-from smolship.export.prequantized import quantization_of
+from smolship.export.checkpoints import open_checkpoint
+from smolship.export.checkpoints.prequantized import quantization_of
 from smolship.runtime.errors import InputError
 from smolship.runtime.looks import look, what_is
 from tests.gguf_maker import blob, make_gguf, pair

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
 from smolship.export.weights import SCHEMES, write_weights
 from smolship.runtime.errors import InputError, SetupError
 

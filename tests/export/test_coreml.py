@@ -15,10 +15,12 @@ from coremltools.converters.mil.frontend.milproto.load import load as load_progr
 from coremltools.converters.mil.mil import Builder as mb
 
 from smolship.export import export
-from smolship.export.checkpoint import Checkpoint, open_checkpoint
+from smolship.export.checkpoints import Checkpoint, open_checkpoint
 from smolship.export.reference import Numerics, Reference, run
-from smolship.export.targets import Job, coreml_data, coreml_emit
+from smolship.export.targets import Job
 from smolship.export.targets import coreml as target
+from smolship.export.targets.coreml import data as coreml_data
+from smolship.export.targets.coreml import emit as coreml_emit
 from smolship.export.weights import SCHEMES, Scheme, Weights, write_weights
 from smolship.runtime.engines.coreml import open_session
 from smolship.runtime.errors import InputError

@@ -11,12 +11,12 @@ import torch
 from executorch.exir.scalar_type import ScalarType
 from executorch.extension.pybindings import portable_lib
 
-from smolship.export.checkpoint import Checkpoint, open_checkpoint
+from smolship.export.checkpoints import Checkpoint, open_checkpoint
 from smolship.export.reference import Numerics, Reference, run
 from smolship.export.targets import Job, executorch
-from smolship.export.targets.executorch_file import Blob
-from smolship.export.targets.executorch_program import Program, place
-from smolship.export.targets.xnnpack_graph import Matrix, Subgraph, Value
+from smolship.export.targets.executorch.file import Blob
+from smolship.export.targets.executorch.graph import Matrix, Subgraph, Value
+from smolship.export.targets.executorch.program import Program, place
 from smolship.export.weights import SCHEMES, Scheme, Weights, write_weights
 from smolship.runtime.engines.executorch import open_session
 from tests.conftest import TINY, make_tiny

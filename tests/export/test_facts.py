@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
 from smolship.export.facts import Resolved, resolve
 from smolship.export.preflight import check
 from smolship.export.weights import SCHEMES

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from smolship.export.checkpoint import open_checkpoint
-from smolship.export.gguffile import read_gguf, row_bytes
+from smolship.export.checkpoints import open_checkpoint
+from smolship.export.checkpoints.gguf_file import read_gguf, row_bytes
 from smolship.export.quantize import quantize
 from smolship.export.reference import Reference, run
 from smolship.export.weights import SCHEMES, write_weights

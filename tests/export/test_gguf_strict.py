@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from smolship.export.gguffile import read_gguf
+from smolship.export.checkpoints.gguf_file import read_gguf
 from smolship.runtime.errors import InputError
 from tests.gguf_maker import blob, entry, make_gguf, pair, text
 

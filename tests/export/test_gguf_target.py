@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from smolship.export.checkpoint import Checkpoint, open_checkpoint
+from smolship.export.checkpoints import Checkpoint, open_checkpoint
+from smolship.export.checkpoints.gguf import NAMES
 from smolship.export.families import theirs
-from smolship.export.gguf_checkpoint import NAMES
 from smolship.export.quantize import unpack4
 from smolship.export.reference import Reference, run
 from smolship.export.targets import gguf as target

@@ -9,9 +9,9 @@ import pytest
 from tokenizers import Tokenizer as Raw
 from tokenizers import models, pre_tokenizers, trainers
 
-from smolship.export.gguf_splits import SPLITS, WHOLE_WORDS_FIRST
-from smolship.export.gguf_tokenizer import tokenizer_files
-from smolship.export.gguffile import read_gguf
+from smolship.export.checkpoints.gguf_file import read_gguf
+from smolship.export.checkpoints.gguf_splits import SPLITS, WHOLE_WORDS_FIRST
+from smolship.export.checkpoints.gguf_tokenizer import tokenizer_files
 from smolship.runtime.engines.gguf import GgufTokenizer
 from smolship.runtime.errors import InputError
 from smolship.runtime.tokenizer import Tokenizer

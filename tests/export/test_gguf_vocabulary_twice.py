@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from smolship.export.gguf_tokenizer import tokenizer_files
+from smolship.export.checkpoints.gguf_tokenizer import tokenizer_files
 from smolship.runtime.errors import InputError
 
 MANY = [f"t{i}" for i in range(200_000)]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from smolship.export import export
-from smolship.export.checkpoint import open_checkpoint
-from smolship.export.gguffile import read_gguf
+from smolship.export.checkpoints import open_checkpoint
+from smolship.export.checkpoints.gguf_file import read_gguf
 from smolship.export.held import held, hold
 from smolship.export.quantize import MIN_SCALE, portable
 from smolship.export.targets import load_target
@@ -22,7 +22,7 @@ from smolship.runtime.bundle import open_bundle
 from smolship.runtime.errors import InputError
 from smolship.runtime.manifest import read_manifest
 from smolship.runtime.parity import parity
-from smolship.runtime.weights.compare import compare
+from smolship.runtime.readback.compare import compare
 from smolship.tools.cli import run as cli
 from tests.bundles import job_of
 from tests.gguf_maker import make_gguf

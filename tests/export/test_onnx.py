@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 import torch
 
-from smolship.export.checkpoint import Checkpoint, open_checkpoint
+from smolship.export.checkpoints import Checkpoint, open_checkpoint
 from smolship.export.quantize import unpack4
 from smolship.export.reference import Numerics, Reference, run
 from smolship.export.targets import Job

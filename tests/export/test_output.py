@@ -11,7 +11,7 @@ from collections import namedtuple
 import pytest
 
 from smolship.export import export, output
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
 from smolship.export.output import NAMES, check_output, check_space, replaceable
 from smolship.export.weights import SCHEMES, plan, stored_shapes
 from smolship.runtime.errors import InputError, SetupError

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from smolship.export import export
 from smolship.export import probe as making
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
 from smolship.export.config import Rotary
 from smolship.export.long_text import at_positions, in_steps, spread
 from smolship.export.probe import make_probes

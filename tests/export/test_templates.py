@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
 from smolship.export.facts import Resolved, resolve
 
 GOOD = "{% for m in messages %}[{{ m.content }}]{% endfor %}"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
 from smolship.runtime import open_bundle
 from smolship.runtime.chat import Chat
 from smolship.tools.cli import run

@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from smolship.export import export
-from smolship.export.checkpoint import open_checkpoint
-from smolship.export.targets import coreml_emit
+from smolship.export.checkpoints import open_checkpoint
+from smolship.export.targets.coreml import emit as coreml_emit
 from smolship.runtime import open_bundle
 from smolship.tools.cli import run
 from tests.bundles import double_scales, parity, relower, weights_of

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
 from smolship.export.reference import Reference, run
 from smolship.export.targets import executorch
 from smolship.export.weights import Weights
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.real
 EXPORT = """
 import json, sys
 from pathlib import Path
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
 from smolship.export.targets import Job, executorch
 from smolship.export.weights import SCHEMES, write_weights
 from smolship.runtime.memory import read_memory

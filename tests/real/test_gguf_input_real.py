@@ -12,9 +12,9 @@ import gguf
 import numpy as np
 import pytest
 
-from smolship.export.checkpoint import open_checkpoint
-from smolship.export.gguf_tokenizer import tokenizer_files
-from smolship.export.gguffile import read_gguf
+from smolship.export.checkpoints import open_checkpoint
+from smolship.export.checkpoints.gguf_file import read_gguf
+from smolship.export.checkpoints.gguf_tokenizer import tokenizer_files
 from smolship.export.held import hold
 from smolship.export.targets import load_target
 from smolship.export.weights import SCHEMES, Scheme, write_weights

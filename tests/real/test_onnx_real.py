@@ -11,7 +11,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
 from smolship.export.reference import Reference, run
 from smolship.export.targets import Job
 from smolship.export.targets import onnx as target
@@ -24,7 +24,7 @@ INFO = {"file": "model.onnx", "context": 2048}
 LOWER = """
 import sys
 from pathlib import Path
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
 from smolship.export.targets import Job, onnx
 from smolship.export.weights import Weights
 checkpoint, folder = open_checkpoint(sys.argv[1]), Path(sys.argv[2])

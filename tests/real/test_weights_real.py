@@ -11,7 +11,7 @@ import pytest
 from smolship.export import export
 from smolship.export.targets import TARGETS
 from smolship.runtime.bundle import open_bundle
-from smolship.runtime.weights.compare import compare
+from smolship.runtime.readback.compare import compare
 from smolship.tools import onehot
 from smolship.tools.cli import run
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from smolship.export.targets.executorch_program import Program
+from smolship.export.targets.executorch.program import Program
 from smolship.runtime.engines.executorch import open_session
 from smolship.runtime.errors import InputError, SetupError
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
 from smolship.export.targets import gguf as target
 from smolship.export.weights import SCHEMES, write_weights
 from smolship.runtime.engines.gguf import GgufTokenizer, open_session

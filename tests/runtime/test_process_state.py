@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
 from smolship.export.targets import load_target
 from smolship.export.weights import SCHEMES, write_weights
 from smolship.runtime.engines import load_engine
@@ -109,7 +109,7 @@ def test_a_session_that_nobody_closed_gives_the_pool_back(opened, three_threads)
 
 
 def test_a_program_that_is_refused_gives_the_pool_back(opened, three_threads, tmp_path):
-    from smolship.export.targets.executorch_program import Program
+    from smolship.export.targets.executorch.program import Program
     from smolship.runtime.engines import executorch
 
     program = Program()

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import smolship.runtime.weights
+import smolship.runtime.readback
 from smolship.export import export
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
 from smolship.export.targets import TARGETS
 from smolship.export.weights import SCHEMES, write_weights
 from smolship.runtime.bundle import open_bundle
 from smolship.runtime.engines import ENGINES
 from smolship.runtime.errors import InputError
-from smolship.runtime.weights.compare import READERS, compare, expected
+from smolship.runtime.readback.compare import READERS, compare, expected
 from smolship.tools.cli import run
 from smolship.tools.weights import rows
 from tests.bundles import relower
@@ -196,7 +196,7 @@ def test_a_list_that_was_changed_is_refused(bundle):
 
 def test_readers_import_nothing_of_the_writers():
     """And no torch, which writers need."""
-    for path in Path(smolship.runtime.weights.__file__).parent.glob("*.py"):
+    for path in Path(smolship.runtime.readback.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

@@ -10,9 +10,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
+from smolship.export.checkpoints.gguf import open_gguf
 from smolship.export.families import llama, theirs
-from smolship.export.gguf_checkpoint import open_gguf
 from smolship.runtime.errors import InputError, SetupError
 from smolship.tools import demo_model
 from smolship.tools.demo_model import demo_gguf, make_demo_model

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from smolship.export import worker
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
 from smolship.export.weights import SCHEMES, plan, stored_shapes
 from smolship.runtime import disk
 from smolship.runtime.bundle import open_bundle

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
 from smolship.tools.cli import run
 from tests.bundles import double_scales, relower
 

@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 
 from smolship.export import export
-from smolship.export.checkpoint import open_checkpoint
-from smolship.export.targets import TARGETS, coreml_data, gguf, onnx_data, xnnpack_data
+from smolship.export.checkpoints import open_checkpoint
+from smolship.export.targets import TARGETS, gguf
+from smolship.export.targets.coreml import data as coreml_data
+from smolship.export.targets.executorch import data as xnnpack_data
+from smolship.export.targets.onnx import data as onnx_data
 from smolship.runtime.bundle import open_bundle
-from smolship.runtime.weights import coreml as read_coreml
-from smolship.runtime.weights import gguf as read_gguf
-from smolship.runtime.weights import onnx as read_onnx
-from smolship.runtime.weights import pte as read_pte
-from smolship.runtime.weights.compare import compare
-from smolship.runtime.weights.stored import nibbles
+from smolship.runtime.readback import coreml as read_coreml
+from smolship.runtime.readback import gguf as read_gguf
+from smolship.runtime.readback import onnx as read_onnx
+from smolship.runtime.readback import pte as read_pte
+from smolship.runtime.readback.compare import compare
+from smolship.runtime.readback.stored import nibbles
 from smolship.tools import onehot
 from smolship.tools.onehot_models import COLUMNS, Matrix, spread
 from tests.bundles import relower

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
 from smolship.runtime.bundle import open_bundle
 from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.files import sha256

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from smolship.runtime.memory import Memory
-from smolship.runtime.weights.compare import EQUAL, Held
-from smolship.runtime.weights.hashing import Entry
+from smolship.runtime.readback.compare import EQUAL, Held
+from smolship.runtime.readback.hashing import Entry
 from smolship.tools import plots, units
 from smolship.tools.onehot import Verdict
 from smolship.tools.report import write_report

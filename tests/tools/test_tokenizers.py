@@ -10,10 +10,10 @@ from tokenizers import AddedToken, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Raw
 
 from smolship.export import export
-from smolship.export.checkpoint import open_checkpoint
-from smolship.export.gguf_splits import SPLITS, WHOLE_WORDS_FIRST
+from smolship.export.checkpoints import open_checkpoint
+from smolship.export.checkpoints.gguf_splits import SPLITS, WHOLE_WORDS_FIRST
 from smolship.export.targets import gguf as target
-from smolship.export.targets.gguf_vocabulary import SPACE, WRITTEN, vocabulary
+from smolship.export.targets.gguf.vocab import SPACE, WRITTEN, vocabulary
 from smolship.export.weights import SCHEMES, write_weights
 from smolship.runtime.engines.gguf import GgufTokenizer
 from smolship.runtime.errors import InputError
@@ -150,7 +150,7 @@ def test_sentencepiece_gives_the_same_ids(tmp_path):
 def test_a_wrong_name_is_seen(tmp_path, monkeypatch):
     """Digits split one by one and digits kept together: the strings tell them apart."""
     raw = byte_level("gpt-2")
-    monkeypatch.setattr("smolship.export.targets.gguf_vocabulary._split_name", lambda raw: "smollm")
+    monkeypatch.setattr("smolship.export.targets.gguf.vocab._split_name", lambda raw: "smollm")
     llama, ours = lowered(tmp_path, raw)
     row = compare("wrong", ours.encode, llama.encode, hard_strings(ours, None), judged=True)
     assert not row.passed

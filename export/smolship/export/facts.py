@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from smolship.export.checkpoint import Checkpoint
+from smolship.export.checkpoints import Checkpoint
 from smolship.export.config import Fields
 from smolship.export.sampling import RANGES, read_sampling
 from smolship.export.templates import Found, find_template, one_line, try_template

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from smolship.export.checkpoint import Checkpoint
+from smolship.export.checkpoints import Checkpoint
+from smolship.export.checkpoints.files import INDEX, SINGLE
 from smolship.export.families import translate
-from smolship.export.folder import INDEX, SINGLE
 from smolship.runtime.errors import InputError
 
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")  # no logit depends on them, and a wrong one ends the loading

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 
-from smolship.export.checkpoint import SIDE_FILES, Checkpoint
+from smolship.export.checkpoints import Checkpoint
+from smolship.export.checkpoints.folder import SIDE_FILES
 from smolship.export.targets import TARGETS
 from smolship.export.weights import Scheme, plan, stored_shapes
 from smolship.runtime.disk import size_limit

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from smolship.export.checkpoint import Checkpoint, open_checkpoint
+from smolship.export.checkpoints import Checkpoint, open_checkpoint
 from smolship.export.facts import Resolved
 from smolship.export.output import check_output, check_space, new_bundle
 from smolship.export.preflight import check_packages

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import NoReturn
 
-from smolship.export.checkpoint import Checkpoint
+from smolship.export.checkpoints import Checkpoint
 from smolship.export.facts import Resolved, resolve
 from smolship.export.targets import NEEDS, load_target
 from smolship.export.tokenizer_trial import tokenizer_problems
 from smolship.export.weights import Scheme, plan
 from smolship.runtime.errors import InputError, SetupError
-from smolship.runtime.weights.hashing import Entry
+from smolship.runtime.readback.hashing import Entry
 
 
 def check_packages(targets: Sequence[str], probes: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from smolship.export.checkpoint import Checkpoint
+from smolship.export.checkpoints import Checkpoint
 from smolship.export.long_text import at_positions, in_steps, repeated, spread
 from smolship.export.nonfinite import Watched
 from smolship.export.original import original

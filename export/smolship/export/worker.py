@@ -101,7 +101,7 @@ def check(
     """Ask all that can be asked before the work; what the files say about generating. Raises InputError with every
     problem."""
     from smolship.export import preflight
-    from smolship.export.checkpoint import open_checkpoint
+    from smolship.export.checkpoints import open_checkpoint
     from smolship.export.weights import Scheme
 
     said = preflight.check(
@@ -112,7 +112,7 @@ def check(
 
 def quantize(model: str, revision: str | None, scheme: dict[str, Any], folder: str, progress: Progress) -> Any:
     """Read, quantize and write the one set of weights."""
-    from smolship.export.checkpoint import open_checkpoint
+    from smolship.export.checkpoints import open_checkpoint
     from smolship.export.weights import Scheme, write_weights
 
     checkpoint = open_checkpoint(model, revision)
@@ -131,7 +131,7 @@ def lower(
     progress: Progress,
 ) -> Any:
     """Lower one target into `folder`."""
-    from smolship.export.checkpoint import open_checkpoint
+    from smolship.export.checkpoints import open_checkpoint
     from smolship.export.facts import Resolved
     from smolship.export.held import hold
     from smolship.export.targets import Job, load_target
@@ -166,7 +166,7 @@ def probe(
     progress: Progress,
 ) -> Any:
     """Make the golden probes."""
-    from smolship.export.checkpoint import open_checkpoint
+    from smolship.export.checkpoints import open_checkpoint
     from smolship.export.facts import Resolved
     from smolship.export.held import held
     from smolship.export.probe import DATE, make_probes

@@ -239,8 +239,8 @@ def stored_checks(probes: Probes, target: str) -> list[Check]:
         where, bad = _where(probes, f"{target}.ulp"), int((~np.isfinite(moved)).sum())
         checks[-1].passed = False
         checks[-1].note = (
-            f"the simulation moved by an ulp is not finite at {bad:,} of {len(moved):,} positions, so the engine has no "
-            f"sound floor{where}"
+            f"the simulation moved by an ulp is not finite at {bad:,} of {len(moved):,} positions, so the engine has "
+            f"no sound floor{where}"
         )
     return checks
 

@@ -130,12 +130,12 @@ def export(
             model,
             out,
             to=targets,
-            quant=quant,
+            quant=quant,  # type: ignore[arg-type]
             context=context,
-            group_size=group_size,  # type: ignore[arg-type]
-            embedding=embedding_bits,
-            head=head_bits,
-            revision=revision,  # type: ignore[arg-type]
+            group_size=group_size,
+            embedding=embedding_bits,  # type: ignore[arg-type]
+            head=head_bits,  # type: ignore[arg-type]
+            revision=revision,
             probe_tokens=probe_tokens,
             probe_text=text,
             progress=steps.update,
@@ -211,7 +211,7 @@ def weights(
 ) -> None:
     """Read codes, scales and all the rest back out of each artifact and compare them, bit for bit, with the digest of
     the set. Exit code 1 where a tensor is missing, differs, or is not of the set."""
-    from smolship.runtime.weights.compare import compare
+    from smolship.runtime.readback.compare import compare
     from smolship.tools.display import Steps
     from smolship.tools.weights import findings, revealed, to_json, verdicts_table, weights_table
 

@@ -26,7 +26,7 @@ def ours(model: str, scheme: str, folder: Path) -> float:
     """Seconds of our target."""
     import coremltools  # noqa: F401
 
-    from smolship.export.checkpoint import open_checkpoint
+    from smolship.export.checkpoints import open_checkpoint
     from smolship.export.targets import Job, coreml
     from smolship.export.weights import SCHEMES, write_weights
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from smolship.runtime.bundle import Bundle, default_threads, open_bundle
 from smolship.runtime.parity import ParityReport
-from smolship.runtime.weights.compare import compare
+from smolship.runtime.readback.compare import compare
 from smolship.tools.console import Screen, begin, exit_code
 from smolship.tools.demo_model import make_demo_model
 from smolship.tools.display import Steps

@@ -22,7 +22,7 @@ from smolship.runtime.bundle import Bundle
 from smolship.runtime.engines import load_engine
 from smolship.runtime.facts import EndToken, Facts
 from smolship.runtime.files import read_json
-from smolship.runtime.weights.compare import canonical, expected, stored
+from smolship.runtime.readback.compare import canonical, expected, stored
 from smolship.tools.onehot_models import Maker, Matrix, Probe
 
 LINEARS = ("q", "k", "v", "o", "gate", "up", "down")

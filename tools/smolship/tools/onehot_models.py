@@ -29,8 +29,8 @@ from safetensors.numpy import save_file
 from smolship.export.config import DecoderConfig
 from smolship.export.quantize import QMAX, pack4
 from smolship.export.weights import Weights
+from smolship.runtime.readback.hashing import Entry, TensorHash, digest
 from smolship.runtime.session import Session
-from smolship.runtime.weights.hashing import Entry, TensorHash, digest
 
 COLUMNS = 64  # of a matrix that are looked at
 GATE = 1.0  # weight of what opens the gate where it is the same for all

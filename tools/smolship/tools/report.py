@@ -18,7 +18,7 @@ from smolship.runtime.bench import BenchReport, Spread
 from smolship.runtime.errors import clip
 from smolship.runtime.manifest import Manifest
 from smolship.runtime.parity import Check, ParityReport
-from smolship.runtime.weights.compare import EQUAL, Held
+from smolship.runtime.readback.compare import EQUAL, Held
 from smolship.tools import plots, units
 from smolship.tools.outputs import write_file
 from smolship.tools.weights import collapsed, rows

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.errors import clip, missing_engine
-from smolship.runtime.weights.compare import EQUAL, MISSING, Held
-from smolship.runtime.weights.hashing import Entry
+from smolship.runtime.readback.compare import EQUAL, MISSING, Held
+from smolship.runtime.readback.hashing import Entry
 from smolship.tools.tables import plain_table
 
 if TYPE_CHECKING:  # it needs what an export needs

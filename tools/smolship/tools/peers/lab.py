@@ -23,7 +23,7 @@ from typing import Any
 
 import smolship.export
 import smolship.runtime.engines
-from smolship.export.checkpoint import open_checkpoint
+from smolship.export.checkpoints import open_checkpoint
 from smolship.runtime.bench import Spread
 from smolship.runtime.errors import InputError, SmolshipError
 from smolship.runtime.files import sha256

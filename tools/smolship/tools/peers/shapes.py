@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from smolship.export.checkpoints.tensorfile import TensorWriter
 from smolship.export.config import Fields
 from smolship.export.families import llama, theirs
-from smolship.export.tensorfile import TensorWriter
 from smolship.runtime.errors import unknown
 from smolship.runtime.folders import new_folder
 

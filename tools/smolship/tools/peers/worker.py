@@ -110,7 +110,7 @@ class Worker:
         """What the original implementation says, in fp32: the sketches that every row is compared with."""
         import torch
 
-        from smolship.export.checkpoint import open_checkpoint
+        from smolship.export.checkpoints import open_checkpoint
         from smolship.export.original import original
         from smolship.export.probe import make_windows
         from smolship.runtime.probes import Sketch

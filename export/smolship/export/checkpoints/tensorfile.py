@@ -17,7 +17,8 @@ from types import TracebackType
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from smolship.export.tensorfile_faults import bits, invalid
+from smolship.export.checkpoints.tensorfile_faults import bits, invalid
+from smolship.export.quantize import QuantTensor
 from smolship.runtime.disk import writing
 from smolship.runtime.errors import InputError
 from smolship.runtime.files import open_file, regular_file
@@ -34,6 +35,10 @@ class Slot:
     dtype: str
     shape: tuple[int, ...]
     offset: int
+    grid = None  # nothing in a safetensors file is on a grid of ours
+
+    def lift(self, start: int = 0, stop: int | None = None) -> QuantTensor:
+        raise TypeError(f"a tensor of type {self.dtype} holds no codes")
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start…stop in their stored type; bf16 comes as float32."""

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from smolship.export.config import CacheSpec, DecoderConfig
-from smolship.export.targets.executorch_program import Program
-from smolship.export.targets.xnnpack_graph import Subgraph, Value
+from smolship.export.targets.executorch.graph import Subgraph, Value
+from smolship.export.targets.executorch.program import Program
 
 MASKED = 1e9  # taken off a score for each position by which the key is ahead of the query
 

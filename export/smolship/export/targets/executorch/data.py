@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from smolship.export.quantize import pack4
-from smolship.export.targets.executorch_file import Blob
-from smolship.export.targets.xnnpack_graph import Matrix
+from smolship.export.targets.executorch.file import Blob
+from smolship.export.targets.executorch.graph import Matrix
 from smolship.export.weights import Weights
 
 Pieces = Callable[[], Iterator[np.ndarray]]

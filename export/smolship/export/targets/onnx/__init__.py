@@ -13,8 +13,8 @@ import onnx_ir as ir
 from smolship.export.config import DecoderConfig
 from smolship.export.reference import Numerics
 from smolship.export.targets import Job
-from smolship.export.targets.onnx_data import DataFile, block_of
-from smolship.export.targets.onnx_emit import emit
+from smolship.export.targets.onnx.data import DataFile, block_of
+from smolship.export.targets.onnx.emit import emit
 from smolship.export.weights import Entry, Weights
 from smolship.runtime.facts import Facts
 

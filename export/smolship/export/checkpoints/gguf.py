@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from smolship.export.checkpoint import Checkpoint
+from smolship.export.checkpoints.checkpoint import Checkpoint
+from smolship.export.checkpoints.gguf_file import GgufSlot, read_gguf
+from smolship.export.checkpoints.gguf_tokenizer import end_ids, remarks, token_id, tokenizer_files
+from smolship.export.checkpoints.matching import match
 from smolship.export.config import DecoderConfig, Rotary
 from smolship.export.families import translate
-from smolship.export.gguf_tokenizer import end_ids, remarks, token_id, tokenizer_files
-from smolship.export.gguffile import GgufSlot, read_gguf
-from smolship.export.matching import match
 from smolship.runtime.errors import InputError, show, unknown
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "smollm3": "SmolLM3ForCausalLM"}

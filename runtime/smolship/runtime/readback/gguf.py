@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from smolship.runtime.files import regular_file
-from smolship.runtime.weights.stored import Rows, Shapes, Stored, cut, mapped, reading
+from smolship.runtime.readback.stored import Rows, Shapes, Stored, cut, mapped, reading
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from smolship.export.checkpoints.gguf_splits import SPLITS, WHOLE_WORDS_FIRST
 from smolship.export.config import DecoderConfig
-from smolship.export.gguf_splits import SPLITS, WHOLE_WORDS_FIRST
 from smolship.runtime.errors import InputError, show
 from smolship.runtime.facts import Facts
 from smolship.runtime.tokenizer import Tokenizer

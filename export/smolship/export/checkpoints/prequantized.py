@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from smolship.export.advice import SOURCE
+from smolship.export.checkpoints.advice import SOURCE
 from smolship.runtime.errors import InputError, show
 
 METHODS = {

@@ -20,7 +20,7 @@ from coremltools.converters.mil.mil import Function, Program, Var, types
 
 from smolship.export.opaque import trace
 from smolship.export.targets import Job
-from smolship.export.targets.coreml_data import Constants
+from smolship.export.targets.coreml.data import Constants
 
 SMOLSHIP, ATEN = torch.ops.smolship, torch.ops.aten
 HIDDEN = np.float16(30_000)  # taken from the score of what a token must not see; scores stay within fp16

@@ -69,7 +69,7 @@ def stored_bytes(entry: Entry) -> int:
 def lower(job: Job, folder: Path) -> dict[str, Any]:
     """Write the package."""
     try:
-        from smolship.export.targets.coreml_emit import emit
+        from smolship.export.targets.coreml.emit import emit
     except ImportError as error:
         raise missing_engine("coremltools", "coreml", error) from None
     chunk = min(CHUNK, job.context)

@@ -6,25 +6,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from smolship.export.advice import FETCH, MERGE, RESAVE, some
+from smolship.export.checkpoints.advice import FETCH, MERGE, RESAVE, some
+from smolship.export.checkpoints.slots import Rows
+from smolship.export.checkpoints.tensorfile import row_chunks
 from smolship.export.config import DecoderConfig
 from smolship.export.families import theirs
-from smolship.export.tensorfile import row_chunks
 from smolship.runtime.errors import InputError
-
-
-class Rows(Protocol):
-    """A tensor in a file, read in rows."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray: ...
-
 
 R = TypeVar("R", bound=Rows)
 

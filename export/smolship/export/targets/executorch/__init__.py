@@ -26,7 +26,7 @@ from smolship.export.reference import Numerics
 from smolship.export.targets import Job
 from smolship.export.weights import Weights
 from smolship.runtime.errors import missing_engine
-from smolship.runtime.weights.hashing import Entry
+from smolship.runtime.readback.hashing import Entry
 
 NAME = "executorch-xnnpack"
 ENGINE = "executorch"
@@ -73,7 +73,7 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)  # they warn of their own affairs while ExecuTorch imports them
     try:
-        from smolship.export.targets.xnnpack_lowering import Lowering
+        from smolship.export.targets.executorch.lowering import Lowering
     except ImportError as error:
         raise missing_engine("executorch", "executorch", error) from None
     job.progress("trace", 0, 1)

@@ -20,7 +20,7 @@ import torch
 
 from smolship.export.opaque import trace
 from smolship.export.targets import Job
-from smolship.export.targets.onnx_data import DataFile, block_of
+from smolship.export.targets.onnx.data import DataFile, block_of
 
 OPSET, IR_VERSION = 21, 10
 MICROSOFT = "com.microsoft"

@@ -20,10 +20,10 @@ from executorch.exir.scalar_type import ScalarType
 from torch.fx import Node
 
 from smolship.export.targets import Job
-from smolship.export.targets.executorch_program import Program
-from smolship.export.targets.xnnpack_attention import Attention
-from smolship.export.targets.xnnpack_data import Data
-from smolship.export.targets.xnnpack_graph import Matrix, Subgraph, Value
+from smolship.export.targets.executorch.attention import Attention
+from smolship.export.targets.executorch.data import Data
+from smolship.export.targets.executorch.graph import Matrix, Subgraph, Value
+from smolship.export.targets.executorch.program import Program
 
 NEAR = 256  # tokens in the cache up to which ExecuTorch's kernel attends faster than XNNPACK
 FAR = 1 << 32  # more than any cache holds

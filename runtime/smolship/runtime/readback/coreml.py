@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from smolship.runtime.mil.package import Package, declaration
-from smolship.runtime.weights.stored import Shapes, Stored, reading
+from smolship.runtime.readback.stored import Shapes, Stored, reading
 
 NAME = re.compile(r"(?:layers_(\d+)_)?(embed|head|norm|attn_norm|mlp_norm|[qkvo]|gate|up|down)(_bias)?")
 BITS = {"int4": 4, "int8": 8}

@@ -13,14 +13,14 @@ import numpy as np
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.errors import InputError, clip, unknown
 from smolship.runtime.files import inside, read_json
-from smolship.runtime.weights.hashing import Entry, TensorHash, digest
-from smolship.runtime.weights.stored import Rows, Stored
+from smolship.runtime.readback.hashing import Entry, TensorHash, digest
+from smolship.runtime.readback.stored import Rows, Stored
 
 READERS = {  # engine -> module that reads its files
-    "coreml": "smolship.runtime.weights.coreml",
-    "executorch": "smolship.runtime.weights.pte",
-    "gguf": "smolship.runtime.weights.gguf",
-    "onnx": "smolship.runtime.weights.onnx",
+    "coreml": "smolship.runtime.readback.coreml",
+    "executorch": "smolship.runtime.readback.pte",
+    "gguf": "smolship.runtime.readback.gguf",
+    "onnx": "smolship.runtime.readback.onnx",
 }
 CHUNK = 1 << 22  # numbers held at once
 EQUAL, MISSING, DIFFERENT = "equal", "missing", "different"

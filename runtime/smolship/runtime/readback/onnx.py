@@ -20,7 +20,7 @@ import numpy as np
 
 from smolship.runtime.errors import missing_engine
 from smolship.runtime.files import inside, read_bytes, regular_file
-from smolship.runtime.weights.stored import Rows, Shapes, Stored, cut, mapped, nibbles, parts, reading
+from smolship.runtime.readback.stored import Rows, Shapes, Stored, cut, mapped, nibbles, parts, reading
 
 FLOAT, UINT8 = 1, 2  # of TensorProto.DataType
 TYPES: dict[int, Any] = {FLOAT: np.dtype("<f4"), UINT8: np.dtype("u1")}

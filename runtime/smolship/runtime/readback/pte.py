@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from smolship.runtime.weights.flatbuffer import Table
-from smolship.runtime.weights.stored import Rows, Shapes, Stored, cut, mapped, nibbles, parts, reading
+from smolship.runtime.readback.flatbuffer import Table
+from smolship.runtime.readback.stored import Rows, Shapes, Stored, cut, mapped, nibbles, parts, reading
 
 KERNEL_CALL, TENSOR, SEGMENT = 1, 5, 1  # of InstructionArguments, KernelTypes, DataLocation
 CHAR, FLOAT = 1, 6  # of ScalarType

@@ -15,12 +15,12 @@ from typing import IO, Any
 
 import numpy as np
 
+from smolship.export.checkpoints.gguf import KEYS, NAMES
 from smolship.export.config import DecoderConfig
 from smolship.export.families import theirs
-from smolship.export.gguf_checkpoint import KEYS, NAMES
 from smolship.export.reference import Numerics
 from smolship.export.targets import Job
-from smolship.export.targets.gguf_vocabulary import CONTROL, USER_DEFINED, vocabulary
+from smolship.export.targets.gguf.vocab import CONTROL, USER_DEFINED, vocabulary
 from smolship.export.weights import Entry, Weights
 from smolship.runtime.errors import InputError
 from smolship.runtime.facts import Facts, Recommended

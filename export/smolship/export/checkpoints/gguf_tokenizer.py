@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from smolship.export.gguf_splits import ADDS_BOS, BYTES, SPLITS, WHOLE_WORDS_FIRST
+from smolship.export.checkpoints.gguf_splits import ADDS_BOS, BYTES, SPLITS, WHOLE_WORDS_FIRST
 from smolship.runtime.errors import InputError, clip, show, unknown
 
 UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6  # llama.cpp's token types

@@ -15,8 +15,8 @@ import numpy as np
 from executorch.exir import schema as et
 from executorch.exir.scalar_type import ScalarType
 
-from smolship.export.targets.executorch_file import Blob, Bytes, Progress, Segments, align
-from smolship.export.targets.xnnpack_graph import Subgraph, Value
+from smolship.export.targets.executorch.file import Blob, Bytes, Progress, Segments, align
+from smolship.export.targets.executorch.graph import Subgraph, Value
 
 SLACK = 128  # bytes after the last tensor: XNNPACK may read a little past the end of its inputs
 BYTES = {ScalarType.FLOAT: 4, ScalarType.LONG: 8, ScalarType.CHAR: 1}

@@ -1,0 +1,58 @@
+"""A checkpoint as transformers saves it: a folder with config.json, safetensors and tokenizer.json."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from smolship.export.checkpoints import advice
+from smolship.export.checkpoints.checkpoint import Checkpoint
+from smolship.export.checkpoints.files import stored
+from smolship.export.checkpoints.matching import as_transformers, match
+from smolship.export.checkpoints.prequantized import QUANTIZATION_KEYS, WHOLE, quantization_of, quantized
+from smolship.export.families import family_of, theirs, translate
+from smolship.runtime.errors import InputError
+from smolship.runtime.files import parse_json, read_bytes, read_json
+
+SIDE_FILES = ("tokenizer_config.json", "generation_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+def open_folder(path: Path, revision: str | None = None) -> Checkpoint:
+    """A local folder as transformers saves it."""
+    if not os.path.lexists(path / "config.json"):
+        raise advice.no_config(path)
+    raw = read_json(path / "config.json", "config.json")
+    if foreign := advice.foreign_config(raw, path):
+        raise foreign
+    family_of(raw, path / "config.json")  # an unknown one is no matter of its weights
+    weights = stored(path, raw)
+    if refusal := quantized(raw, {name: slot.dtype for name, slot in weights.tensors.items()}, path):
+        raise refusal
+    config, family, reading = translate(raw, path / "config.json")
+    matched = match(config, as_transformers(weights.tensors, config, family.NAMES, path), family.NAMES, path)
+    if matched.config.tied_head != config.tied_head:
+        raw = raw | {"tie_word_embeddings": matched.config.tied_head}
+    for name, slot in matched.slots.items():
+        if slot.dtype not in WHOLE:
+            raise InputError(
+                f"{theirs(family.NAMES, name)} is not stored as floating point",
+                got=f"{slot.dtype} in {slot.path}",
+                expected="one of " + ", ".join(WHOLE),
+                todo=advice.SOURCE,
+            )
+    if not os.path.lexists(path / "tokenizer.json"):
+        raise advice.no_tokenizer(path, advice.names_in(path))
+    files = {"tokenizer.json": read_bytes(path / "tokenizer.json", "tokenizer.json")}
+    parse_json(files["tokenizer.json"], "tokenizer.json", path)
+    for name in SIDE_FILES:
+        if os.path.lexists(path / name):  # a link to nowhere is not left out, but refused
+            files[name] = read_bytes(path / name, name)
+            if refusal := advice.not_itself(name, files[name], path):
+                raise refusal
+    if declared := quantization_of(raw):
+        key = next(key for key in QUANTIZATION_KEYS if raw.get(key))
+        reading.notes.append(
+            f"config.json: {key} ({declared}) is left behind: the weights are plain, and taken as such"
+        )
+    notes = reading.notes + weights.notes + matched.notes
+    return Checkpoint(raw, matched.config, matched.slots, files, path, revision, notes, weights=weights.files)

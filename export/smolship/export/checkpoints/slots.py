@@ -1,0 +1,25 @@
+"""What any file gives of a tensor: its shape, and its rows when they are asked for."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from smolship.export.quantize import QuantTensor
+
+
+class Rows(Protocol):
+    """A tensor in a file, read in rows."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """(bits, group) where the file holds codes and scales on a grid of ours, for `lift` to take as they are."""
+        ...
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray: ...
+
+    def lift(self, start: int = 0, stop: int | None = None) -> QuantTensor: ...
