@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from smolship.export.checkpoints.gguf import NAMES
-from smolship.export.families import theirs
+from smolship.export.transforms import theirs
 from smolship.export.weights import Weights
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from smolship.export.checkpoints import Checkpoint, open_checkpoint
 from smolship.export.checkpoints.gguf import KEYS, NAMES
-from smolship.export.families import theirs
+from smolship.export.transforms import theirs
 
 
 def permute(rows: np.ndarray, heads: int) -> np.ndarray:
@@ -34,15 +34,15 @@ def make_gguf(
     as "Q4_0 Q8_0". `extra` adds or overrides metadata by its full key, `drop` leaves tensors and keys out by GGUF's
     name. Returns the HF checkpoint."""
     hf = open_checkpoint(str(folder))
-    arch = hf.config.model_type
+    arch, mixer, (rotary,) = hf.config.architecture, hf.config.layers[0].mixer, hf.config.rotaries.values()
     writer = gguf.GGUFWriter(path, arch)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokens = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
     special = {t["content"] for t in tokenizer["added_tokens"]}
     values: dict[str, Any] = {f"{arch}.{key}": hf.raw[name] for name, key in KEYS.items() if hf.raw.get(name)}
     values |= {
-        f"{arch}.rope.freq_base": hf.config.rotary.theta,
-        f"{arch}.rope.dimension_count": hf.config.head_dim,
+        f"{arch}.rope.freq_base": rotary.theta,
+        f"{arch}.rope.dimension_count": mixer.head_dim,
         f"{arch}.vocab_size": hf.config.vocab,
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": split,
@@ -67,8 +67,8 @@ def make_gguf(
     for name, ours in tensors.items():
         rows = hf.read(ours)
         part = ours.removesuffix(".bias").rpartition(".")[2]
-        if part in ("q", "k"):
-            rows = permute(rows, hf.config.heads if part == "q" else hf.config.kv_heads)
+        if part in ("q", "k") and arch in ("llama", "smollm3"):
+            rows = permute(rows, mixer.heads if part == "q" else mixer.kv_heads)
         if name in drop:
             continue
         if rows.ndim == 1 or kind == "F32":
@@ -76,11 +76,11 @@ def make_gguf(
         else:
             stored = gguf.GGMLQuantizationType[next(kinds)]
             writer.add_tensor(name, gguf.quants.quantize(rows, stored), raw_dtype=stored)
-    if hf.config.rotary.scaling:
+    if rotary.scaling:
         from dataclasses import replace
 
-        plain = replace(hf.config.rotary, scaling=None).frequencies()
-        writer.add_tensor("rope_freqs.weight", (plain / hf.config.rotary.frequencies()).astype(np.float32))
+        plain = replace(rotary, scaling=None).frequencies()
+        writer.add_tensor("rope_freqs.weight", (plain / rotary.frequencies()).astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -13,8 +13,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from smolship.export.families import translate
+from smolship.export.families import FAMILIES, translate
 from smolship.export.original import TOKENS
+from smolship.export.transforms import theirs as named
 from smolship.runtime.errors import InputError
 
 BASE = {
@@ -98,6 +99,18 @@ CHANGES: list[dict[str, Any]] = [
     {"sliding_window": 8},
     {"sliding_window": 256},
     {"use_sliding_window": False, "sliding_window": 1000},
+    {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+    {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0},
+    {"use_sliding_window": True, "sliding_window": None, "max_window_layers": 0},
+    {"use_sliding_window": True, "sliding_window": 8},
+    {"use_sliding_window": True, "sliding_window": 300, "max_window_layers": 0},
+    {"use_sliding_window": True, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+    {"use_sliding_window": True, "sliding_window": 8, "layer_types": ["full_attention", "chunked_attention"]},
+    {"use_sliding_window": True, "sliding_window": 8, "layer_types": ["full_attention"]},
+    {"use_sliding_window": "yes"},
+    {"max_window_layers": None},
+    {"max_window_layers": 1.5},
+    {"layer_types": None},
     {"attention_chunk_size": 16},
     {"is_causal": False},
     {"is_causal": True},
@@ -139,7 +152,7 @@ def quiet():
 
 
 def raw_of(kind: str, change: dict[str, Any]) -> dict[str, Any]:
-    own = {"llama": "LlamaForCausalLM", "smollm3": "SmolLM3ForCausalLM"}[kind]
+    own = FAMILIES[kind][0]
     raw = BASE | {"model_type": kind, "architectures": [own]} | change
     if raw["architectures"] == "own":
         raw["architectures"] = own
@@ -158,7 +171,7 @@ def theirs(folder: Path, raw: dict[str, Any]) -> Any:
     return model
 
 
-@pytest.mark.parametrize("kind", ["llama", "smollm3"])
+@pytest.mark.parametrize("kind", sorted(FAMILIES))
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_we_read_what_transformers_reads(tmp_path, kind, change):
     raw = raw_of(kind, change)
@@ -169,17 +182,23 @@ def test_we_read_what_transformers_reads(tmp_path, kind, change):
         if model is not None and change.get("head_dim", ...) is not None:
             assert any(f"'{key}'" in str(error) or key in change for keys in STRICTER.values() for key in keys), error
         return
-    if kind == "smollm3" and "head_dim" in change and change["head_dim"] is None:
-        return  # transformers' SmolLM3 fails at null; the original is given none
+    if kind in ("smollm3", "qwen2") and "head_dim" in change and change["head_dim"] is None:
+        return  # transformers' classes fail at null; the original is given none
     assert model is not None, "transformers refuses it"
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     assert {family_name(family, name): shape for name, shape in config.shapes().items()} == shapes
     frequencies = model.model.rotary_emb.inv_freq.numpy()
-    np.testing.assert_allclose(config.rotary.frequencies(), frequencies, rtol=2e-6)
+    for rotary in config.rotaries.values():
+        np.testing.assert_allclose(rotary.frequencies(), frequencies, rtol=2e-6)
     assert config.norm_eps == model.model.norm.variance_epsilon
     attention = [layer.self_attn for layer in model.model.layers]
-    assert list(config.rotary_layers) == [bool(getattr(a, "use_rope", True)) for a in attention]
-    assert {a.scaling for a in attention} == {config.attention_scale}
+    mixers = config.attentions
+    assert [mixer.rotary is not None for mixer in mixers] == [bool(getattr(a, "use_rope", True)) for a in attention]
+    assert [mixer.scale for mixer in mixers] == [a.scaling for a in attention]
+    windows = [getattr(a, "sliding_window", None) or config.positions for a in attention]
+    assert [min(mixer.window or config.positions, config.positions) for mixer in mixers] == [
+        min(window, config.positions) for window in windows
+    ]
     assert config.positions == model.config.max_position_embeddings
     elsewhere = {"model_type", "architectures", "pad_token_id", "torch_dtype", "quantization_config"}
     unread = set(raw) - reading.seen - elsewhere
@@ -187,8 +206,6 @@ def test_we_read_what_transformers_reads(tmp_path, kind, change):
 
 
 def family_name(family: Any, name: str) -> str:
-    from smolship.export.families import theirs as named
-
     return named(family.NAMES, name)
 
 

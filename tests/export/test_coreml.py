@@ -16,11 +16,13 @@ from coremltools.converters.mil.mil import Builder as mb
 
 from smolship.export import export
 from smolship.export.checkpoints import Checkpoint, open_checkpoint
-from smolship.export.reference import Numerics, Reference, run
+from smolship.export.numerics import Numerics
+from smolship.export.reference import Reference, run
 from smolship.export.targets import Job
 from smolship.export.targets import coreml as target
 from smolship.export.targets.coreml import data as coreml_data
 from smolship.export.targets.coreml import emit as coreml_emit
+from smolship.export.targets.coreml.arithmetic import Half, HalfConstants
 from smolship.export.weights import SCHEMES, Scheme, Weights, write_weights
 from smolship.runtime.engines.coreml import open_session
 from smolship.runtime.errors import InputError
@@ -29,6 +31,7 @@ from smolship.tools.cli import run as command
 from tests.bundles import relower
 from tests.conftest import TINY, make_tiny
 from tests.edit import double_scales_coreml
+from tests.layers import with_rotary
 
 CONTEXT = 96
 IDS = np.random.default_rng(3).integers(0, 300, 85)
@@ -67,7 +70,7 @@ def simulated(built: Built, numerics: Numerics) -> np.ndarray:
 
 def say_the_same(built: Built, arithmetic: str, info: dict = INFO) -> None:
     """Chunks, single tokens and a rewound cache against the reference in the same arithmetic."""
-    want = simulated(built, Numerics(arithmetic))
+    want = simulated(built, {"float16": Half, "float32": Numerics}[arithmetic]())
     atol = CLOSE[arithmetic] * np.abs(want).max()
     with open_session(built[2], info | {"arithmetic": arithmetic}, threads=2) as session:
         assert (session.vocab, session.capacity) == (300, info["context"])
@@ -98,7 +101,7 @@ def test_a_head_size_of_its_own(tmp_path):
 
 def test_a_context_shorter_than_a_chunk(tiny, tmp_path):
     made = lowered(tiny("llama"), SCHEMES["int4"], tmp_path, context=40)
-    want = simulated(made, Numerics("float16"))
+    want = simulated(made, Half())
     with open_session(made[2], INFO | {"context": 40, "chunk": 40}, threads=1) as session:
         assert np.abs(session.forward(IDS[:40]) - want[39]).max() < CLOSE["float16"] * np.abs(want).max()
 
@@ -236,7 +239,7 @@ class FakeModel:
 def test_the_session_of_a_mac(built, monkeypatch):
     """Its calls of coremltools; Core ML itself has run nothing here."""
     made = built("llama", SCHEMES["none"])
-    want = simulated(made, Numerics("float32", constants="float16"))
+    want = simulated(made, HalfConstants())
     monkeypatch.setattr("sys.platform", "darwin")
     monkeypatch.setattr("platform.mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
     monkeypatch.setattr(ct.models, "MLModel", FakeModel)
@@ -261,8 +264,8 @@ def test_a_package_of_another_model_fails_parity(tiny, tmp_path, capsys):
     model, out = tiny("smollm3"), tmp_path / "bundle"
     export(model, out, to=["coreml"], quant="int8", context=CONTEXT, probe_tokens=128)
     config = open_checkpoint(str(model)).config
-    theta = replace(config, rotary=replace(config.rotary, theta=config.rotary.theta * 2))
-    inverted = replace(config, rotary_layers=tuple(not rotary for rotary in config.rotary_layers))
+    theta = with_rotary(config, lambda rotary: replace(rotary, theta=rotary.theta * 2))
+    inverted = with_rotary(config, lambda rotary: None, next(iter(config.rotaries.values())))
     for wrong, code, stages in ((config, 0, set()), (theta, 1, {"engine"}), (inverted, 1, {"engine"})):
         relower(out, model, "coreml", wrong)
         assert command(["parity", str(out), "--quick", "--json"]) == code

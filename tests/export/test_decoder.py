@@ -14,6 +14,7 @@ from smolship.export.long_text import at_positions
 from smolship.export.opaque import trace
 from smolship.export.reference import Reference, run
 from tests.conftest import TINY, make_tiny
+from tests.layers import with_rotary
 
 IDS = np.random.default_rng(3).integers(0, 300, 70).tolist()
 
@@ -75,25 +76,30 @@ def test_far_out_the_tables_still_agree(tmp_path):
         return at_positions(Reference(config, checkpoint, 8192), ids, np.arange(8176, 8192))
 
     torch.testing.assert_close(torch.from_numpy(last(checkpoint.config)), wanted)
-    near = replace(checkpoint.config, rotary=replace(checkpoint.config.rotary, theta=5_000_100.0))
+    near = with_rotary(checkpoint.config, lambda rotary: replace(rotary, theta=5_000_100.0))
     assert np.abs(last(near) - wanted.numpy()).max() > 1e-3
 
 
 def test_inverted_nope_layers_are_seen(tiny):
     """The trap that broke public ports: the tiny model must tell the two readings apart."""
     checkpoint = open_checkpoint(str(tiny("smollm3")))
-    assert checkpoint.config.rotary_layers == (True, True, True, False)
-    flipped = replace(checkpoint.config, rotary_layers=tuple(not r for r in checkpoint.config.rotary_layers))
+    (rotary,) = checkpoint.config.rotaries.values()
+    assert [mixer.rotary for mixer in checkpoint.config.attentions] == [rotary, rotary, rotary, None]
+    flipped = with_rotary(checkpoint.config, lambda rotary: None, rotary)
     logits = run(flipped, Reference(flipped, checkpoint, 70), IDS)
     assert np.abs(logits - original(tiny("smollm3"))).max() > 0.1
 
 
-@pytest.mark.parametrize("kind", ["llama", "smollm3"])
+@pytest.mark.parametrize("kind", ["llama", "smollm3", "qwen3"])
 def test_the_opaque_trace_names_every_primitive(tiny, kind):
     config = open_checkpoint(str(tiny(kind))).config
     program = trace(config, context=64)
     called = [n for n in program.graph.nodes if n.op == "call_function" and "smolship" in str(n.target)]
     count = {name: sum(name in str(n.target) for n in called) for name in ("attend", "rotary", "embed")}
-    assert count == {"attend": config.layers, "rotary": 2 * sum(config.rotary_layers), "embed": 1}
+    assert count == {
+        "attend": len(config.layers),
+        "rotary": 2 * sum(mixer.rotary is not None for mixer in config.attentions),
+        "embed": 1,
+    }
     named = [name for n in called if "linear" in str(n.target) for name in n.args[1].split()]
     assert sorted(named) == sorted([*config.linears(), "embed"])

@@ -12,8 +12,10 @@ from executorch.exir.scalar_type import ScalarType
 from executorch.extension.pybindings import portable_lib
 
 from smolship.export.checkpoints import Checkpoint, open_checkpoint
-from smolship.export.reference import Numerics, Reference, run
+from smolship.export.numerics import Numerics
+from smolship.export.reference import Reference, run
 from smolship.export.targets import Job, executorch
+from smolship.export.targets.executorch.arithmetic import Tokens
 from smolship.export.targets.executorch.file import Blob
 from smolship.export.targets.executorch.graph import Matrix, Subgraph, Value
 from smolship.export.targets.executorch.program import Program, place
@@ -144,7 +146,7 @@ def test_activations_are_rounded_as_the_engine_rounds_them(tmp_path):
         x = (torch.randn(1, rows, width, generator=torch.Generator().manual_seed(1)) + shift) * size
         x[0, 0] = 0
         (got,) = module.run_method("forward", (x,))
-        want = Numerics("int8-token").round(x)
+        want = Tokens().round(x)
         step = (x.amax(-1) - x.amin(-1)).amax() / 255
         assert ((got - want).abs() > step / 2).sum() <= 3  # numbers that lie on a boundary, to the last bit
         assert ((got - want).abs() > 1e-6 * want.abs()).sum() <= 3

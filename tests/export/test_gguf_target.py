@@ -12,10 +12,10 @@ import torch
 
 from smolship.export.checkpoints import Checkpoint, open_checkpoint
 from smolship.export.checkpoints.gguf import NAMES
-from smolship.export.families import theirs
 from smolship.export.quantize import unpack4
 from smolship.export.reference import Reference, run
 from smolship.export.targets import gguf as target
+from smolship.export.transforms import theirs
 from smolship.export.weights import SCHEMES, Scheme, Weights, write_weights
 from smolship.runtime.engines.gguf import open_session
 from smolship.runtime.errors import InputError
@@ -77,7 +77,7 @@ def distance(built: Built) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("scheme", [SCHEMES["int4"], SCHEMES["int8"], SCHEMES["none"], WIDE], ids=repr)
-@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize("kind", [kind for kind in TINY if kind != "qwen2_window"])
 def test_the_engine_is_as_good_as_its_arithmetic(built, kind, scheme):
     engine, floor = distance(built(kind, scheme))
     assert engine < 5 * floor
@@ -93,10 +93,10 @@ def test_the_cache_is_ours(built):
         session.forward(IDS[:50])
         session.rewind(12)
         session.forward(IDS[12:30])
-        for layer in range(checkpoint.config.layers):
+        for layer in range(len(checkpoint.config.layers)):
             for ours, theirs_ in zip((ops.k, ops.v), session.cache(layer), strict=True):
                 np.testing.assert_allclose(theirs_, ours[layer][0, :30].numpy(), atol=0.02, rtol=0.02)
-        assert session.cache(checkpoint.config.layers) is None
+        assert session.cache(len(checkpoint.config.layers)) is None
 
 
 def test_a_head_size_of_its_own(tmp_path):
@@ -113,7 +113,7 @@ def test_doubled_scales_are_far_away(tiny, tmp_path):
 
 def test_rows_in_our_order_are_far_away(tiny, tmp_path, monkeypatch):
     """Unpermuted queries and keys turn by other angles: the gate sees it."""
-    monkeypatch.setattr(target, "ROTATED", ())
+    monkeypatch.setattr(target, "GGUF_WOVEN", ())
     engine, floor = distance(lowered(tiny("llama"), SCHEMES["int4"], tmp_path / "o"))
     assert engine > 20 * floor
 
@@ -132,7 +132,7 @@ def test_blocks_are_our_codes_and_scales_bit_for_bit(built):
         for name, entry in weights.entries.items():
             tensor, data = stored[theirs(NAMES, name)], stored[theirs(NAMES, name)].data
             part = name.removesuffix(".bias").rpartition(".")[2]
-            heads = {"q": config.heads, "k": config.kv_heads}.get(part)
+            heads = {"q": config.layers[0].mixer.heads, "k": config.layers[0].mixer.kv_heads}.get(part)
 
             def ours(rows, heads=heads):
                 return permute(rows, heads) if heads else rows

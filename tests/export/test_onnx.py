@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,13 @@ import pytest
 import torch
 
 from smolship.export.checkpoints import Checkpoint, open_checkpoint
+from smolship.export.config import with_mixers
+from smolship.export.numerics import Numerics
 from smolship.export.quantize import unpack4
-from smolship.export.reference import Numerics, Reference, run
+from smolship.export.reference import Reference, run
 from smolship.export.targets import Job
 from smolship.export.targets import onnx as target
+from smolship.export.targets.onnx.arithmetic import Blocks
 from smolship.export.weights import SCHEMES, Scheme, Weights, write_weights
 from smolship.runtime.engines.onnx import open_session
 from smolship.runtime.errors import InputError, SetupError
@@ -133,7 +135,7 @@ def test_quantized_logits_equal_the_simulation(built, kind, scheme):
 def test_the_simulation_is_not_the_float_model(built):
     """The test above can tell the two apart, and one block size from another."""
     made = built("llama_bias", SCHEMES["int4"])
-    for other in (Numerics(), Numerics("int8-block", 128)):
+    for other in (Numerics(), Blocks(block=128)):
         assert np.abs(one_by_one(made) - one_by_one(made, other)).max(axis=1).min() > 1e-3
 
 
@@ -187,7 +189,8 @@ def test_widths_that_no_group_divides(tmp_path, changes):
 def test_a_head_size_that_attention_cannot_take_is_a_problem(tiny):
     config = open_checkpoint(str(tiny("llama"))).config
     assert target.problems(config) == []
-    assert "multiple of 16; here it is 24" in target.problems(replace(config, head_dim=24))[0]
+    (problem,) = target.problems(with_mixers(config, head_dim=[24, 24]))
+    assert problem == "heads of 24, where ONNX Runtime's attention wants a multiple of 16"
 
 
 def test_progress_counts_every_number_once(tiny, tmp_path):
@@ -210,7 +213,8 @@ def test_plain_onnxruntime_with_a_growing_past(built):
     """What optimum and every tutorial does: no shared buffer, the past starts empty."""
     made = checkpoint, _, folder = built("smollm3", SCHEMES["none"])
     model = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    kv_heads, head_dim = checkpoint.config.kv_heads, checkpoint.config.head_dim
+    mixer = checkpoint.config.layers[0].mixer
+    kv_heads, head_dim = mixer.kv_heads, mixer.head_dim
     names = [value.name for value in model.get_inputs()][2:]
     assert names[:2] == ["past_key_values.0.key", "past_key_values.0.value"]
     assert all(value.shape[1::2] == [kv_heads, head_dim] for value in model.get_inputs()[2:])

@@ -14,7 +14,10 @@ from smolship.export.checkpoints import open_checkpoint
 from smolship.export.config import Rotary
 from smolship.export.long_text import at_positions, in_steps, spread
 from smolship.export.probe import make_probes
-from smolship.export.reference import Numerics, Reference
+from smolship.export.reference import Reference
+from smolship.export.targets.executorch.arithmetic import Tokens
+from smolship.export.targets.gguf.arithmetic import Q8Blocks
+from smolship.export.targets.onnx.arithmetic import Blocks
 from smolship.export.weights import SCHEMES, write_weights
 from smolship.runtime import open_bundle
 from smolship.runtime.errors import InputError
@@ -112,16 +115,16 @@ def test_rows_of_zeros_pass_in_every_engine(changed, tmp_path):
     assert probes.gaps["executorch.noise"].kl.mean() < 4 * probes.gaps["executorch.simulated"].kl.mean() + 1e-6
 
 
-@pytest.mark.parametrize("activations", ["int8-token", "int8-block"])
+@pytest.mark.parametrize("kind", [Tokens, Blocks, Q8Blocks])
 @pytest.mark.parametrize("size", [0.0, 1e-44, 1e-40])
-def test_numbers_near_zero_are_zeros_to_an_engine(activations, size):
+def test_numbers_near_zero_are_zeros_to_an_engine(kind, size):
     import torch
 
     x = torch.zeros(2, 64)
     x[0, 5], x[1] = -size, torch.linspace(-1, 2, 64)
-    seen = Numerics(activations).round(x)
+    seen = kind().round(x)
     assert seen.isfinite().all() and seen[0].abs().max() < 1e-30 and (seen[1] - x[1]).abs().max() < 0.02
-    assert Numerics(activations, dither=3).round(x)[0].abs().max() < 1e-30
+    assert kind(dither=3).round(x)[0].abs().max() < 1e-30
 
 
 def test_a_simulation_that_is_no_number_is_not_the_engine_s_fault(changed, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from smolship.export.config import Rotary
+from smolship.export.rotary import Llama3Scaling, Rotary
 
 LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
@@ -31,7 +31,7 @@ def test_tables_equal_the_original_s(rope, dim):
     rope = {"rope_type": "default"} | rope
     theirs = LlamaRotaryEmbedding(LlamaConfig(head_dim=dim, rope_parameters=rope, max_position_embeddings=131_072))
     keys = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    ours = Rotary(rope["rope_theta"], dim, tuple(rope[key] for key in keys) if "factor" in rope else None)
+    ours = Rotary(rope["rope_theta"], dim, Llama3Scaling(*(rope[key] for key in keys)) if "factor" in rope else None)
     np.testing.assert_array_equal(ours.frequencies(), theirs.inv_freq.numpy())
     positions = 131_072 if dim == 64 else 9_000
     wanted = theirs(torch.zeros(1), torch.arange(positions)[None])

@@ -13,7 +13,7 @@ import pytest
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from smolship.export.checkpoints.tensorfile import NUMPY, read_header
+from smolship.export.tensorfile import NUMPY, read_header
 from smolship.runtime.errors import InputError
 
 A = {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}

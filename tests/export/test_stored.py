@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from smolship.export.checkpoints import Checkpoint, open_checkpoint
 from smolship.export.checkpoints.gguf import NAMES as GGUF_NAMES
-from smolship.export.families import theirs
 from smolship.export.families.llama import NAMES
+from smolship.export.transforms import theirs
 from smolship.runtime.errors import InputError
 from tests.gguf_maker import make_gguf
 

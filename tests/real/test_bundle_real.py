@@ -12,6 +12,7 @@ from smolship.runtime import open_bundle
 from smolship.runtime.chat import Chat
 from smolship.tools.cli import run
 from tests.bundles import double_scales, parity, relower
+from tests.layers import with_rotary
 
 pytestmark = pytest.mark.real
 ENGINES = ["executorch", "onnx"]
@@ -60,7 +61,7 @@ def test_doubled_scales_are_seen_and_placed(real_bundle, demo_model, tmp_path, e
 def test_a_wrong_rope_theta_is_seen(real_bundle, demo_model, tmp_path, engine, capsys):
     damaged = shutil.copytree(real_bundle, tmp_path / "damaged")
     config = open_checkpoint(str(demo_model)).config
-    relower(damaged, demo_model, engine, replace(config, rotary=replace(config.rotary, theta=10_000.0)))
+    relower(damaged, demo_model, engine, with_rotary(config, lambda rotary: replace(rotary, theta=10_000.0)))
     assert parity(damaged, capsys, "--quick", "-e", engine)[0] == 1
 
 

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.checkpoints.gguf import open_gguf
-from smolship.export.families import llama, theirs
+from smolship.export.families import llama
+from smolship.export.transforms import theirs
 from smolship.runtime.errors import InputError, SetupError
 from smolship.tools import demo_model
 from smolship.tools.demo_model import demo_gguf, make_demo_model

@@ -11,6 +11,7 @@ import pytest
 from smolship.export.checkpoints import open_checkpoint
 from smolship.tools.cli import run
 from tests.bundles import double_scales, relower
+from tests.layers import with_rotary
 
 ENGINES = ["executorch", "gguf", "onnx"]
 
@@ -53,7 +54,7 @@ def test_doubled_scales_of_four_bits(tiny, bundle, engine, capsys):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_wrong_rope_theta(tiny, bundle, engine, capsys):
     damaged, config = bundle("llama", "int4"), open_checkpoint(str(tiny("llama"))).config
-    wrong = replace(config, rotary=replace(config.rotary, theta=config.rotary.theta * 2))
+    wrong = with_rotary(config, lambda rotary: replace(rotary, theta=rotary.theta * 2))
     relower(damaged, tiny("llama"), engine, wrong)
     assert failed_stages(damaged, engine, capsys)[0] == {"engine"}
 
@@ -61,7 +62,7 @@ def test_a_wrong_rope_theta(tiny, bundle, engine, capsys):
 @pytest.mark.parametrize("engine", ["executorch", "onnx"])  # llama.cpp knows one pattern only: the target refuses
 def test_inverted_nope_layers(tiny, bundle, engine, capsys):
     damaged, config = bundle("smollm3", "int8"), open_checkpoint(str(tiny("smollm3"))).config
-    wrong = replace(config, rotary_layers=tuple(not rotary for rotary in config.rotary_layers))
+    wrong = with_rotary(config, lambda rotary: None, next(iter(config.rotaries.values())))
     relower(damaged, tiny("smollm3"), engine, wrong)
     assert failed_stages(damaged, engine, capsys)[0] == {"engine"}
 

@@ -46,10 +46,16 @@ def test_every_engine_reveals_our_matrices(whole, target):
 
 
 @pytest.mark.parametrize(
-    "kind, options", [("llama3", {"quant": "int8", "embedding": 16}), ("llama_bias", {"group_size": 64, "head": 4})]
+    "kind, options",
+    [
+        ("llama3", {"quant": "int8", "embedding": 16}),
+        ("llama_bias", {"group_size": 64, "head": 4}),
+        ("qwen2", {}),
+        ("qwen3", {}),
+    ],
 )
 def test_other_bits_and_groups(tiny, tmp_path, kind, options):
-    """One scale a row and no quantized table; and wider groups under a head of its own."""
+    """One scale a row and no quantized table; wider groups under a head of its own; biases; norms of q and k."""
     export(tiny(kind), tmp_path / "b", to=list(TARGETS), context=64, probe_tokens=0, **options)
     for target in TARGETS:
         verdicts = onehot.reveal(open_bundle(tmp_path / "b"), target)
@@ -72,7 +78,7 @@ def test_one_code_that_is_off_by_one_is_seen(whole, target, kind, monkeypatch):
     back = onehot.read_back(bundle, target, ["embed", *(f"layers.0.{name}" for name in onehot.LINEARS)])
     real = {name.removeprefix("layers.0."): matrix for name, matrix in back.items()}
     real["head"] = real["embed"]
-    maker = onehot.Maker(onehot.config_of(bundle), real, 260)
+    maker = onehot.Maker(onehot.config_of(bundle), 0, real, 260)
     (probe,) = (p for p in maker.all() if kind in p.looked_at)
     formula, name = probe.formula, kind if kind in ("head", "embed") else f"layers.0.{kind}"
 

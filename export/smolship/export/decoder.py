@@ -8,13 +8,15 @@ Shapes: S tokens of this step, D hidden, H query heads, G key/value heads, K hea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from smolship.export.config import DecoderConfig
+from smolship.export.config import Attention, DecoderConfig, Layer, Mlp
+from smolship.export.rotary import Rotary
 
 
 class Primitives(Protocol):
@@ -29,16 +31,17 @@ class Primitives(Protocol):
         ...
 
     def rms_norm(self, name: str, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        """s = x + residual (s = x where it is None); returns RMSNorm(s) (Zhang and Sennrich 2019,
-        arXiv:1910.07467) and s, both [1, S, D]."""
+        """s = x + residual (s = x where it is None); returns RMSNorm(s) over the last dimension (Zhang and Sennrich
+        2019, arXiv:1910.07467) and s, both shaped as x: [1, S, D], or [1, S, heads, K] for queries and keys."""
         ...
 
-    def rotary(self, x: Tensor, position: Tensor) -> Tensor:
+    def rotary(self, rotary: Rotary, x: Tensor, position: Tensor) -> Tensor:
         """Rotate [1, S, heads, K], whose first token is at `position`."""
         ...
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
-        """Store k, v [1, S, G, K] at `position` and attend causally with q [1, S, H, K] -> [1, S, H * K]."""
+        """Store k, v [1, S, G, K] at `position` and attend with q [1, S, H, K], causally and within the layer's window
+        -> [1, S, H * K]."""
         ...
 
 
@@ -50,31 +53,62 @@ class Decoder(torch.nn.Module):
         self.config, self.ops, self.last_only = config, ops, last_only
 
     def forward(self, ids: Tensor, position: Tensor) -> Tensor:
-        ops = self.ops
-        x: Tensor | None = None
-        delta = ops.embed("embed", ids)  # [1, S, D]
-        for layer in range(self.config.layers):
-            normed, x = ops.rms_norm(f"layers.{layer}.attn_norm", delta, x)
-            delta = self.attention(layer, normed, position)
-            if self.last_only and layer == self.config.layers - 1:
+        x: Tensor | None = None  # the hidden state, without `delta`, which is still to be added
+        delta = scaled(self.ops.embed("embed", ids), self.config.embedding_scale)  # [1, S, D]
+        last = len(self.config.layers) - 1
+        for i, layer in enumerate(self.config.layers):
+            normed, x = self.before(layer, f"layers.{i}.attn_norm", delta, x)
+            delta = self.attention(i, layer.mixer, normed, position)
+            delta = self.after(layer, f"layers.{i}.attn_out_norm", delta)
+            if self.last_only and i == last:
                 delta, x = delta[:, -1:], x[:, -1:]  # [1, 1, D]: nothing after this looks at other tokens
-            normed, x = ops.rms_norm(f"layers.{layer}.mlp_norm", delta, x)
-            delta = self.mlp(layer, normed)
-        normed, _ = ops.rms_norm("norm", delta, x)
-        return ops.linear([self.config.head], normed)[0]  # [1, S or 1, V]
+            normed, x = self.before(layer, f"layers.{i}.mlp_norm", delta, x)
+            delta = self.after(layer, f"layers.{i}.mlp_out_norm", self.mlp(i, layer.mlp, normed))
+        normed, _ = self.ops.rms_norm("norm", delta, x)
+        return scaled(self.ops.linear([self.config.head], normed)[0], self.config.logits_scale)  # [1, S or 1, V]
 
-    def attention(self, layer: int, x: Tensor, position: Tensor) -> Tensor:
-        c, at = self.config, f"layers.{layer}"
+    def before(self, layer: Layer, name: str, delta: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the mixer or the MLP takes, and the hidden state with `delta`."""
+        if layer.norms != "after":
+            return self.ops.rms_norm(name, delta, x)
+        total = delta if x is None else x + delta
+        return total, total
+
+    def after(self, layer: Layer, name: str, delta: Tensor) -> Tensor:
+        """What the mixer or the MLP gave, as it is added to the hidden state."""
+        if layer.norms != "before":
+            delta, _ = self.ops.rms_norm(name, delta, None)
+        return scaled(delta, layer.residual)
+
+    def attention(self, i: int, a: Attention, x: Tensor, position: Tensor) -> Tensor:
+        at = f"layers.{i}"
         q, k, v = self.ops.linear([f"{at}.q", f"{at}.k", f"{at}.v"], x)
-        q = q.unflatten(-1, (c.heads, c.head_dim))  # [1, S, H, K]
-        k = k.unflatten(-1, (c.kv_heads, c.head_dim))  # [1, S, G, K]
-        v = v.unflatten(-1, (c.kv_heads, c.head_dim))
-        if c.rotary_layers[layer]:
-            q, k = self.ops.rotary(q, position), self.ops.rotary(k, position)
-        mixed = self.ops.attend(layer, q, k, v, position)  # [1, S, H * K]
+        if a.qk_norm == "full":
+            q, k = self.ops.rms_norm(f"{at}.q_norm", q, None)[0], self.ops.rms_norm(f"{at}.k_norm", k, None)[0]
+        q = q.unflatten(-1, (a.heads, a.head_dim))  # [1, S, H, K]
+        k = k.unflatten(-1, (a.kv_heads, a.head_dim))  # [1, S, G, K]
+        v = v.unflatten(-1, (a.kv_heads, a.head_dim))
+        if a.qk_norm == "head":
+            q, k = self.ops.rms_norm(f"{at}.q_norm", q, None)[0], self.ops.rms_norm(f"{at}.k_norm", k, None)[0]
+        if a.rotary:
+            q, k = self.ops.rotary(a.rotary, q, position), self.ops.rotary(a.rotary, k, position)
+        mixed = self.ops.attend(i, q, k, v, position)  # [1, S, H * K]
         return self.ops.linear([f"{at}.o"], mixed)[0]
 
-    def mlp(self, layer: int, x: Tensor) -> Tensor:
-        at = f"layers.{layer}"
-        gate, up = self.ops.linear([f"{at}.gate", f"{at}.up"], x)
-        return self.ops.linear([f"{at}.down"], torch.nn.functional.silu(gate) * up)[0]
+    def mlp(self, i: int, mlp: Mlp, x: Tensor) -> Tensor:
+        at = f"layers.{i}"
+        kinds = ("gate", "up") if mlp.gated else ("up",)
+        first, *rest = self.ops.linear([f"{at}.{kind}" for kind in kinds], x)
+        inner = ACTIVATIONS[mlp.activation](first)
+        return self.ops.linear([f"{at}.down"], inner * rest[0] if rest else inner)[0]
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": torch.nn.functional.silu,
+    "gelu_tanh": partial(torch.nn.functional.gelu, approximate="tanh"),
+}
+
+
+def scaled(x: Tensor, factor: float) -> Tensor:
+    """x * factor; no operator where it is 1."""
+    return x if factor == 1 else x * factor

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from smolship.export.checkpoints import Checkpoint
-from smolship.export.config import Fields
+from smolship.export.families.fields import Fields
 from smolship.export.sampling import RANGES, read_sampling
 from smolship.export.templates import Found, find_template, one_line, try_template
 from smolship.runtime.errors import InputError, clip, show

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from smolship.export.config import DecoderConfig
 from smolship.export.decoder import Decoder
+from smolship.export.rotary import Rotary
 
 
 @torch.library.custom_op("smolship::embed", mutates_args=())
@@ -59,12 +60,13 @@ def _(x: Tensor, residual: Tensor, name: str, eps: float) -> tuple[Tensor, Tenso
 
 
 @torch.library.custom_op("smolship::rotary", mutates_args=())
-def rotary(x: Tensor, position: Tensor) -> Tensor:
+def rotary(x: Tensor, position: Tensor, table: str) -> Tensor:
+    """`table` is the name of the rotary embedding in the config."""
     raise RuntimeError("smolship::rotary is opaque: it is traced, never run")
 
 
 @rotary.register_fake
-def _(x: Tensor, position: Tensor) -> Tensor:
+def _(x: Tensor, position: Tensor, table: str) -> Tensor:
     return torch.empty_like(x)
 
 
@@ -96,8 +98,8 @@ class Opaque:
             return torch.ops.smolship.rms_norm(x, name, self.config.norm_eps), x
         return torch.ops.smolship.add_rms_norm(x, residual, name, self.config.norm_eps)
 
-    def rotary(self, x: Tensor, position: Tensor) -> Tensor:
-        return torch.ops.smolship.rotary(x, position)
+    def rotary(self, rotary: Rotary, x: Tensor, position: Tensor) -> Tensor:
+        return torch.ops.smolship.rotary(x, position, self.config.table(rotary))
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
         return torch.ops.smolship.attend(q, k, v, position, layer)

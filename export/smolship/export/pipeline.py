@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smolship.export.checkpoints import Checkpoint, open_checkpoint
+from smolship.export.config import only
 from smolship.export.facts import Resolved
 from smolship.export.output import check_output, check_space, new_bundle
 from smolship.export.preflight import check_packages
@@ -213,11 +214,11 @@ def _manifest(
             "source": _source(model),
             "revision": revision,
             "architecture": config.architecture,
-            "layers": config.layers,
+            "layers": len(config.layers),
             "hidden": config.hidden,
-            "heads": config.heads,
-            "kv_heads": config.kv_heads,
-            "head_dim": config.head_dim,
+            "heads": only(mixer.heads for mixer in config.attentions),
+            "kv_heads": only(mixer.kv_heads for mixer in config.attentions),
+            "head_dim": only(mixer.head_dim for mixer in config.attentions),
             "vocab": config.vocab,
             "parameters": sum(_count(e.shape) for e in weights.entries.values()),
         },

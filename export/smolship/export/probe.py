@@ -17,8 +17,9 @@ import torch
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.long_text import at_positions, in_steps, repeated, spread
 from smolship.export.nonfinite import Watched
+from smolship.export.numerics import Numerics
 from smolship.export.original import original
-from smolship.export.reference import Numerics, Reference, run
+from smolship.export.reference import Reference, run
 from smolship.export.templates import DATE
 from smolship.export.weights import Source, Weights
 from smolship.export.windows import make_windows

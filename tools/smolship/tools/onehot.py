@@ -14,18 +14,19 @@ from pathlib import Path
 
 import numpy as np
 
-from smolship.export.config import DecoderConfig, Fields
+from smolship.export.config import DecoderConfig
 from smolship.export.families import family_of
-from smolship.export.reference import Numerics
+from smolship.export.families.fields import Fields
+from smolship.export.numerics import Numerics
 from smolship.export.targets import Job, load_target
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.engines import load_engine
 from smolship.runtime.facts import EndToken, Facts
 from smolship.runtime.files import read_json
 from smolship.runtime.readback.compare import canonical, expected, stored
+from smolship.runtime.tensors import LINEARS
 from smolship.tools.onehot_models import Maker, Matrix, Probe
 
-LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 SINGLE, HALF = 2.0**-17, 2.0**-8  # tolerances, relative to what was added up
 FLOOR = 2.0**-16  # of the largest value: XNNPACK subtracts two large numbers where the answer is 0
 
@@ -55,7 +56,7 @@ def reveal(
     matrices = read_back(bundle, target, names.values())
     real = {kind: matrices[name] for kind, name in names.items()}
     tokenizer, size = byte_tokenizer()
-    probes = list(Maker(config, real, size).all())
+    probes = list(Maker(config, layer, real, size).all())
     verdicts = []
     for done, probe in enumerate(probes):
         seen = [names[kind] if kind != "head" else "head" for kind in probe.looked_at]
@@ -100,7 +101,7 @@ def tolerance(numerics: Callable[[str], Numerics], probe: Probe) -> float:
     """Relative. A one-hot row is rounded to int8 without loss, so that what remains is float32's rounding of sums with
     one term; or fp16's of a dozen operators, 2^-11 each, of which most cancel in the last norm."""
     kinds = [numerics(name) for name in ("layers.0.q", "layers.0.o", "head")]
-    half = any(n.activations.startswith("float16") or "float16" in (n.scales, n.attention) for n in kinds)
+    half = any(n.half or n.half_attention for n in kinds)
     return probe.grows * (HALF if half else SINGLE)
 
 

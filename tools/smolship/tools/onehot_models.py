@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from smolship.export.config import DecoderConfig
+from smolship.export.config import DecoderConfig, with_mixers
 from smolship.export.quantize import QMAX, pack4
 from smolship.export.weights import Weights
 from smolship.runtime.readback.hashing import Entry, TensorHash, digest
@@ -121,20 +121,22 @@ class Probe:
     def formula(self) -> tuple[np.ndarray, np.ndarray]:
         """The same of codes * scales, in float64; and of the magnitudes of what the hidden state is added up from, to
         which its rounding is relative."""
-        c, t = self.config, {name: matrix.values for name, matrix in self.tensors.items()}
+        a, t = self.config.layers[0].mixer, {name: matrix.values for name, matrix in self.tensors.items()}
         past, x = t["embed"][np.array(self.prefix, int)], t["embed"][self.queries]  # [P, H], [N, H]
 
         def project(kind: str, rows: np.ndarray) -> np.ndarray:
             matrix = t[f"layers.0.{kind}"]
-            return (self._norm(rows) @ matrix.T).reshape(len(rows), len(matrix) // c.head_dim, c.head_dim)
+            heads = (self._norm(rows) @ matrix.T).reshape(len(rows), len(matrix) // a.head_dim, a.head_dim)
+            normed = a.qk_norm == "head" and kind in ("q", "k")
+            return self._norm(heads) * t[f"layers.0.{kind}_norm"] if normed else heads
 
-        here, repeats = len(past), c.heads // c.kv_heads
+        here, repeats = len(past), a.heads // a.kv_heads
         q = self._rotate(project("q", x), np.full(len(x), here))  # [N, heads, K]
         k, v = self._rotate(project("k", x), np.full(len(x), here)), project("v", x)
         old_k, old_v = self._rotate(project("k", past), np.arange(here)), project("v", past)  # [P, key heads, K]
         k, v, old_k, old_v = (np.repeat(kept, repeats, axis=1) for kept in (k, v, old_k, old_v))
         scores = np.concatenate([np.einsum("nhk,phk->nhp", q, old_k), np.sum(q * k, axis=2, keepdims=True)], axis=2)
-        odds = np.exp(scores * c.attention_scale)  # scores are small
+        odds = np.exp(scores * a.scale)  # scores are small
         odds /= odds.sum(axis=2, keepdims=True)
         mixed = np.einsum("nhp,phk->nhk", odds[..., :-1], old_v) + odds[..., -1:] * v
         terms = [x, mixed.reshape(len(x), -1) @ t["layers.0.o"].T]
@@ -152,7 +154,9 @@ class Probe:
 
     def _rotate(self, x: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """[S, heads, K] at positions [S]."""
-        angle = positions[:, None, None] * self.config.rotary.frequencies()
+        rotary = self.config.layers[0].mixer.rotary
+        assert rotary is not None
+        angle = positions[:, None, None] * rotary.frequencies()
         first, second = np.split(x, 2, axis=-1)
         return np.concatenate(
             [first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)], axis=-1
@@ -165,22 +169,15 @@ class Maker:
     real  q, k, v, o, gate, up, down, embed, head, read back
     """
 
-    def __init__(self, config: DecoderConfig, real: Mapping[str, Matrix], tokenizer_size: int):
+    def __init__(self, config: DecoderConfig, layer: int, real: Mapping[str, Matrix], tokenizer_size: int):
         self.real = real
-        self.h = config.hidden
-        self.vocab = max(self.h, tokenizer_size, 2 * COLUMNS, config.head_dim + COLUMNS)
-        self.config = replace(
-            config,
-            layers=1,
-            vocab=self.vocab,
-            tied_head=False,
-            rotary_layers=(True,),
-            attention_bias=False,
-            output_bias=False,
-            mlp_bias=False,
-            bos=0,
-            eos=(1,),
-        )
+        self.h, self.mixer = config.hidden, config.layers[layer].mixer
+        self.width = config.layers[layer].mlp.width
+        self.vocab = max(self.h, tokenizer_size, 2 * COLUMNS, self.mixer.head_dim + COLUMNS)
+        # With the biases and norms of queries and keys that an architecture of llama.cpp must have; biases are 0.
+        self.mixer = replace(self.mixer, rotary=self.mixer.rotary or next(iter(config.rotaries.values())), window=None)
+        one = replace(config.layers[layer], mixer=self.mixer)
+        self.config = replace(config, layers=(one,), vocab=self.vocab, tied_head=False, bos=0, eos=(1,))
         self.length = (self.h / (1 + self.h * config.norm_eps)) ** 0.5  # of what a norm makes of a one-hot row
 
     def all(self) -> Iterator[Probe]:
@@ -209,7 +206,7 @@ class Maker:
 
     def query(self) -> Probe:
         """Token d of the prefix is one-hot in d, and so are its key and its value in each head."""
-        size, columns = self.config.head_dim, spread(self.h, COLUMNS)
+        size, columns = self.mixer.head_dim, spread(self.h, COLUMNS)
         return self._probe(
             ("q",),
             range(size, size + len(columns)),
@@ -223,7 +220,7 @@ class Maker:
 
     def key(self) -> Probe:
         """Token i of the prefix is one-hot in a column of k, its value in i; queries are one-hot."""
-        size = self.config.head_dim
+        size = self.mixer.head_dim
         columns = spread(self.h, min(COLUMNS, size))
         return self._probe(
             ("k",),
@@ -241,7 +238,7 @@ class Maker:
         columns = spread(width, min(COLUMNS, self.h))
         v = np.zeros((width, self.h))
         v[columns, range(len(columns))] = 1
-        config = replace(self.config, kv_heads=self.config.heads)
+        config = with_mixers(self.config, kv_heads=[self.mixer.heads])
         return self._probe(
             ("o",),
             range(len(columns)),
@@ -256,8 +253,8 @@ class Maker:
         columns = spread(self.h, COLUMNS // 2)
         embed = self._tokens([*columns, *columns])
         embed.codes[len(columns) : 2 * len(columns)] *= -1
-        down = np.zeros((self.h, self.config.intermediate))
-        outputs = spread(self.config.intermediate, self.h)
+        down = np.zeros((self.h, self.width))
+        outputs = spread(self.width, self.h)
         down[range(len(outputs)), outputs] = 1
         return self._probe(
             ("gate", "up"),
@@ -270,10 +267,10 @@ class Maker:
 
     def down(self) -> Probe:
         """The last hidden number is what opens the gate."""
-        columns = spread(self.config.intermediate, min(COLUMNS, self.h - 1))
+        columns = spread(self.width, min(COLUMNS, self.h - 1))
         embed = self._tokens(range(len(columns)))
         embed.codes[: len(columns), -1] = 1
-        gate, up = (np.zeros((self.config.intermediate, self.h)) for _ in range(2))
+        gate, up = (np.zeros((self.width, self.h)) for _ in range(2))
         gate[:, -1] = GATE
         up[columns, range(len(columns))] = 1
         return self._probe(
@@ -296,6 +293,8 @@ class Maker:
             for name, shape in config.shapes().items()
         }
         tensors["head"] = plain(np.eye(self.vocab, self.h))
+        if self.mixer.qk_norm == "head":  # no number of a normed head is larger than the root of its size
+            tensors["layers.0.q_norm"] = plain(np.full(self.mixer.head_dim, SCORE * self.mixer.head_dim**-0.5))
         tensors |= {name if name in tensors else f"layers.0.{name}": matrix for name, matrix in given.items()}
         return Probe(config, tensors, looked_at, list(queries), list(prefix), SCORE if prefix else 1.0)
 
@@ -313,7 +312,7 @@ class Maker:
 
     def _heads(self) -> Matrix:
         """An o that puts as many of the attention's numbers as there is room for into the hidden state."""
-        width = self.config.heads * self.config.head_dim
+        width = self.mixer.heads * self.mixer.head_dim
         outputs, o = spread(width, self.h), np.zeros((self.h, width))
         o[range(len(outputs)), outputs] = 1
         return plain(o)
@@ -322,13 +321,15 @@ class Maker:
         """A q, k or v that puts columns[i] into dimension i of every head, held as the real one is."""
         ones = np.zeros(self.real[kind].codes.shape)
         for i, column in enumerate(columns):
-            ones[i :: self.config.head_dim, column] = 1
+            ones[i :: self.mixer.head_dim, column] = 1
         return like(self.real[kind], ones, size)
 
     def _strength(self, kind: str) -> float:
-        """What makes the largest score about SCORE."""
+        """What makes the largest score about SCORE. Where keys and queries are normed, the gain of the norm does."""
+        if self.mixer.qk_norm:
+            return 1.0
         peak = float(np.abs(self.real[kind].values).max()) or 1.0
-        return SCORE / (self.config.attention_scale * self.length**2 * peak)
+        return SCORE / (self.mixer.scale * self.length**2 * peak)
 
 
 def spread(count: int, most: int) -> np.ndarray:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from smolship.export.checkpoints.slots import Rows
 from smolship.export.config import DecoderConfig
 from smolship.export.quantize import QuantTensor
+from smolship.export.slots import Rows
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 
 from smolship.export.checkpoints import advice
 from smolship.export.checkpoints.matching import same
-from smolship.export.checkpoints.tensorfile import Slot, read_header
+from smolship.export.tensorfile import Slot, read_header
 from smolship.runtime.errors import InputError, show
 from smolship.runtime.files import read_json
 

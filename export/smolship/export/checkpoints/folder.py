@@ -10,7 +10,7 @@ from smolship.export.checkpoints.checkpoint import Checkpoint
 from smolship.export.checkpoints.files import stored
 from smolship.export.checkpoints.matching import as_transformers, match
 from smolship.export.checkpoints.prequantized import QUANTIZATION_KEYS, WHOLE, quantization_of, quantized
-from smolship.export.families import family_of, theirs, translate
+from smolship.export.families import family_of, translate
 from smolship.runtime.errors import InputError
 from smolship.runtime.files import parse_json, read_bytes, read_json
 
@@ -32,10 +32,10 @@ def open_folder(path: Path, revision: str | None = None) -> Checkpoint:
     matched = match(config, as_transformers(weights.tensors, config, family.NAMES, path), family.NAMES, path)
     if matched.config.tied_head != config.tied_head:
         raw = raw | {"tie_word_embeddings": matched.config.tied_head}
-    for name, slot in matched.slots.items():
+    for name, slot in matched.used.items():
         if slot.dtype not in WHOLE:
             raise InputError(
-                f"{theirs(family.NAMES, name)} is not stored as floating point",
+                f"{name} is not stored as floating point",
                 got=f"{slot.dtype} in {slot.path}",
                 expected="one of " + ", ".join(WHOLE),
                 todo=advice.SOURCE,

@@ -12,26 +12,16 @@ from smolship.export.checkpoints.checkpoint import Checkpoint
 from smolship.export.checkpoints.gguf_file import GgufSlot, read_gguf
 from smolship.export.checkpoints.gguf_tokenizer import end_ids, remarks, token_id, tokenizer_files
 from smolship.export.checkpoints.matching import match
-from smolship.export.config import DecoderConfig, Rotary
-from smolship.export.families import translate
+from smolship.export.config import DecoderConfig, only
+from smolship.export.families import FAMILIES, translate
+from smolship.export.rotary import Llama3Scaling
+from smolship.export.transforms import Interleaved, Names
 from smolship.runtime.errors import InputError, show, unknown
+from smolship.runtime.tensors import GGUF, GGUF_WOVEN
 
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "smollm3": "SmolLM3ForCausalLM"}
-
-NAMES = {
-    "embed": "token_embd.weight",
-    "norm": "output_norm.weight",
-    "head": "output.weight",
-    "attn_norm": "blk.{}.attn_norm.weight",
-    "q": "blk.{}.attn_q.weight",
-    "k": "blk.{}.attn_k.weight",
-    "v": "blk.{}.attn_v.weight",
-    "o": "blk.{}.attn_output.weight",
-    "mlp_norm": "blk.{}.ffn_norm.weight",
-    "gate": "blk.{}.ffn_gate.weight",
-    "up": "blk.{}.ffn_up.weight",
-    "down": "blk.{}.ffn_down.weight",
-}
+NAMES: dict[str, str] = {kind: f"{name}.weight" for kind, name in GGUF.items()}
+WOVEN: Names = NAMES | {kind: Interleaved(NAMES[kind]) for kind in ("q", "k")}
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "smollm3")
 
 KEYS = {  # transformers' name -> GGUF's, after the architecture
     "num_hidden_layers": "block_count",
@@ -69,7 +59,7 @@ LLAMA3_LOW, LLAMA3_HIGH, LLAMA3_POSITIONS = 1.0, 4.0, 8192
 
 
 def open_gguf(path: Path) -> Checkpoint:
-    """Open a GGUF file of the llama or smollm3 architecture, quantized in any way that gguf-py can undo.
+    """Open a GGUF file of one of `ARCHITECTURES`, quantized in any way that gguf-py can undo.
 
     Reads the header only. Raises InputError where anything is missing, malformed or unknown.
     """
@@ -95,26 +85,18 @@ def open_gguf(path: Path) -> Checkpoint:
     _refuse_unknown(metadata, architecture, config, path)
     rope = stored.pop("rope_freqs.weight", None)
     if rope is not None:
-        raw["rope_scaling"] = _llama3(rope, config.rotary)
+        raw["rope_scaling"] = _llama3(rope, config)
         config, _, _ = translate(raw, path)
-    matched = match(config, stored, NAMES, path)
-    slots = {name: _interleaved(name, slot, config) for name, slot in matched.slots.items()}
+    matched = match(config, stored, WOVEN if architecture in GGUF_WOVEN else NAMES, path)
     ends = end_ids(metadata, config.vocab, path)
-    return Checkpoint(raw, config, slots, files, path, notes=remarks(metadata, path), ends=ends)
-
-
-def _interleaved(name: str, slot: GgufSlot, config: DecoderConfig) -> GgufSlot:
-    """Marks queries and keys, in layers without rotary embedding too: the converter does not tell them apart."""
-    part = name.removesuffix(".bias").rpartition(".")[2]
-    heads = {"q": config.heads, "k": config.kv_heads}
-    return replace(slot, heads=heads[part]) if part in heads else slot
+    return Checkpoint(raw, matched.config, matched.slots, files, path, notes=remarks(metadata, path), ends=ends)
 
 
 def _config(metadata: dict[str, Any], stored: dict[str, GgufSlot], architecture: str, path: Path) -> dict[str, Any]:
     """The config.json that transformers would have written; its values are checked by the family's translation."""
     vocab = len(metadata["tokenizer.ggml.tokens"])
     raw: dict[str, Any] = {
-        "architectures": [ARCHITECTURES[architecture]],
+        "architectures": [FAMILIES[architecture][0]],
         "model_type": architecture,
         "vocab_size": vocab,
         "hidden_act": "silu",
@@ -134,7 +116,11 @@ def _config(metadata: dict[str, Any], stored: dict[str, GgufSlot], architecture:
                 expected="what llama.cpp needs",
             )
     # llama.cpp's defaults, which are not those of transformers' classes.
-    return {"rope_theta": 10_000.0, "num_key_value_heads": raw.get("num_attention_heads")} | raw
+    heads, hidden = raw["num_attention_heads"], raw["hidden_size"]
+    defaults = {"rope_theta": 10_000.0, "num_key_value_heads": heads}
+    if type(heads) is type(hidden) is int and heads > 0:
+        defaults["head_dim"] = hidden // heads
+    return defaults | raw
 
 
 def shortest(value: float) -> float:
@@ -158,20 +144,26 @@ def _refuse_unknown(metadata: dict[str, Any], architecture: str, config: Decoder
             raise InputError(
                 "a GGUF key that is not understood",
                 got=f"{key} = {show(value)} in {path}",
-                expected=f"only what a plain {ARCHITECTURES[architecture]} needs",
+                expected=f"only what a plain {FAMILIES[architecture][0]} needs",
             )
+    size = config.layers[0].mixer.head_dim
     for name in ("attention.value_length", "rope.dimension_count"):
-        value = metadata.get(f"{architecture}.{name}", config.head_dim)
-        if not _one_of(value, (config.head_dim,)):
-            raise InputError(
-                f"{name} differs from the head's size", got=f"{show(value)} in {path}", expected=config.head_dim
-            )
+        value = metadata.get(f"{architecture}.{name}", size)
+        if not _one_of(value, (size,)):
+            raise InputError(f"{name} differs from the head's size", got=f"{show(value)} in {path}", expected=size)
 
 
-def _llama3(slot: GgufSlot, plain: Rotary) -> dict[str, Any]:
+def _llama3(slot: GgufSlot, config: DecoderConfig) -> dict[str, Any]:
     """Llama 3's rope scaling, found again from the divisors of the frequencies that llama.cpp stores of it."""
-    divisors = slot.read() if slot.shape == (plain.dim // 2,) else np.zeros(1, np.float32)
-    scaling = (float(divisors.max()), LLAMA3_LOW, LLAMA3_HIGH, float(LLAMA3_POSITIONS))
+    plain = only(config.rotaries.values())
+    if plain is None:
+        raise InputError(
+            "rope_freqs.weight, and no rotary embedding to scale",
+            got=slot.path,
+            expected="layers with rotary embedding",
+        )
+    divisors = slot.read() if slot.shape == (plain.width // 2,) else np.zeros(1, np.float32)
+    scaling = Llama3Scaling(float(divisors.max()), LLAMA3_LOW, LLAMA3_HIGH, float(LLAMA3_POSITIONS))
     meant = plain.frequencies() / replace(plain, scaling=scaling).frequencies() if divisors.min() >= 1 else divisors * 0
     if not np.allclose(divisors, meant, rtol=1e-5, atol=0):
         raise InputError(
@@ -181,7 +173,7 @@ def _llama3(slot: GgufSlot, plain: Rotary) -> dict[str, Any]:
         )
     return {
         "rope_type": "llama3",
-        "factor": scaling[0],
+        "factor": scaling.factor,
         "low_freq_factor": LLAMA3_LOW,
         "high_freq_factor": LLAMA3_HIGH,
         "original_max_position_embeddings": LLAMA3_POSITIONS,

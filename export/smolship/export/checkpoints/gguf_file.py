@@ -38,14 +38,12 @@ class GgufSlot:
 
     kind   its GGML type, a number
     shape  outermost dimension first, as everywhere but in GGUF
-    heads  0, or the number of heads whose rows llama.cpp stores interleaved for its rotary embedding (see `read`)
     """
 
     path: Path
     kind: int
     shape: tuple[int, ...]
     offset: int
-    heads: int = 0
 
     @property
     def grid(self) -> tuple[int, int] | None:
@@ -81,22 +79,8 @@ class GgufSlot:
         return QuantTensor(codes.view(np.int8).reshape(len(rows), -1), scales, bits, group, "lifted")
 
     def _rows(self, start: int, stop: int | None) -> np.ndarray:
-        """Rows as they are stored, uint8 [rows, bytes], in transformers' order.
-
-        llama.cpp rotates neighbours (0, 1), (2, 3), … where transformers rotates halves (0, d/2), (1, d/2 + 1), …, so
-        its converter stores row s * d/2 + p of each q and k head, s in 0, 1, at 2 p + s. That is undone here.
-        """
-        rows = self.shape[0]
-        stop = rows if stop is None else min(stop, rows)
-        if not self.heads:
-            return self._stored(start, stop)
-        head = rows // self.heads
-        first, last = start // head, -(-stop // head)
-        stored = self._stored(first * head, last * head)
-        pairs = stored.reshape(last - first, head // 2, 2, -1).swapaxes(1, 2)
-        return pairs.reshape(stored.shape)[start - first * head : stop - first * head]
-
-    def _stored(self, start: int, stop: int) -> np.ndarray:
+        """Rows as they are stored, uint8 [rows, bytes]."""
+        stop = self.shape[0] if stop is None else min(stop, self.shape[0])
         size = row_bytes(self.kind, self.shape)
         with open_file(self.path, "GGUF file") as file:
             file.seek(self.offset + start * size)

@@ -11,21 +11,24 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from smolship.export.checkpoints.advice import FETCH, MERGE, RESAVE, some
-from smolship.export.checkpoints.slots import Rows
-from smolship.export.checkpoints.tensorfile import row_chunks
 from smolship.export.config import DecoderConfig
-from smolship.export.families import theirs
+from smolship.export.slots import Rows
+from smolship.export.tensorfile import row_chunks
+from smolship.export.transforms import Names, source, theirs
 from smolship.runtime.errors import InputError
+from smolship.runtime.tensors import parse
 
 R = TypeVar("R", bound=Rows)
 
 
 @dataclass
 class Matched(Generic[R]):
-    """The config as the stored tensors make it, our names -> them, and notes of what is stored and not used."""
+    """The config as the stored tensors make it, our tensors by name, the stored ones that they are made of, by theirs,
+    and notes of what is stored and not used."""
 
     config: DecoderConfig
-    slots: dict[str, R]
+    slots: dict[str, Rows]
+    used: dict[str, R]
     notes: list[str] = field(default_factory=list)
 
 
@@ -60,13 +63,13 @@ SIGNS = (
 OTHER = "take the config.json that belongs to these weights; another architecture may need a family of its own here"
 
 
-def match(config: DecoderConfig, stored: Mapping[str, R], names: dict[str, str], path: Path) -> Matched[R]:
+def match(config: DecoderConfig, stored: Mapping[str, R], names: Names, path: Path) -> Matched[R]:
     """Our tensors among the stored ones: all there, of the shapes that the config says, and none left over.
 
     `names` is the checkpoint's naming. Raises InputError otherwise, with what the difference is a sign of.
     """
     left, notes = dict(stored), []
-    head, embed = names["head"], names["embed"]
+    head, embed = theirs(names, "head"), theirs(names, "embed")
     if config.tied_head and head in left:  # as transformers 5 does: it ties what is equal, or the one that is there
         if embed not in left:
             left[embed] = left.pop(head)
@@ -78,22 +81,26 @@ def match(config: DecoderConfig, stored: Mapping[str, R], names: dict[str, str],
                 f"the config ties the head to the embedding, and another {head} is stored: that one is used, "
                 "as transformers 5 does"
             )
-    wanted = {theirs(names, ours): (ours, shape) for ours, shape in config.shapes().items()}
-    slots = {ours: left.pop(name) for name, (ours, _) in wanted.items() if name in left}
-    if missing := [name for name, (ours, _) in wanted.items() if ours not in slots]:
-        raise _missing(missing, left, config, names, path)
-    for name, (ours, shape) in wanted.items():
-        if slots[ours].shape != shape:
+    sources = {ours: source(names, ours) for ours in config.shapes()}
+    used = {name for name, _ in sources.values()}
+    if missing := [name for name in dict.fromkeys(name for name, _ in sources.values()) if name not in left]:
+        raise _missing(missing, {n: left[n] for n in left if n not in used}, config, names, path)
+    slots: dict[str, Rows] = {}
+    for ours, (name, transform) in sources.items():
+        wanted = config.shapes()[ours] if transform is None else transform.stored_shape(parse(ours), config)
+        if left[name].shape != wanted:
             raise InputError(
                 f"{name} has the wrong shape",
-                got=f"{list(slots[ours].shape)} in {path}",
-                expected=f"{list(shape)}, as the config says",
+                got=f"{list(left[name].shape)} in {path}",
+                expected=f"{list(wanted)}, as the config says",
                 todo="take config and weights of the same model",
             )
+        slots[ours] = left[name] if transform is None else transform.apply(left[name], parse(ours), config)
+    consumed = {name: left.pop(name) for name in used}
     notes += _buffers({name: left.pop(name) for name in list(left) if BUFFERS.search(name)}, config)
     if left:
         raise _extra(left, config, names, path)
-    return Matched(config, slots, notes)
+    return Matched(config, slots, consumed, notes)
 
 
 def same(one: Rows, other: Rows) -> bool:
@@ -105,11 +112,11 @@ def same(one: Rows, other: Rows) -> bool:
     return all(np.array_equal(one.read(*piece), other.read(*piece)) for piece in pieces)
 
 
-def as_transformers(stored: Mapping[str, R], config: DecoderConfig, names: dict[str, str], path: Path) -> dict[str, R]:
+def as_transformers(stored: Mapping[str, R], config: DecoderConfig, names: Names, path: Path) -> dict[str, R]:
     """`stored` by the names that transformers gives them: a checkpoint that was saved from the model without its head
     lacks the prefix of all other names, and one that was saved from a wrapper has it before the head's."""
-    prefix = names["embed"].split(".")[0] + "."
-    wanted = {theirs(names, ours) for ours in config.shapes()} | {names["head"]}
+    prefix = theirs(names, "embed").split(".")[0] + "."
+    wanted = {theirs(names, ours) for ours in config.shapes()} | {theirs(names, "head")}
     found: dict[str, str] = {}
     for name in stored:
         short = name.removeprefix(prefix)
@@ -125,9 +132,9 @@ def as_transformers(stored: Mapping[str, R], config: DecoderConfig, names: dict[
     return {known: stored[name] for known, name in found.items()}
 
 
-def _layer(name: str, names: dict[str, str]) -> int | None:
+def _layer(name: str, names: Names) -> int | None:
     """The layer that a stored tensor belongs to."""
-    found = re.match(re.escape(names["q"].split("{}")[0]) + r"(\d{1,6})\.", name)
+    found = re.match(re.escape(theirs(names, "layers.0.q").split("0")[0]) + r"(\d{1,6})\.", name)
     return int(found[1]) if found else None
 
 
@@ -141,13 +148,11 @@ def _sign(left: Mapping[str, R]) -> tuple[str, str | None] | None:
     return next(((what, todo) for pattern, what, todo in SIGNS if re.search(pattern, text, re.M)), None)
 
 
-def _missing(
-    missing: list[str], left: Mapping[str, R], config: DecoderConfig, names: dict[str, str], path: Path
-) -> InputError:
+def _missing(missing: list[str], left: Mapping[str, R], config: DecoderConfig, names: Names, path: Path) -> InputError:
     """Why tensors may be missing, by what is there instead."""
     got = f"no {some(missing)} in {path}"
     todo = "take config and weights of the same model, all of it"
-    count = "block_count" if "blk" in names["q"] else "num_hidden_layers"
+    count = "block_count" if theirs(names, "layers.0.q").startswith("blk") else "num_hidden_layers"
     first = min((layer for name in missing if (layer := _layer(name, names)) is not None), default=0)
     tail = [name for ours in config.shapes() if (_layer(name := theirs(names, ours), names) or 0) >= first]
     longer = next((other for other in left if other.endswith("." + missing[0])), None)
@@ -158,10 +163,10 @@ def _missing(
         todo = f"save the model itself and not what it is wrapped in (all names begin with {prefix!r})"
     elif sign:
         got, todo = f"{got}; {some(list(left))} instead: {sign[0]}", sign[1] or OTHER
-    elif missing == [names["head"]]:
+    elif missing == [theirs(names, "head")]:
         todo = "set tie_word_embeddings to true in config.json if the head is the embedding's table"
     elif first and missing == tail:
-        got = f"{got}: {_layers(0, first - 1)} alone, where {count} is {config.layers}"
+        got = f"{got}: {_layers(0, first - 1)} alone, where {count} is {len(config.layers)}"
         todo = f"correct {count} if the model has no more layers; or else {FETCH}, as shards are missing"
     return InputError(
         "a tensor is missing",
@@ -171,14 +176,14 @@ def _missing(
     )
 
 
-def _extra(left: Mapping[str, R], config: DecoderConfig, names: dict[str, str], path: Path) -> InputError:
+def _extra(left: Mapping[str, R], config: DecoderConfig, names: Names, path: Path) -> InputError:
     """Why tensors may be stored that the config does not describe. Left out, the model would be another one."""
     extra = sorted(left)
-    layers = {layer for name in extra if (layer := _layer(name, names)) is not None and layer >= config.layers}
-    count = "block_count" if "blk" in names["q"] else "num_hidden_layers"
+    layers = {layer for name in extra if (layer := _layer(name, names)) is not None and layer >= len(config.layers)}
+    count = "block_count" if theirs(names, "layers.0.q").startswith("blk") else "num_hidden_layers"
     sign, todo = _sign(left) or ("", None)
     if not sign and layers:
-        sign = f"{_layers(min(layers), max(layers))}, where {count} is {config.layers}"
+        sign = f"{_layers(min(layers), max(layers))}, where {count} is {len(config.layers)}"
         todo = f"correct {count}, or save the model without them"
     elif not sign and all(name.endswith(".bias") for name in extra):
         keys = {"mlp_bias" if "mlp" in name or "ffn" in name else "attention_bias" for name in extra}
@@ -207,9 +212,10 @@ def _buffers(found: Mapping[str, R], config: DecoderConfig) -> list[str]:
 
 
 def _frequencies(slot: Rows, config: DecoderConfig) -> bool:
-    """Whether a stored table is that of the config's rotary embedding, before or after scaling, rounded to bf16."""
-    plain, scaled = replace(config.rotary, scaling=None).frequencies(), config.rotary.frequencies()
-    if slot.shape != plain.shape:
+    """Whether a stored table is that of a rotary embedding of the config, before or after scaling, rounded to bf16."""
+    tables = [r.frequencies() for rotary in config.rotaries.values() for r in (rotary, replace(rotary, scaling=None))]
+    known = [table for table in tables if table.shape == slot.shape]
+    if not known:
         return False
     values = slot.read().astype(np.float64)
-    return any(np.allclose(values, meant, rtol=2**-8, atol=2**-24) for meant in (plain, scaled))
+    return any(np.allclose(values, meant, rtol=2**-8, atol=2**-24) for meant in known)

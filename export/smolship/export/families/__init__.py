@@ -10,12 +10,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from smolship.export.config import DecoderConfig, Fields
+from smolship.export.config import DecoderConfig
+from smolship.export.families.fields import Fields
 from smolship.export.sampling import GENERATION_KEYS
+from smolship.export.transforms import Names
 from smolship.runtime.errors import InputError, show
 
 FAMILIES = {  # config.json's `model_type` -> the class that transformers picks by it, and our module
     "llama": ("LlamaForCausalLM", "smolship.export.families.llama"),
+    "qwen2": ("Qwen2ForCausalLM", "smolship.export.families.qwen2"),
+    "qwen3": ("Qwen3ForCausalLM", "smolship.export.families.qwen3"),
     "smollm3": ("SmolLM3ForCausalLM", "smolship.export.families.smollm3"),
 }
 
@@ -64,7 +68,7 @@ HARMLESS = {
 class Family(Protocol):
     """What a family module holds."""
 
-    NAMES: dict[str, str]  # our tensor name -> the checkpoint's, with {} for the layer
+    NAMES: Names  # kind of tensor -> where the checkpoint has it (see transforms.py)
 
     def translate(self, fields: Fields) -> DecoderConfig: ...
 
@@ -103,13 +107,3 @@ def translate(raw: dict[str, Any], where: Path | str) -> tuple[DecoderConfig, Fa
         listed = ", ".join(map(show, unread[:12])) + (f" and {len(unread) - 12} more" if len(unread) > 12 else "")
         fields.notes.append(f"config.json: {listed}: not read by this architecture, in transformers neither")
     return config, family, fields
-
-
-def theirs(names: dict[str, str], ours: str) -> str:
-    """The checkpoint's name of our tensor `ours`, from a table such as `Family.NAMES`."""
-    parts = ours.split(".")
-    if parts[0] != "layers":
-        return names[ours]
-    kind = parts[2]
-    name = names[kind].format(parts[1])
-    return name.removesuffix(".weight") + ".bias" if parts[-1] == "bias" else name

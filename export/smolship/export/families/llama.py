@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from smolship.export.config import DecoderConfig, Fields
+from smolship.export.config import Attention, DecoderConfig, Layer, Mlp, QkNorm
+from smolship.export.families.fields import Fields
 from smolship.export.families.rope import rotary
 from smolship.runtime.errors import InputError
 
@@ -23,14 +24,14 @@ NAMES = {
     "down": "model.layers.{}.mlp.down_proj.weight",
 }
 
-
-# What LlamaConfig takes for a key that is absent; kv heads: as many as heads.
+# What LlamaConfig takes for a key that is absent. None: as many kv heads as heads, and a head_dim that divides hidden.
 DEFAULTS: dict[str, Any] = {
     "num_hidden_layers": 32,
     "hidden_size": 4096,
     "intermediate_size": 11_008,
     "num_attention_heads": 32,
     "num_key_value_heads": None,
+    "head_dim": None,
     "vocab_size": 32_000,
     "max_position_embeddings": 2048,
     "rope_theta": 10_000.0,
@@ -41,22 +42,43 @@ FULL = "full_attention"
 
 def translate(fields: Fields) -> DecoderConfig:
     """The decoder that a Llama config.json describes."""
-    config = decoder(fields, DEFAULTS)
-    if config.hidden % config.heads:
+    config = decoder(fields, DEFAULTS, *biases(fields))
+    heads = config.layers[0].mixer.heads
+    if config.hidden % heads:
         raise InputError(
             "the hidden size does not divide into heads",
-            got=f"{config.hidden:,} and {config.heads} heads in {fields.where}",
+            got=f"{config.hidden:,} and {heads} heads in {fields.where}",
             expected="hidden_size a multiple of num_attention_heads, as LlamaConfig wants it",
         )
+    all_full(fields, config)
     for key in ("sliding_window", "attention_chunk_size"):  # transformers' cache would forget what lies behind it
         if fields.has(key) and fields.int(key, 1, 1 << 24) < config.positions:
             raise fields.wrong(key, f"null, or at least the {config.positions:,} positions: attention here is full")
     return config
 
 
-def decoder(fields: Fields, defaults: dict[str, Any]) -> DecoderConfig:
-    """What Llama shares with its relatives. `defaults`: what the model's own class takes for keys that are absent.
-    Bounds are far beyond any small model, yet finite."""
+def biases(fields: Fields) -> tuple[bool, bool, bool]:
+    """Of q, k and v, of o, and of the MLP."""
+    attention = fields.flag("attention_bias", False)
+    return attention, attention, fields.flag("mlp_bias", False)
+
+
+def all_full(fields: Fields, config: DecoderConfig) -> None:
+    """Refuse layers of another kind than full attention."""
+    count = len(config.layers)
+    fields.only("layer_types", [FULL] * count, ["attention"] * count)
+
+
+def decoder(
+    fields: Fields,
+    defaults: dict[str, Any],
+    bias: bool = False,
+    output_bias: bool = False,
+    mlp_bias: bool = False,
+    qk_norm: QkNorm = None,
+) -> DecoderConfig:
+    """What Llama shares with its relatives: layers of one shape. `defaults`: what the model's own class takes for keys
+    that are absent. Bounds are far beyond any small model, yet finite."""
 
     def size(key: str, low: int, high: int) -> int:
         return fields.int(key, low, high, defaults[key])
@@ -71,7 +93,8 @@ def decoder(fields: Fields, defaults: dict[str, Any]) -> DecoderConfig:
             got=f"{heads} heads and {kv_heads} key/value heads in {fields.where}",
             expected="num_attention_heads a multiple of num_key_value_heads",
         )
-    head_dim = fields.int("head_dim", 2, 1024, max(hidden // heads, 2), nullable=True)
+    own = defaults["head_dim"]
+    head_dim = fields.int("head_dim", 2, 1024, own or max(hidden // heads, 2), nullable=own is None)
     if head_dim % 2:
         raise InputError("head_dim is odd", got=f"{head_dim} in {fields.where}", expected="an even number")
     vocab, positions = size("vocab_size", 1, 2_000_000), size("max_position_embeddings", 1, 1 << 24)
@@ -80,27 +103,25 @@ def decoder(fields: Fields, defaults: dict[str, Any]) -> DecoderConfig:
     for key, nothing in (("is_causal", True), ("is_encoder_decoder", False), ("per_layer_config", {})):
         fields.only(key, nothing)
     fields.only("kv_sharing_modes")
-    fields.only("layer_types", [FULL] * layers, ["attention"] * layers)
     bos = fields.ids("bos_token_id", vocab)
-    attention_bias = fields.flag("attention_bias", False)
+    mixer = Attention(
+        heads,
+        kv_heads,
+        head_dim,
+        scale=head_dim**-0.5,
+        rotary=rotary(fields, head_dim, positions, defaults["rope_theta"]),
+        bias=bias,
+        output_bias=output_bias,
+        qk_norm=qk_norm,
+    )
     return DecoderConfig(
-        architecture="llama",
-        model_type="llama",
-        layers=layers,
+        architecture=fields.raw["model_type"],
+        layers=(Layer(mixer, Mlp(size("intermediate_size", 1, 1 << 20), bias=mlp_bias)),) * layers,
         hidden=hidden,
-        intermediate=size("intermediate_size", 1, 1 << 20),
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
         vocab=vocab,
         norm_eps=fields.number("rms_norm_eps", 1e-12, 1.0, default=1e-6, whole=False),
-        rotary=rotary(fields, head_dim, positions, defaults["rope_theta"]),
-        rotary_layers=(True,) * layers,
         tied_head=fields.flag("tie_word_embeddings", defaults["tie_word_embeddings"]),
         positions=positions,
-        attention_bias=attention_bias,
-        output_bias=attention_bias,
-        mlp_bias=fields.flag("mlp_bias", False),
         bos=bos[0] if bos else None,
         eos=fields.ids("eos_token_id", vocab),
     )

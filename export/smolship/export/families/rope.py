@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from smolship.export.config import Fields, Rotary
+from smolship.export.families.fields import Fields
+from smolship.export.rotary import Llama3Scaling, Rotary
 from smolship.runtime.errors import InputError, show
 
 KINDS = ("default", "llama3")
@@ -40,7 +41,7 @@ def rotary(fields: Fields, head_dim: int, positions: int, theta: float) -> Rotar
         scaling = _llama3(rope, positions)
         # transformers reads this one beside the dictionary too, in some ways of loading before and in some after it.
         if fields.has("original_max_position_embeddings"):
-            fields.only("original_max_position_embeddings", int(scaling[3]))
+            fields.only("original_max_position_embeddings", int(scaling.original))
         for part in (fields, rope):
             part.only("partial_rotary_factor", 1, 1.0)
     if unread := rope.unseen():
@@ -51,10 +52,10 @@ def rotary(fields: Fields, head_dim: int, positions: int, theta: float) -> Rotar
     return Rotary(theta, head_dim, scaling)
 
 
-def _llama3(rope: Fields, positions: int) -> tuple[float, float, float, float]:
-    """Llama 3's factor, low and high, and the original positions, which are all of them where none are given."""
+def _llama3(rope: Fields, positions: int) -> Llama3Scaling:
+    """The original positions are all of them where none are given."""
     low = rope.number("low_freq_factor", 1e-6, 1e6)
-    return (
+    return Llama3Scaling(
         rope.number("factor", 1e-3, 1e6),
         low,
         rope.number("high_freq_factor", low * (1 + 1e-6), 1e6),

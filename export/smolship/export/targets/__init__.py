@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from smolship.export.config import DecoderConfig
-from smolship.export.reference import Numerics
+from smolship.export.numerics import Numerics
 from smolship.export.weights import Entry, Weights
 from smolship.runtime.errors import unknown
 from smolship.runtime.facts import Facts

@@ -7,8 +7,10 @@ Core ML is nor how Core ML rounds.
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from abc import abstractmethod
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from smolship.runtime.session import INTERPRETER, Session
 ARITHMETICS = ("float16", "float32")
 UNITS = ("CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE", "ALL")  # coremltools' names
 FUNCTIONS = ("prefill", "decode")
-VALUES = ("input_ids", "position", "keys", "values", "logits")
+STATE = re.compile(r"(keys|values)(_\d{1,3})?")  # several where layers differ in their heads
 MAX_CONTEXT = 1 << 24
 
 
@@ -45,7 +47,8 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
         raise unknown("compute units", units, UNITS)
     if sys.platform == "darwin" and arithmetic is None:
         return CoreMLSession(path, units)
-    return InterpreterSession(Program(path, "float32" if arithmetic == "float32" else "float16"), threads)
+    program = Program(path, "float32" if arithmetic == "float32" else "float16")
+    return InterpreterSession(program, threads, info.get("layers", ()))
 
 
 class _Decoder(Session):
@@ -82,7 +85,8 @@ class InterpreterSession(_Decoder):
 
     runtime = INTERPRETER
 
-    def __init__(self, program: Program, threads: int = 1):
+    def __init__(self, program: Program, threads: int = 1, layers: Sequence[Sequence[int]] = ()):
+        """`layers` of each state, where there are several."""
         self.program = program
         self.helper = ThreadPoolExecutor(1) if threads > 1 else None
         functions = {name: program.function(name) for name in FUNCTIONS}
@@ -96,6 +100,7 @@ class InterpreterSession(_Decoder):
                 "the cache does not fit into memory", got=error, todo="export with a smaller --context"
             ) from None
         self.functions = functions
+        self.layers = layers or [range(len(self.state["keys"]))]
 
     def _call(self, name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
         with one_thread(), shared_with(self.helper):
@@ -105,9 +110,11 @@ class InterpreterSession(_Decoder):
     def nonfinite(self) -> list[str]:
         return [f"{where}: {count:,} numbers" for where, count in self.program.nonfinite.items()]
 
-    def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
-        keys, values = (self.state[n][layer, :, : self.position].swapaxes(0, 1).copy() for n in ("keys", "values"))
-        return keys, values
+    def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray] | None:
+        place = next((i, layers.index(layer)) for i, layers in enumerate(self.layers) if layer in layers)
+        suffix = f"_{place[0]}" if place[0] else ""
+        keys, values = (self.state[n + suffix][place[1], :, : self.position] for n in ("keys", "values"))
+        return keys.swapaxes(0, 1).copy(), values.swapaxes(0, 1).copy()
 
     def close(self) -> None:
         self.functions, self.state = {}, {}
@@ -118,40 +125,48 @@ class InterpreterSession(_Decoder):
 
 def _sizes(functions: dict[str, Function]) -> tuple[dict[str, int], int, int]:
     """Tokens of one call of each function, the vocabulary and the context; refused where this is no such decoder."""
-    shapes = {name: _shapes(function) for name, function in functions.items()}
-    sizes = {name: ids[1] for name, (ids, *_) in shapes.items()}
-    found = {(keys, logits) for _, _, keys, _, logits in shapes.values()}
-    if len(found) != 1 or sizes["decode"] != 1:
+    found = {name: _shapes(function) for name, function in functions.items()}
+    sizes = {name: ids[1] for name, (ids, _, _) in found.items()}
+    states, logits = found["decode"][1:]
+    contexts = {shape[2] for shape in states.values()}
+    if found["prefill"][1:] != (states, logits) or sizes["decode"] != 1 or len(contexts) != 1:
         raise InputError(
             "the package's functions do not belong together",
-            got=sorted(map(str, found)),
-            expected="one state and vocabulary, and one token for decode",
+            got=[f"{tokens} tokens, states {of}, logits {out}" for tokens, of, out in found.values()],
+            expected="the same states and vocabulary, one context, and one token for decode",
         )
-    ((state, logits),) = found
-    if state[2] > MAX_CONTEXT:
-        raise InputError("the package gives no usable context", got=state[2], expected=f"1 to {MAX_CONTEXT:,}")
-    return sizes, logits[2], state[2]
+    (context,) = contexts
+    if context > MAX_CONTEXT:
+        raise InputError("the package gives no usable context", got=context, expected=f"1 to {MAX_CONTEXT:,}")
+    return sizes, logits[2], context
 
 
-def _shapes(function: Function) -> list[tuple[int, ...]]:
-    """Shapes of input_ids, position, keys, values and logits."""
+Shape = tuple[int, ...]
+
+
+def _shapes(function: Function) -> tuple[Shape, dict[str, Shape], Shape]:
+    """Shapes of input_ids, of the states by name, and of logits."""
     outputs = {name: function.kinds.get(function.slot[name]) for name in function.outputs}
     values = {**function.inputs, **function.states, **outputs}
-    shapes: list[Any] = [declared.shape if (declared := values.get(name)) else None for name in VALUES]
+    shapes: dict[str, Any] = {name: declared.shape or () if declared else () for name, declared in values.items()}
+    states = {name: shapes[name] for name in function.states}
+    pairs = {name.removeprefix("keys") for name in states if name.startswith("keys")}
     if (
-        set(values) != set(VALUES)
-        or set(function.states) != {"keys", "values"}
+        set(function.inputs) != {"input_ids", "position"}
         or list(outputs) != ["logits"]
-        or any(shape is None or not all(shape) for shape in shapes)
-        or [len(shape) for shape in shapes] != [2, 1, 4, 4, 3]
-        or shapes[2] != shapes[3]
+        or "keys" not in states
+        or set(states) != {kind + pair for kind in ("keys", "values") for pair in pairs}
+        or not all(STATE.fullmatch(name) and len(shape) == 4 for name, shape in states.items())
+        or any(states[f"keys{pair}"] != states[f"values{pair}"] for pair in pairs)
+        or [len(shapes[name]) for name in ("input_ids", "position", "logits")] != [2, 1, 3]
+        or not all(map(all, shapes.values()))
     ):
         raise InputError(
             f"function {function.name} of the package is not a decoder's",
             got=", ".join(f"{name} {declared}" for name, declared in values.items()),
             expected="input_ids [1, S], position [1], states keys, values [L, G, T, K], logits [1, 1, V]",
         )
-    return shapes
+    return shapes["input_ids"], states, shapes["logits"]
 
 
 class CoreMLSession(_Decoder):

@@ -16,8 +16,9 @@ import numpy as np
 
 from smolship.runtime.mil.package import Package, declaration
 from smolship.runtime.readback.stored import Shapes, Stored, reading
+from smolship.runtime.tensors import KINDS, Name
 
-NAME = re.compile(r"(?:layers_(\d+)_)?(embed|head|norm|attn_norm|mlp_norm|[qkvo]|gate|up|down)(_bias)?")
+NAME = re.compile(rf"(?:layers_(\d{{1,6}})_)?({'|'.join(KINDS)})(_bias)?")
 BITS = {"int4": 4, "int8": 8}
 
 
@@ -47,7 +48,7 @@ def our_name(label: str) -> str | None:
     if not (found := NAME.fullmatch(label)):
         return None
     layer, kind, bias = found.groups()
-    return (f"layers.{layer}." if layer else "") + kind + (".bias" if bias else "")
+    return str(Name(int(layer) if layer else None, kind, bias is not None))
 
 
 def _values(operation: Any, consts: dict[str, Any]) -> list[Any]:

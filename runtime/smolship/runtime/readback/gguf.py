@@ -4,8 +4,8 @@ Tensors are F32, F16, or blocks of 32 inputs with an fp16 scale before them: Q8_
 (16 bytes, code + 8: the first half of the inputs in the low nibbles, the second in the high ones). A scale of ours for
 more inputs is repeated.
 
-llama.cpp rotates neighbours (0, 1), (2, 3), … where we rotate halves (0, d/2), (1, d/2 + 1), …: of each q and k head,
-row s * d/2 + p of ours, s in 0, 1, is its row 2 p + s.
+For some architectures llama.cpp rotates neighbours (0, 1), (2, 3), … where we rotate halves (0, d/2), (1, d/2 + 1), …:
+of each q and k head, row s * d/2 + p of ours, s in 0, 1, is its row 2 p + s.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 
 from smolship.runtime.files import regular_file
 from smolship.runtime.readback.stored import Rows, Shapes, Stored, cut, mapped, reading
+from smolship.runtime.tensors import GGUF, GGUF_WOVEN, TOP, Name
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
@@ -28,18 +29,7 @@ LENGTH = struct.Struct("<Q")
 F32, F16, Q4_0, Q8_0 = 0, 1, 2, 8
 BLOCK = 32
 ROW_BYTES = {F32: (1, 4), F16: (1, 2), Q4_0: (BLOCK, 18), Q8_0: (BLOCK, 34)}  # type -> numbers of a block, its bytes
-TABLES = {"token_embd": "embed", "output": "head", "output_norm": "norm"}
-LAYER = {
-    "attn_norm": "attn_norm",
-    "ffn_norm": "mlp_norm",
-    "attn_q": "q",
-    "attn_k": "k",
-    "attn_v": "v",
-    "attn_output": "o",
-    "ffn_gate": "gate",
-    "ffn_up": "up",
-    "ffn_down": "down",
-}
+KINDS = {name.removeprefix("blk.{}."): kind for kind, name in GGUF.items()}  # llama.cpp's name -> ours
 NO_WEIGHTS = {"rope_freqs.weight"}  # what the frequencies of the rotary embedding are divided by
 
 
@@ -52,17 +42,15 @@ def read(folder: Path, file: str, shapes: Shapes) -> Iterator[Stored]:
         header = Header(data)
         for name, (kind, shape, offset) in header.tensors.items():
             if name not in NO_WEIGHTS:
-                yield _stored(our_name(name), kind, shape, data, header.data + offset, header.head_dim)
+                yield _stored(our_name(name), kind, shape, data, header.data + offset, header.woven)
 
 
 def our_name(name: str) -> str:
     """Ours for llama.cpp's; its own where it is none that we know."""
-    stem, _, end = name.rpartition(".")
-    bias = ".bias" if end == "bias" else ""
-    if stem in TABLES:
-        return TABLES[stem] + bias
-    found = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
-    return f"layers.{found[1]}.{LAYER[found[2]]}{bias}" if found and found[2] in LAYER else name
+    found = re.fullmatch(r"(?:blk\.(\d{1,6})\.)?(\w+)\.(weight|bias)", name)
+    if not found or found[2] not in KINDS or (found[1] is None) != (KINDS[found[2]] in TOP):
+        return name
+    return str(Name(int(found[1]) if found[1] else None, KINDS[found[2]], found[3] == "bias"))
 
 
 def _stored(name: str, kind: int, shape: tuple[int, ...], data: np.ndarray, offset: int, head: int) -> Stored:
@@ -73,7 +61,7 @@ def _stored(name: str, kind: int, shape: tuple[int, ...], data: np.ndarray, offs
     if width % numbers:
         raise ValueError(f"{name} has {width} inputs")
     raw = cut(data, offset, shape[0] * width // numbers * size).reshape(shape[0], -1)
-    order = _order(shape[0], head) if name.removesuffix(".bias").endswith((".q", ".k")) else None
+    order = _order(shape[0], head) if head and name.removesuffix(".bias").endswith((".q", ".k")) else None
 
     def rows(start: int, stop: int) -> np.ndarray:
         return raw[start:stop] if order is None else raw[order[start:stop]]
@@ -98,7 +86,7 @@ def _stored(name: str, kind: int, shape: tuple[int, ...], data: np.ndarray, offs
 
 def _order(rows: int, head: int) -> np.ndarray:
     """Where llama.cpp keeps each row of ours, of a q or k matrix."""
-    if not head or rows % head or head % 2:
+    if rows % head or head % 2:
         raise ValueError(f"{rows} rows in heads of {head}")
     return np.arange(rows).reshape(-1, head // 2, 2).swapaxes(1, 2).reshape(-1)
 
@@ -124,9 +112,11 @@ class Header:
         self.data = -(-self.at // alignment) * alignment
 
     @property
-    def head_dim(self) -> int:
-        """Rows of a head of q and k."""
+    def woven(self) -> int:
+        """Rows of a head of q and k, which are woven; 0 where they are not."""
         name = self.metadata["general.architecture"]
+        if name not in GGUF_WOVEN:
+            return 0
         length = self.metadata.get(f"{name}.attention.key_length")
         return int(length or self.metadata[f"{name}.embedding_length"] // self.metadata[f"{name}.attention.head_count"])
 

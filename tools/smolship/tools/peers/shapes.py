@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from smolship.export.checkpoints.tensorfile import TensorWriter
-from smolship.export.config import Fields
-from smolship.export.families import llama, theirs
+from smolship.export.families import llama
+from smolship.export.families.fields import Fields
+from smolship.export.tensorfile import TensorWriter
+from smolship.export.transforms import theirs
 from smolship.runtime.errors import unknown
 from smolship.runtime.folders import new_folder
 

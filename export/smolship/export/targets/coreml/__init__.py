@@ -9,35 +9,36 @@ Made for the GPU: int4 weights with a scale a group, and fp16 throughout. It is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from smolship.export.config import DecoderConfig
-from smolship.export.reference import Numerics
+from smolship.export.features import COMMON, beyond
 from smolship.export.targets import Job
-from smolship.export.weights import Entry, Weights
+from smolship.export.targets.coreml.arithmetic import OTHER_ARITHMETICS as OTHER_ARITHMETICS
+from smolship.export.targets.coreml.arithmetic import numerics as numerics
+from smolship.export.weights import Entry
 from smolship.runtime.errors import missing_engine
 from smolship.runtime.facts import Facts
 from smolship.runtime.native import native_path
 
 NAME = "coreml-gpu"
 ENGINE = "coreml"
-OTHER_ARITHMETICS = {"float32": Numerics(constants="float16")}  # on a Mac too, in smolship's interpreter
 FILE = "model.mlpackage"
 CHUNK = 64  # tokens of one call of `prefill`
 MIN_NUMBERS = 10  # of an array in a package's weight.bin
 MAX_RMS = 2**14  # inputs of a norm: in fp16 the mean square of numbers up to 1 is at least 1 / inputs
 
 
+HOLDS = COMMON | {"heads"}  # of features.py
+
+
 def problems(config: DecoderConfig) -> list[str]:
     """Why a package cannot hold such a model; empty where it can."""
-    found = [
-        f"its cache is {kind}; this target's state is a full one"
-        for kind in sorted({spec.kind for spec in config.cache(1)} - {"full"})
-    ]
+    found = beyond(config, HOLDS)
     if config.hidden > MAX_RMS:
-        found.append(f"its hidden size is {config.hidden:,}; in fp16 a norm takes at most {MAX_RMS:,} inputs")
+        found.append(f"a hidden size of {config.hidden:,}, where a norm in fp16 takes at most {MAX_RMS:,} inputs")
     return found
 
 
@@ -55,11 +56,6 @@ def refusals(config: DecoderConfig, entries: Mapping[str, Entry], files: dict[st
     )
 
 
-def numerics(weights: Weights) -> Callable[[str], Numerics]:
-    """Every operator's output is fp16; products are summed in float32."""
-    return lambda name: Numerics("float16")
-
-
 def stored_bytes(entry: Entry) -> int:
     """Fp16 for what is not quantized and for scales."""
     count = math.prod(entry.shape)
@@ -69,7 +65,7 @@ def stored_bytes(entry: Entry) -> int:
 def lower(job: Job, folder: Path) -> dict[str, Any]:
     """Write the package."""
     try:
-        from smolship.export.targets.coreml.emit import emit
+        from smolship.export.targets.coreml.emit import emit, states
     except ImportError as error:
         raise missing_engine("coremltools", "coreml", error) from None
     chunk = min(CHUNK, job.context)
@@ -78,4 +74,7 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
     mode = folder.stat().st_mode  # coremltools writes for its own user alone
     for path in (folder / FILE, *(folder / FILE).rglob("*")):
         path.chmod(mode if path.is_dir() else mode & 0o666)
-    return {"file": FILE, "context": job.context, "chunk": chunk}
+    info: dict[str, Any] = {"file": FILE, "context": job.context, "chunk": chunk}
+    if len(kinds := states(job.config, job.context)) > 1:
+        info["layers"] = [list(state.layers) for state in kinds]  # of each state
+    return info

@@ -1,6 +1,6 @@
 """From the opaque trace to a Core ML program, node by node, in coremltools' builder.
 
-S tokens of a call (a chunk, or 1), T tokens that the cache holds, L layers, H query heads, G key/value heads,
+S tokens of a call (a chunk, or 1), T tokens that the cache holds, L layers of a kind, H query heads, G key/value heads,
 R = H / G query heads that share one, K head_dim, V vocabulary. The batch is 1.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from coremltools.converters.mil.converter import mil_convert
 from coremltools.converters.mil.mil import Builder as mb
 from coremltools.converters.mil.mil import Function, Program, Var, types
 
+from smolship.export.config import DecoderConfig
 from smolship.export.opaque import trace
 from smolship.export.targets import Job
-from smolship.export.targets.coreml.data import Constants
+from smolship.export.targets.coreml.data import Constants, identifier
+from smolship.export.targets.walk import handler
 
 SMOLSHIP, ATEN = torch.ops.smolship, torch.ops.aten
 HIDDEN = np.float16(30_000)  # taken from the score of what a token must not see; scores stay within fp16
@@ -49,6 +52,26 @@ def emit(job: Job, chunk: int, path: Path) -> None:
     constants.check()
 
 
+@dataclass(frozen=True)
+class State:
+    """The caches of layers of one kind, stacked: `keys` and `values`, with a suffix where there are several kinds."""
+
+    layers: tuple[int, ...]
+    shape: tuple[int, int, int, int]  # [L, G, T, K]
+    suffix: str
+
+
+def states(config: DecoderConfig, context: int) -> list[State]:
+    """One for each size of heads."""
+    kinds: dict[tuple[int, int], list[int]] = {}
+    for layer, spec in enumerate(config.cache(context)):
+        kinds.setdefault((spec.kv_heads, spec.head_dim), []).append(layer)
+    return [
+        State(tuple(layers), (len(layers), heads, context, size), f"_{i}" if i else "")
+        for i, ((heads, size), layers) in enumerate(kinds.items())
+    ]
+
+
 class Emitter:
     """Walks a trace for one function. `values` maps each of its nodes to what stands for it: a Var, or a list."""
 
@@ -56,7 +79,9 @@ class Emitter:
         self.job, self.config, self.constants, self.tokens = job, job.config, constants, tokens
         self.values: dict[torch.fx.Node, Any] = {}
         self.weights: dict[str, Var] = {}
-        self.state = (job.config.layers, job.config.kv_heads, job.context, job.config.head_dim)
+        self.states = states(job.config, job.context)
+        self.turns: dict[str, tuple[Var, Var]] = {}
+        self.masks: dict[tuple[int, int | None], Var] = {}
         self.handlers: dict[Any, Callable[..., Any]] = {
             operator.getitem: lambda outputs, index: outputs[index],
             ATEN.silu.default: lambda x: mb.silu(x=x),
@@ -76,12 +101,13 @@ class Emitter:
         inputs = {
             "input_ids": mb.placeholder((1, self.tokens), types.int32),
             "position": mb.placeholder((1,), types.int32),
-            "keys": mb.state_tensor_placeholder(self.state, types.fp16),
-            "values": mb.state_tensor_placeholder(self.state, types.fp16),
+        } | {
+            f"{kind}{state.suffix}": mb.state_tensor_placeholder(state.shape, types.fp16)
+            for state in self.states
+            for kind in ("keys", "values")
         }
         with Function(inputs, opset_version=ct.target.iOS18) as function:
             self.inputs = function.inputs
-            self.turns, self.mask = self.turns_of_tokens(), self.visible()
             self.end = mb.add(x=self.inputs["position"], y=np.int32(self.tokens))
             for node in nodes:
                 if node.op == "placeholder":
@@ -91,7 +117,7 @@ class Emitter:
                     function.set_outputs([mb.identity(x=self.values[logits], name="logits")])
                 else:
                     args = [self.values[a] if isinstance(a, torch.fx.Node) else a for a in node.args]
-                    self.values[node] = self.handlers[node.target](*args)
+                    self.values[node] = handler(self.handlers, node, "coreml")(*args)
         return function
 
     def weight(self, name: str) -> Var:
@@ -113,10 +139,13 @@ class Emitter:
         """The bias, or the zeros that the operator is otherwise given for each matrix anew."""
         if f"{name}.bias" in self.job.weights.entries:
             return self.weight(f"{name}.bias")
-        zeros = f"zeros_{out}"
-        if zeros not in self.weights:
-            self.weights[zeros] = self.constants.array(zeros, np.zeros(out, np.float16))
-        return self.weights[zeros]
+        return self.array(f"zeros_{out}", np.zeros(out, np.float16))
+
+    def array(self, name: str, values: np.ndarray) -> Var:
+        """A small array of our own, once a function."""
+        if name not in self.weights:
+            self.weights[name] = self.constants.array(identifier(name), values)
+        return self.weights[name]
 
     def last_token(self, x: Var, dim: int, start: int, stop: int) -> Var:
         """The slice of the last token."""
@@ -142,55 +171,68 @@ class Emitter:
         total = mb.add(x=x, y=residual)
         return self.rms_norm(total, name, eps), total
 
-    def turns_of_tokens(self) -> tuple[Var, Var] | None:
+    def turns_of(self, rotary: str) -> tuple[Var, Var]:
         """What the halves of a head are turned by: (cos, cos) and (-sin, sin) of this call's tokens, [S, 1, K]."""
-        if not any(self.config.rotary_layers):
-            return None
-        offsets = self.constants.array(f"tokens_{self.tokens}", np.arange(self.tokens, dtype=np.int32))
-        rows = mb.add(x=self.inputs["position"], y=offsets)
-        cos, sin = (
-            mb.expand_dims(
-                x=mb.gather(x=self.constants.array(name, table.astype(np.float16)), indices=rows, axis=0), axes=[1]
+        if rotary not in self.turns:
+            offsets = self.array(f"tokens_{self.tokens}", np.arange(self.tokens, dtype=np.int32))
+            rows = mb.add(x=self.inputs["position"], y=offsets)
+            cos, sin = (
+                mb.gather(x=self.array(f"{rotary}.{name}", table.astype(np.float16)), indices=rows, axis=0)
+                for name, table in zip(
+                    ("cos", "sin"), self.config.rotaries[rotary].tables(self.job.context), strict=True
+                )
             )
-            for name, table in zip(("cos", "sin"), self.config.rotary.tables(self.job.context), strict=True)
-        )
-        minus = mb.mul(x=sin, y=np.float16(-1))
-        return mb.concat(values=[cos, cos], axis=-1), mb.concat(values=[minus, sin], axis=-1)
+            cos, sin = mb.expand_dims(x=cos, axes=[1]), mb.expand_dims(x=sin, axes=[1])
+            minus = mb.mul(x=sin, y=np.float16(-1))
+            self.turns[rotary] = mb.concat(values=[cos, cos], axis=-1), mb.concat(values=[minus, sin], axis=-1)
+        return self.turns[rotary]
 
-    def rotary(self, x: Var, position: Var) -> Var:
+    def rotary(self, x: Var, position: Var, rotary: str) -> Var:
         """[1, S, heads, K]."""
-        assert self.turns is not None
-        cos, sin = self.turns
+        cos, sin = self.turns_of(rotary)
         first, second = mb.split(x=x, num_splits=2, axis=-1)
         swapped = mb.concat(values=[second, first], axis=-1)
         return mb.add(x=mb.mul(x=x, y=cos), y=mb.mul(x=swapped, y=sin))
 
-    def visible(self) -> Var:
+    def visible(self, repeats: int, window: int | None) -> Var:
         """What is added to the scores, [1, 1, R * S, T]: 0 where a token sees another, -HIDDEN where it must not."""
-        tokens = np.tile(np.arange(self.tokens, dtype=np.int32), self.config.heads // self.config.kv_heads)
-        rows = self.constants.array(f"queries_{self.tokens}", tokens.reshape(1, 1, -1, 1))
-        columns = self.constants.array("cached", np.arange(self.job.context, dtype=np.int32).reshape(1, 1, 1, -1))
-        seen = mb.less_equal(x=columns, y=mb.add(x=self.inputs["position"], y=rows))
-        return mb.add(x=mb.mul(x=mb.cast(x=seen, dtype="fp16"), y=HIDDEN), y=-HIDDEN)
+        if (repeats, window) not in self.masks:
+            tokens = np.tile(np.arange(self.tokens, dtype=np.int32), repeats).reshape(1, 1, -1, 1)
+            cached = np.arange(self.job.context, dtype=np.int32).reshape(1, 1, 1, -1)
+            rows = mb.add(x=self.inputs["position"], y=self.array(f"queries_{self.tokens}_{repeats}", tokens))
+            keys = self.array("cached", cached)
+            seen = mb.cast(x=mb.less_equal(x=keys, y=rows), dtype="fp16")
+            if window is not None:
+                near = mb.less(x=mb.sub(x=rows, y=keys), y=np.int32(window))
+                seen = mb.mul(x=seen, y=mb.cast(x=near, dtype="fp16"))
+            self.masks[repeats, window] = mb.add(x=mb.mul(x=seen, y=HIDDEN), y=-HIDDEN)
+        return self.masks[repeats, window]
 
     def attend(self, q: Var, k: Var, v: Var, position: Var, layer: int) -> Var:
         """Query heads that share keys and values are laid end to end as rows of one."""
-        c, s = self.config, self.tokens
-        begin = mb.concat(values=[[layer], [0], position, [0]], axis=0)
-        end = mb.concat(values=[[layer + 1], [c.kv_heads], self.end, [c.head_dim]], axis=0)
-        keys, values = self.store("keys", k, layer, begin, end), self.store("values", v, layer, begin, end)
-        rows = mb.reshape(x=self.heads_first(q), shape=[1, c.kv_heads, c.heads // c.kv_heads * s, c.head_dim])
-        mixed = mb.scaled_dot_product_attention(query=rows, key=keys, value=values, attn_mask=self.mask)
+        a, s = self.config.layers[layer].mixer, self.tokens
+        state = next(state for state in self.states if layer in state.layers)
+        index = state.layers.index(layer)
+        begin = mb.concat(values=[[index], [0], position, [0]], axis=0)
+        end = mb.concat(values=[[index + 1], [a.kv_heads], self.end, [a.head_dim]], axis=0)
+        keys = self.store(f"keys{state.suffix}", k, index, begin, end)
+        values = self.store(f"values{state.suffix}", v, index, begin, end)
+        if a.scale != a.head_dim**-0.5:  # by which the operator scales
+            q = mb.mul(x=q, y=np.float16(a.scale * a.head_dim**0.5))
+        repeats = a.heads // a.kv_heads
+        rows = mb.reshape(x=self.heads_first(q), shape=[1, a.kv_heads, repeats * s, a.head_dim])
+        mask = self.visible(repeats, a.window)
+        mixed = mb.scaled_dot_product_attention(query=rows, key=keys, value=values, attn_mask=mask)
         if s > 1:
-            mixed = mb.transpose(x=mb.reshape(x=mixed, shape=[1, c.heads, s, c.head_dim]), perm=[0, 2, 1, 3])
-        return mb.reshape(x=mixed, shape=[1, s, c.heads * c.head_dim])
+            mixed = mb.transpose(x=mb.reshape(x=mixed, shape=[1, a.heads, s, a.head_dim]), perm=[0, 2, 1, 3])
+        return mb.reshape(x=mixed, shape=[1, s, a.heads * a.head_dim])
 
-    def store(self, name: str, new: Var, layer: int, begin: Var, end: Var) -> Var:
-        """Write [1, S, G, K] into a state, and return the layer's whole part of it, [1, G, T, K]."""
+    def store(self, name: str, new: Var, index: int, begin: Var, end: Var) -> Var:
+        """Write [1, S, G, K] into a state, and return the whole part of it at `index`, [1, G, T, K]."""
         state = self.inputs[name]
         updated = mb.slice_update(x=mb.read_state(input=state), update=self.heads_first(new), begin=begin, end=end)
         whole = mb.coreml_update_state(state=state, value=updated)
-        return mb.slice_by_index(x=whole, begin=[layer, 0, 0, 0], end=[layer + 1, *self.state[1:]])
+        return mb.slice_by_index(x=whole, begin=[index, 0, 0, 0], end=[index + 1, *whole.shape[1:]])
 
     def heads_first(self, x: Var) -> Var:
         """[1, S, heads, K] -> [1, heads, S, K]."""

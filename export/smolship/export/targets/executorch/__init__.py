@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from smolship.export.config import DecoderConfig
+from smolship.export.features import COMMON, beyond
 from smolship.export.opaque import trace
 from smolship.export.quantize import portable
-from smolship.export.reference import Numerics
 from smolship.export.targets import Job
-from smolship.export.weights import Weights
+from smolship.export.targets.executorch.arithmetic import numerics as numerics
 from smolship.runtime.errors import missing_engine
 from smolship.runtime.readback.hashing import Entry
 
@@ -37,15 +36,12 @@ FILE = "model.pte"
 CHUNK = 128
 
 
+HOLDS = COMMON | {"heads"}  # of features.py
+
+
 def problems(config: DecoderConfig) -> list[str]:
     """Why this target cannot hold such a model; empty where it can."""
-    other = {f"{spec.kind} {spec.dtype}" for spec in config.cache(1)} - {"full float32"}
-    return [f"its cache is {kind}; ExecuTorch's kernels take a full one of float32" for kind in sorted(other)]
-
-
-def numerics(weights: Weights) -> Callable[[str], Numerics]:
-    """XNNPACK multiplies quantized matrices with activations in int8, one scale and zero point a token."""
-    return lambda name: Numerics("int8-token") if weights.quantized(name) else Numerics()
+    return beyond(config, HOLDS)
 
 
 def stored_bytes(entry: Entry) -> int:

@@ -10,7 +10,7 @@ R = H / G query heads a key head.
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,11 @@ from executorch.exir.scalar_type import ScalarType
 from torch.fx import Node
 
 from smolship.export.targets import Job
-from smolship.export.targets.executorch.attention import Attention
+from smolship.export.targets.executorch.attention import Attention, Call
 from smolship.export.targets.executorch.data import Data
 from smolship.export.targets.executorch.graph import Matrix, Subgraph, Value
 from smolship.export.targets.executorch.program import Program
-
-NEAR = 256  # tokens in the cache up to which ExecuTorch's kernel attends faster than XNNPACK
-FAR = 1 << 32  # more than any cache holds
+from smolship.export.targets.walk import handler
 
 
 @dataclass(frozen=True)
@@ -59,20 +57,17 @@ class Lowering:
         p, c = self.program, self.config
         self.ids = p.input((1, self.chunk), ScalarType.LONG, dynamic=True)
         position = p.input((1,), ScalarType.LONG, dynamic=False)
-        start, end, length, key, near = (p.variable(kind) for kind in (et.Int, et.Int, et.Int, et.Int, et.Bool))
+        start, end, length = (p.variable(et.Int) for _ in range(3))
         p.call("aten::_local_scalar_dense", position, start)
         p.call("aten::sym_size.int", self.ids, p.scalar(1), length)
         p.call("executorch_prim::add.Scalar", start, length, end)
-        # One token, and at most NEAR in the cache: there is no "and", so both are put into one number.
-        p.call("executorch_prim::mul.Scalar", length, p.scalar(FAR), key)
-        p.call("executorch_prim::add.Scalar", key, end, key)
-        p.call("executorch_prim::le.Scalar", key, p.scalar(FAR + NEAR), near)
-        if any(c.rotary_layers):
-            cos, sin = c.rotary.tables(context)
+        self.turns = {}
+        for name, rotary in c.rotaries.items():
+            cos, sin = rotary.tables(context)
             # x * [cos, cos] + [second half of x, first half of x] * [-sin, sin]
-            self.cos = p.rows(np.concatenate([cos, cos], 1)[:, None], start, end, self.chunk)  # [S, 1, K]
-            self.sin = p.rows(np.concatenate([-sin, sin], 1)[:, None], start, end, self.chunk)
-        self.attention = Attention(p, c, c.cache(context), self.chunk, start, end, near)
+            tables = np.concatenate([cos, cos], 1), np.concatenate([-sin, sin], 1)
+            self.turns[name] = [p.rows(table[:, None], start, end, self.chunk) for table in tables]  # [S, 1, K] each
+        self.attention = Attention(p, c, context, Call(start, end, length, self.chunk))
 
     def visit(self, node: Node) -> None:
         """Lower one node of the trace."""
@@ -84,7 +79,7 @@ class Lowering:
             self.program.outputs = [self.made[result].tensor for result in results]
         else:
             args = [self.made.get(a, a) if isinstance(a, Node) else a for a in node.args]
-            self.made[node] = VISIT[node.target](self, *args)
+            self.made[node] = handler(VISIT, node, "executorch")(self, *args)
 
     def flush(self, *wanted: Value) -> None:
         """Close the current subgraph and begin another. What is wanted of it, now and by nodes still to come, passes
@@ -134,12 +129,17 @@ class Lowering:
             return [*parts, *(self.graph.linear(x, self.data.matrix([name])) for name in rest[1:])]
         return [self.graph.linear(x, self.data.matrix([name])) for name in (first, *rest)]
 
-    def rms_norm(self, x: Value, name: str, eps: float) -> Value:
+    def rms_norm(self, x: Value | Part, name: str, eps: float) -> Value:
+        x = self._cut(x)
         g, width = self.graph, x.dims[-1]
         # The mean of squares, plus eps, as a fully connected node: weights 1 / n and bias eps.
         weights, bias = self.data.constant(np.full(width, 1 / width)), self.data.constant(np.array([eps]))
         mean = g.linear(g.square(x), Matrix((1, width), 32, width, weights, bias=bias))
         return g.multiply(g.multiply(x, g.rsqrt(mean)), self.program.floats(self.weights.values(name), name))
+
+    def _cut(self, x: Value | Part) -> Value:
+        """A part by itself: columns, or heads."""
+        return self.graph.slice(x.whole, 2, x.start, x.stop) if isinstance(x, Part) else x
 
     def add_rms_norm(self, x: Value, residual: Value, name: str, eps: float) -> tuple[Value, Value]:
         total = self.graph.add(x, residual)
@@ -156,21 +156,21 @@ class Lowering:
             self.whole[x.whole, "heads"] = whole
         return Part(whole, x.start // size, x.stop // size)
 
-    def rotary(self, x: Value | Part, position: Any) -> Value | Part:
+    def rotary(self, x: Value | Part, position: Any, table: str) -> Value | Part:
         if isinstance(x, Value):
-            return self._rotate(x)
-        if (x.whole, "rotated") not in self.whole:
-            self.whole[x.whole, "rotated"] = self._rotate(x.whole)
-        return Part(self.whole[x.whole, "rotated"], x.start, x.stop)
+            return self._rotate(x, table)
+        if (x.whole, table) not in self.whole:
+            self.whole[x.whole, table] = self._rotate(x.whole, table)
+        return replace(x, whole=self.whole[x.whole, table])
 
-    def _rotate(self, x: Value) -> Value:
-        g, size = self.graph, x.dims[3]
+    def _rotate(self, x: Value, table: str) -> Value:
+        g, size, (cos, sin) = self.graph, x.dims[3], self.turns[table]
         swapped = g.join(g.slice(x, 3, size // 2, size), g.slice(x, 3, 0, size // 2))
-        return g.add(g.multiply(x, self.cos), g.multiply(swapped, self.sin))
+        return g.add(g.multiply(x, cos), g.multiply(swapped, sin))
 
     def attend(self, q: Value | Part, k: Value | Part, v: Value, position: Any, layer: int) -> Value:
         """[1, S, H, K] -> [1, S, H * K]"""
-        q, k = (self.graph.slice(x.whole, 2, x.start, x.stop) if isinstance(x, Part) else x for x in (q, k))
+        q, k = self._cut(q), self._cut(k)
         self.flush(q, k, v)
         mixed = self.attention.attend(layer, q, k, v)
         return self.graph.reshape(mixed, (1, self.chunk, q.dims[2] * q.dims[3]), free=1)

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,37 +18,40 @@ import numpy as np
 
 from smolship.export.checkpoints.gguf import KEYS, NAMES
 from smolship.export.config import DecoderConfig
-from smolship.export.families import theirs
-from smolship.export.reference import Numerics
+from smolship.export.features import beyond
 from smolship.export.targets import Job
+from smolship.export.targets.gguf.arithmetic import BLOCK
+from smolship.export.targets.gguf.arithmetic import numerics as numerics
 from smolship.export.targets.gguf.vocab import CONTROL, USER_DEFINED, vocabulary
+from smolship.export.transforms import theirs
 from smolship.export.weights import Entry, Weights
 from smolship.runtime.errors import InputError
 from smolship.runtime.facts import Facts, Recommended
 from smolship.runtime.template import TEMPLATE
+from smolship.runtime.tensors import GGUF_WOVEN, parse
 
 NAME = ENGINE = "gguf"
 FILE = "model.gguf"
-BLOCK = 32  # inputs that share a scale
 ROPE = "rope_freqs.weight"  # divisors of the frequencies
 NOPE_STEP = 4  # llama.cpp's smollm3: every fourth layer has no rotary embedding
+HOLDS = {  # an architecture of llama.cpp -> what it knows, of features.py
+    "llama": {"scaling", "bias", "output_bias", "mlp_bias"},
+    "qwen2": {"bias"},
+    "qwen3": {"qk_norm.head"},
+    "smollm3": {"nope"},
+}
 ENDS = ("eos", "eot", "eom")  # the end tokens that a file can name
 CHUNK = 1 << 21  # numbers held at once
-ROTATED = ("q", "k")  # whose rows are stored in another order, biases too
 
 
 def problems(config: DecoderConfig) -> list[str]:
     """Why llama.cpp's architecture of that name cannot express such a model."""
-    found = []
-    if config.architecture == "llama" and not all(config.rotary_layers):
-        found.append("layers without rotary embedding, which llama.cpp's llama does not know")
-    if config.architecture == "smollm3":
-        if config.rotary_layers != tuple((i + 1) % NOPE_STEP != 0 for i in range(config.layers)):
-            found.append("no_rope_layers other than every fourth, which is all that llama.cpp's smollm3 knows")
-        if config.rotary.scaling:
-            found.append("a rope scaling, which llama.cpp's smollm3 does not know")
-        if config.attention_bias or config.output_bias or config.mlp_bias:
-            found.append("biases, which llama.cpp's smollm3 does not know")
+    found = beyond(config, HOLDS[config.architecture])
+    rotated = [mixer.rotary is not None for mixer in config.attentions]
+    if config.architecture == "smollm3" and rotated != [(i + 1) % NOPE_STEP != 0 for i in range(len(rotated))]:
+        found.append("no_rope_layers other than every fourth, which is all that llama.cpp's smollm3 knows")
+    if config.architecture == "qwen2" and not all(mixer.bias for mixer in config.attentions):
+        found.append("no biases of q, k and v, which llama.cpp's qwen2 always has")
     return found
 
 
@@ -72,21 +76,6 @@ def _unsaid(facts: Facts) -> list[str]:
     """What llama.cpp cannot do without: it would take token 11 for the end of a text."""
     why = "no token ends a text, and llama.cpp needs one: give eos_token_id in generation_config.json"
     return [] if facts.ends else [why]
-
-
-def numerics(weights: Weights) -> Callable[[str], Numerics]:
-    """llama.cpp rounds the activations of a quantized matrix to Q8_0: int8, a scale max|x| / 127 for each 32 inputs,
-    kept in fp16. Those of an F16 matrix are rounded to fp16, and so are queries, probabilities and the cache.
-
-    So it computes on x86. On Arm cores with fp16 arithmetic it also sums products of fp16 in fp16.
-    """
-
-    def of(name: str) -> Numerics:
-        if weights.quantized(name):
-            return Numerics("int8-block", BLOCK, scales="float16", attention="float16")
-        return Numerics("float16-inputs", attention="float16")
-
-    return of
 
 
 def stored_bytes(entry: Entry) -> int:
@@ -176,23 +165,20 @@ def _hyperparameters(config: DecoderConfig, weights: Weights) -> dict[str, Any]:
     bits = [weights.entries[name].bits for name in config.linears() if name != "head"]
     kinds = gguf.LlamaFileType
     most = {4: kinds.MOSTLY_Q4_0, 8: kinds.MOSTLY_Q8_0, 16: kinds.MOSTLY_F16}[max(set(bits), key=bits.count)]
+    mixer, mlp, (rotary,) = config.layers[0].mixer, config.layers[0].mlp, config.rotaries.values()
     of = {
-        "num_hidden_layers": config.layers,
+        "num_hidden_layers": len(config.layers),
         "hidden_size": config.hidden,
-        "intermediate_size": config.intermediate,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
+        "intermediate_size": mlp.width,
+        "num_attention_heads": mixer.heads,
+        "num_key_value_heads": mixer.kv_heads,
+        "head_dim": mixer.head_dim,
         "max_position_embeddings": config.positions,
         "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rotary.theta,
+        "rope_theta": rotary.theta,
     }
     keys = {KEYS[name]: value for name, value in of.items()}
-    keys |= {
-        "attention.value_length": config.head_dim,
-        "rope.dimension_count": config.rotary.dim,
-        "vocab_size": config.vocab,
-    }
+    keys |= {"attention.value_length": mixer.head_dim, "rope.dimension_count": rotary.width, "vocab_size": config.vocab}
     general = {
         "general.type": "model",
         "general.file_type": int(most),
@@ -217,11 +203,11 @@ def _sampling(said: Recommended) -> dict[str, Any]:
 
 
 def _divisors(config: DecoderConfig) -> np.ndarray | None:
-    """Llama 3's rope scaling as llama.cpp holds it: what each frequency is divided by, float32 [head_dim / 2]."""
-    if config.rotary.scaling is None:
+    """A scaled rotary embedding as llama.cpp holds it: what each frequency is divided by, float32 [head_dim / 2]."""
+    (rotary,) = config.rotaries.values()
+    if rotary.scaling is None:
         return None
-    plain = type(config.rotary)(config.rotary.theta, config.rotary.dim).frequencies()
-    return (plain / config.rotary.frequencies()).astype("<f4")
+    return (replace(rotary, scaling=None).frequencies() / rotary.frequencies()).astype("<f4")
 
 
 def _kind(name: str, entry: Entry) -> Any:
@@ -241,17 +227,17 @@ def _kind(name: str, entry: Entry) -> Any:
 def _pieces(job: Job, name: str) -> Iterator[tuple[int, np.ndarray]]:
     """(rows, their bytes in the file), rows in llama.cpp's order.
 
-    llama.cpp rotates neighbours (0, 1), (2, 3), … where transformers rotates halves (0, d/2), (1, d/2 + 1), …: row
-    s * d/2 + p of each q and k head, s in 0, 1, is stored at 2 p + s. In layers without rotary embedding too, as its
-    converter does; the scores stay as they are.
+    For some architectures llama.cpp rotates neighbours (0, 1), (2, 3), … where transformers rotates halves (0, d/2),
+    (1, d/2 + 1), …: row s * d/2 + p of each q and k head, s in 0, 1, is stored at 2 p + s. In layers without rotary
+    embedding too, as its converter does; the scores stay as they are.
     """
-    shape = job.weights.entries[name].shape
-    rotated = name.removesuffix(".bias").rpartition(".")[2] in ROTATED
-    unit = job.config.head_dim if rotated else 1
+    shape, ours = job.weights.entries[name].shape, parse(name)
+    woven = job.config.architecture in GGUF_WOVEN and ours.kind in ("q", "k")
+    unit = job.config.layers[ours.layer or 0].mixer.head_dim if woven else 1
     step = max(CHUNK // math.prod(shape[1:]) // unit, 1) * unit
     for start in range(0, shape[0], step):
         piece = _stored(job.weights, name, start, min(start + step, shape[0]))
-        if rotated:
+        if woven:
             heads = piece.reshape(-1, 2, unit // 2, *piece.shape[1:])
             piece = heads.swapaxes(1, 2).reshape(piece.shape)
         yield len(piece), piece

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
 from smolship.export.config import DecoderConfig
-from smolship.export.reference import Numerics
+from smolship.export.features import COMMON, beyond
 from smolship.export.targets import Job
+from smolship.export.targets.onnx.arithmetic import numerics as numerics
 from smolship.export.targets.onnx.data import DataFile, block_of
 from smolship.export.targets.onnx.emit import emit
-from smolship.export.weights import Entry, Weights
+from smolship.export.weights import Entry
 from smolship.runtime.facts import Facts
 
 NAME = "onnx-cpu"
@@ -25,27 +25,18 @@ FILE = "model.onnx"  # the name that optimum takes without a word
 COPIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
+HOLDS = COMMON  # of features.py
+
+
 def problems(config: DecoderConfig) -> list[str]:
-    """Why GroupQueryAttention cannot hold such a model."""
-    unit = 16 if any(config.rotary_layers) else 8
-    if config.head_dim % unit:
-        return [f"ONNX Runtime's attention wants head_dim to be a multiple of {unit}; here it is {config.head_dim}"]
-    return []
-
-
-def numerics(weights: Weights) -> Callable[[str], Numerics]:
-    """MatMulNBits at accuracy level 4 rounds each block of activations to int8, symmetric, scale max|x| / 127, ties to
-    even; the block is the weights'. The products are exact integers, sums over blocks are float32.
-
-    So MLAS computes on x86 and plain Arm kernels. Where ONNX Runtime was built with KleidiAI, int4 on Arm takes one
-    asymmetric scale a token instead.
-    """
-
-    def of(name: str) -> Numerics:
-        entry = weights.entries[name]
-        return Numerics() if entry.bits == 16 else Numerics("int8-block", block_of(entry))
-
-    return of
+    """Why GroupQueryAttention, or genai's description of a model, cannot hold such a one."""
+    found = beyond(config, HOLDS)
+    units = {(16 if mixer.rotary else 8, mixer.head_dim) for mixer in config.attentions}
+    return found + [
+        f"heads of {size}, where ONNX Runtime's attention wants a multiple of {unit}"
+        for unit, size in sorted(units)
+        if size % unit
+    ]
 
 
 def stored_bytes(entry: Entry) -> int:
@@ -75,10 +66,10 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
 
 def genai_config(config: DecoderConfig, context: int, facts: Facts) -> dict[str, Any]:
     """onnxruntime-genai's description of the model. It refuses keys that it does not know."""
-    ends, sampling = list(facts.end_ids), facts.sampling
+    ends, sampling, mixer = list(facts.end_ids), facts.sampling, config.layers[0].mixer
     return {
         "model": {
-            "type": config.model_type,
+            "type": config.architecture,
             "bos_token_id": 0 if facts.bos is None else facts.bos,
             "eos_token_id": ends,
             "pad_token_id": facts.pad if facts.pad is not None else ends[0] if ends else 0,
@@ -87,11 +78,11 @@ def genai_config(config: DecoderConfig, context: int, facts: Facts) -> dict[str,
             "decoder": {
                 "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
                 "filename": FILE,
-                "head_size": config.head_dim,
+                "head_size": mixer.head_dim,
                 "hidden_size": config.hidden,
-                "num_attention_heads": config.heads,
-                "num_key_value_heads": config.kv_heads,
-                "num_hidden_layers": config.layers,
+                "num_attention_heads": mixer.heads,
+                "num_key_value_heads": mixer.kv_heads,
+                "num_hidden_layers": len(config.layers),
                 "inputs": {
                     "input_ids": "input_ids",
                     "attention_mask": "attention_mask",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,14 @@ import torch
 from smolship.export.opaque import trace
 from smolship.export.targets import Job
 from smolship.export.targets.onnx.data import DataFile, block_of
+from smolship.export.targets.walk import handler
 
 OPSET, IR_VERSION = 21, 10
 MICROSOFT = "com.microsoft"
 INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level: activations in int8, one scale a block
 
 SMOLSHIP, ATEN = torch.ops.smolship, torch.ops.aten
-# GroupQueryAttention takes [1, S, heads * K] and rotates by itself: these nodes stand for their input.
-ALIASES = (ATEN.unflatten.int, SMOLSHIP.rotary.default)
+UNFLATTEN = ATEN.unflatten.int
 
 
 @dataclass
@@ -46,6 +46,17 @@ class Part:
 
     stack: Stack
     index: int
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Queries, keys or values, [1, S, count, size] in the trace. GroupQueryAttention takes them as `flat`,
+    [1, S, count * size], and rotates by itself: `rotary` is the name of its tables."""
+
+    flat: ir.Value | Part
+    count: int
+    size: int
+    rotary: str | None = None
 
 
 def emit(job: Job, data: DataFile) -> ir.Model:
@@ -68,10 +79,13 @@ class Emitter:
             ATEN.silu.default: lambda x: self.op("QuickGelu", x, domain=MICROSOFT, alpha=1.0),
             ATEN.mul.Tensor: lambda a, b: self.op("Mul", a, b),
             ATEN.slice.Tensor: self.last_token,
+            UNFLATTEN: lambda x, dim, sizes: Heads(x, *sizes),
             SMOLSHIP.embed.default: self.embed,
             SMOLSHIP.linear.default: self.linear,
             SMOLSHIP.rms_norm.default: self.rms_norm,
             SMOLSHIP.add_rms_norm.default: self.add_rms_norm,
+            SMOLSHIP.rotary.default: lambda x, position, table: replace(x, rotary=table),
+            SMOLSHIP.attend.default: self.attend,
         }
 
     def model(self) -> ir.Model:
@@ -83,13 +97,11 @@ class Emitter:
                 (logits,) = (self.value(arg) for arg in node.args[0])
                 logits.name = "logits"
                 logits.shape, logits.dtype = ir.Shape(["batch", 1, self.config.vocab]), ir.DataType.FLOAT
-            elif node.target in ALIASES:
-                self.values[node] = self.values[node.args[0]]
-            elif node.target is SMOLSHIP.attend.default:
-                self.values[node] = self.attend(*node.args)
             else:
-                args = [self.value(a) if isinstance(a, torch.fx.Node) else a for a in node.args]
-                self.values[node] = self.handlers[node.target](*args)
+                # Attention may take a stack whole: there it is not split into its parts.
+                get: Callable[[torch.fx.Node], Any] = self.values.get if node.target is UNFLATTEN else self.value
+                args = [get(a) if isinstance(a, torch.fx.Node) else a for a in node.args]
+                self.values[node] = handler(self.handlers, node, "onnx")(*args)
         graph = ir.Graph(
             list(self.inputs.values()),
             [logits, *self.outputs.values()],
@@ -102,7 +114,10 @@ class Emitter:
 
     def value(self, node: torch.fx.Node) -> Any:
         """What stands for `node`; a part of a stack is split off."""
-        value = self.values[node]
+        return self.split(self.values[node])
+
+    def split(self, value: Any) -> Any:
+        """A part of a stack by itself."""
         if not isinstance(value, Part):
             return value
         stack = value.stack
@@ -134,12 +149,12 @@ class Emitter:
             "attention_mask": ir.val("attention_mask", ir.DataType.INT64, ["batch", "total"]),
         }
         outputs = {}
-        heads, dim = self.config.kv_heads, self.config.head_dim
-        for layer in range(self.config.layers):
+        for layer, spec in enumerate(self.config.cache(self.job.context)):
             for kind in ("key", "value"):
                 past, present = f"past_key_values.{layer}.{kind}", f"present.{layer}.{kind}"
-                inputs[past] = ir.val(past, ir.DataType.FLOAT, ["batch", heads, "past", dim])
-                outputs[present] = ir.val(present, ir.DataType.FLOAT, ["batch", heads, "present", dim])
+                shapes = [["batch", spec.kv_heads, length, spec.head_dim] for length in ("past", "present")]
+                inputs[past] = ir.val(past, ir.DataType.FLOAT, shapes[0])
+                outputs[present] = ir.val(present, ir.DataType.FLOAT, shapes[1])
         return inputs, outputs
 
     def _lengths(self) -> tuple[ir.Value, ir.Value]:
@@ -211,8 +226,16 @@ class Emitter:
             accuracy_level=INT8_ACTIVATIONS,
         )
 
-    def rms_norm(self, x: ir.Value, name: str, eps: float) -> ir.Value:
-        return self.op("SimplifiedLayerNormalization", x, self.data.floats([name]), axis=-1, epsilon=eps, stash_type=1)
+    def rms_norm(self, x: ir.Value | Heads, name: str, eps: float) -> ir.Value | Heads:
+        gain = self.data.floats([name])
+        if isinstance(x, Heads):
+            apart = self.op("Reshape", self.split(x.flat), self.constant(0, 0, x.count, x.size))
+            normed = self.norm(apart, gain, eps)
+            return replace(x, flat=self.op("Reshape", normed, self.constant(0, 0, x.count * x.size)))
+        return self.norm(x, gain, eps)
+
+    def norm(self, x: ir.Value, gain: ir.Value, eps: float) -> ir.Value:
+        return self.op("SimplifiedLayerNormalization", x, gain, axis=-1, epsilon=eps, stash_type=1)
 
     def add_rms_norm(self, x: ir.Value, residual: ir.Value, name: str, eps: float) -> tuple[ir.Value, ir.Value]:
         normed, *_, summed = self.op(
@@ -226,17 +249,16 @@ class Emitter:
         )
         return normed, summed
 
-    def attend(
-        self, query: torch.fx.Node, key: torch.fx.Node, value: torch.fx.Node, position: torch.fx.Node, layer: int
-    ) -> ir.Value:
+    def attend(self, query: Heads, key: Heads, value: Heads, position: None, layer: int) -> ir.Value:
         """GroupQueryAttention, with the rotation inside where there is one. It takes q, k, v stacked, or apart."""
-        parts = [self.values[node] for node in (query, key, value)]
-        if all(isinstance(part, Part) and part.stack is parts[0].stack for part in parts):
-            qkv = [parts[0].stack.whole, None, None]
+        mixer = self.config.layers[layer].mixer
+        parts = [heads.flat for heads in (query, key, value)]
+        stacks = [part.stack for part in parts if isinstance(part, Part)]
+        if len(stacks) == 3 and stacks[0] is stacks[1] is stacks[2]:
+            qkv = [stacks[0].whole, None, None]
         else:
-            qkv = [self.value(node) for node in (query, key, value)]
-        rotated = query.target is SMOLSHIP.rotary.default
-        tables = self.rotary_tables() if rotated else []
+            qkv = [self.split(part) for part in parts]
+        assert query.rotary == key.rotary
         past = [self.inputs[f"past_key_values.{layer}.{kind}"] for kind in ("key", "value")]
         mixed, *present = self.op(
             "GroupQueryAttention",
@@ -244,14 +266,15 @@ class Emitter:
             *past,
             self.used,
             self.total,
-            *tables,
+            *self.tables(query.rotary),
             domain=MICROSOFT,
             outputs=3,
-            num_heads=self.config.heads,
-            kv_num_heads=self.config.kv_heads,
-            scale=self.config.attention_scale,
-            do_rotary=int(rotated),
+            num_heads=mixer.heads,
+            kv_num_heads=mixer.kv_heads,
+            scale=mixer.scale,
+            do_rotary=int(query.rotary is not None),
             rotary_interleaved=0,
+            **({"local_window_size": mixer.window} if mixer.window else {}),
         )
         for kind, made in zip(("key", "value"), present, strict=True):
             declared = self.outputs[f"present.{layer}.{kind}"]
@@ -259,7 +282,9 @@ class Emitter:
             self.outputs[f"present.{layer}.{kind}"] = made
         return mixed
 
-    def rotary_tables(self) -> list[ir.Value]:
+    def tables(self, rotary: str | None) -> list[ir.Value]:
         """cos and sin, float32 [context, K / 2]: no longer than the cache, or they would outweigh a small model."""
-        cos, sin = self.config.rotary.tables(self.job.context)
-        return [self.data.array("cos", cos), self.data.array("sin", sin)]
+        if rotary is None:
+            return []
+        cos, sin = self.config.rotaries[rotary].tables(self.job.context)
+        return [self.data.array(f"{rotary}.cos", cos), self.data.array(f"{rotary}.sin", sin)]

@@ -17,8 +17,8 @@ from types import TracebackType
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from smolship.export.checkpoints.tensorfile_faults import bits, invalid
 from smolship.export.quantize import QuantTensor
+from smolship.export.tensorfile_faults import bits, invalid
 from smolship.runtime.disk import writing
 from smolship.runtime.errors import InputError
 from smolship.runtime.files import open_file, regular_file
