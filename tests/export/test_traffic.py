@@ -61,7 +61,7 @@ def tensor_bytes(path: Path, target: str) -> int:
     places = {}
     for tensor in model.graph.initializer:
         facts = {item.key: item.value for item in tensor.external_data}
-        if facts and not tensor.name.startswith(("cos", "sin")):
+        if facts and not tensor.name.startswith("rotary"):
             places[facts["offset"]] = int(facts["length"])
     return sum(places.values())
 

@@ -18,18 +18,21 @@ QkNorm = Literal["head", "full"] | None
 
 @dataclass(frozen=True)
 class CacheSpec:
-    """The key and value cache of one layer, each [1, length, kv_heads, head_dim].
+    """The key and value cache of one layer, each [1, length, kv_heads, head_dim]. In which numbers a target keeps it is
+    a matter of its arithmetic.
 
-    kind    "full": a token sees all before it; "sliding": itself and the `window` - 1 before it
-    length  positions that are kept: all of the context, so that a cache can be rewound to anywhere
+    length  positions that are kept: all of the context, windows or not, so that a cache can be rewound to anywhere
+    window  tokens that a token sees of it, itself included; None: all
     """
 
-    kind: Literal["full", "sliding"]
     length: int
     kv_heads: int
     head_dim: int
     window: int | None = None
-    dtype: Literal["float32", "float16", "int8"] = "float32"
+
+    @property
+    def kind(self) -> Literal["full", "sliding"]:
+        return "full" if self.window is None else "sliding"
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,7 @@ class DecoderConfig:
 
     def cache(self, context: int) -> tuple[CacheSpec, ...]:
         """The cache of each layer for `context` tokens."""
-        return tuple(
-            CacheSpec("sliding" if a.window else "full", context, a.kv_heads, a.head_dim, a.window)
-            for a in self.attentions
-        )
+        return tuple(CacheSpec(context, a.kv_heads, a.head_dim, a.window) for a in self.attentions)
 
     def linears(self) -> dict[str, tuple[int, int]]:
         """Name -> (out, in) of every linear, the head included where it is not the embedding's own table."""

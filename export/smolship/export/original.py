@@ -37,6 +37,8 @@ def original(checkpoint: Checkpoint) -> Any:
             _link(checkpoint, folder)
             options = {"use_safetensors": True}
         try:
+            if checkpoint.path.is_file():
+                options["config"] = _config(folder, checkpoint)
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **options
             )
@@ -47,6 +49,16 @@ def original(checkpoint: Checkpoint) -> Any:
                 todo="report it; --probe-tokens 0 exports without the original, and without parity",
             ) from None
     return model.eval()
+
+
+def _config(folder: Path, checkpoint: Checkpoint) -> Any:
+    """What transformers reads of a GGUF file, and the size of the heads, which it does not read of every one."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder, gguf_file=checkpoint.path.name)
+    if hasattr(config, "head_dim"):
+        config.head_dim = checkpoint.config.layers[0].mixer.head_dim
+    return config
 
 
 def _link(checkpoint: Checkpoint, folder: Path) -> None:

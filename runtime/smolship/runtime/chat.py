@@ -84,6 +84,8 @@ class Chat:
         """Rewind the cache to what it shares with `ids`; returns what to feed, at least the last token."""
         shared = common_prefix(self._cached[: self.session.position], ids)
         self.reused = min(shared, len(ids) - 1)
+        if self.reused < self.session.earliest:  # the state has forgotten so much
+            self.reused = 0
         self.session.rewind(self.reused)
         self._cached = list(ids)
         return ids[self.reused :]

@@ -73,10 +73,18 @@ class Session(ABC):
             self.position += len(array[start : start + step])
         return np.array(last, np.float32, ndmin=2)
 
+    @property
+    def earliest(self) -> int:
+        """How far back `rewind` reaches: the earliest position that the state still knows, besides 0, where it begins
+        anew. Engines that keep the whole context know all."""
+        return 0
+
     def rewind(self, to: int) -> None:
-        """Forget all tokens from position `to` on; the next `forward` continues there."""
-        if not 0 <= to <= self.position:
-            raise InputError("cannot rewind to there", got=to, expected=f"a position from 0 to {self.position}")
+        """Forget all tokens from position `to` on, which is 0 or at least `earliest`; the next `forward` continues
+        there."""
+        if to != 0 and not self.earliest <= to <= self.position:
+            expected = f"0, or a position from {self.earliest:,} to {self.position:,}"
+            raise InputError("cannot rewind to there", got=to, expected=expected)
         self.position = to
 
     def _checked(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -30,11 +30,10 @@ HOLDS = COMMON  # of features.py
 
 def problems(config: DecoderConfig) -> list[str]:
     """Why GroupQueryAttention, or genai's description of a model, cannot hold such a one."""
-    found = beyond(config, HOLDS)
-    units = {(16 if mixer.rotary else 8, mixer.head_dim) for mixer in config.attentions}
-    return found + [
+    unit = 16 if config.rotaries else 8
+    return beyond(config, HOLDS) + [
         f"heads of {size}, where ONNX Runtime's attention wants a multiple of {unit}"
-        for unit, size in sorted(units)
+        for size in sorted({mixer.head_dim for mixer in config.attentions})
         if size % unit
     ]
 
