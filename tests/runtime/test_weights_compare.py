@@ -19,7 +19,7 @@ from smolship.runtime.engines import ENGINES
 from smolship.runtime.errors import InputError
 from smolship.runtime.readback.compare import READERS, compare, expected
 from smolship.tools.cli import run
-from smolship.tools.weights import rows
+from smolship.tools.comparison import rows
 from tests.bundles import relower
 from tests.gguf_maker import make_gguf
 

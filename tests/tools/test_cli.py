@@ -85,7 +85,7 @@ def test_a_gguf_file_is_a_checkpoint_too(tiny, tmp_path, capsys):
 
 @pytest.mark.parametrize("engine", ["executorch", "gguf", "onnx"])
 def test_generate_streams_the_same_as_json(bundle, engine, capsys):
-    arguments = ["generate", str(bundle), "the quick", "--engine", engine, "--max-tokens", "8", "--raw"]
+    arguments = ["generate", str(bundle), "the quick", "--target", engine, "--max-tokens", "8", "--raw"]
     assert run(arguments) == 0
     printed = capsys.readouterr().out
     assert run([*arguments, "--json"]) == 0
@@ -95,7 +95,7 @@ def test_generate_streams_the_same_as_json(bundle, engine, capsys):
 
 
 def test_a_seed_makes_sampling_repeatable(bundle, capsys):
-    arguments = ["generate", str(bundle), "hello", "-e", "onnx", "--max-tokens", "8", "--temperature", "1.5", "--json"]
+    arguments = ["generate", str(bundle), "hello", "-t", "onnx", "--max-tokens", "8", "--temperature", "1.5", "--json"]
     answers = []
     for seed in ("1", "1", "2"):
         assert run([*arguments, "--seed", seed]) == 0
@@ -106,7 +106,7 @@ def test_a_seed_makes_sampling_repeatable(bundle, capsys):
 def test_chat_takes_turns(bundle, monkeypatch, capsys):
     lines = iter(["hi", "", "and then?"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines, None) or _end(lines))
-    assert run(["chat", str(bundle), "-e", "onnx", "--max-tokens", "4"]) == 0
+    assert run(["chat", str(bundle), "-t", "onnx", "--max-tokens", "4"]) == 0
     assert "reused" in capsys.readouterr().err
 
 
@@ -145,14 +145,15 @@ def test_units_are_for_core_ml_alone(tiny, tmp_path, capsys):
         == 0
     )
     capsys.readouterr()
-    bench = ["bench", str(made), "--repeats", "1", "--units", "TPU", "--json"]
-    assert "CPU_AND_GPU" in refused(capsys, *bench, "-e", "coreml")
-    assert run([*bench, "-e", "onnx"]) == 0
+    bench = ["bench", str(made), "--repeats", "1", "--units", "TPU"]
+    assert "CPU_AND_GPU" in refused(capsys, *bench, "-t", "coreml")
+    assert run([*bench, "-t", "onnx"]) == 0
+    assert "note: --units is for Core ML" in capsys.readouterr().err
 
 
 def test_parity_writes_junit_and_judges_max_kl(bundle, tmp_path):
     junit = tmp_path / "junit.xml"
-    assert run(["parity", str(bundle), "-e", "onnx", "--quick", "--junit", str(junit), "--max-kl", "1e-9"]) == 1
+    assert run(["parity", str(bundle), "-t", "onnx", "--quick", "--junit", str(junit), "--max-kl", "1e-9"]) == 1
     assert "<failure" in junit.read_text()
 
 
@@ -208,13 +209,13 @@ class TestBadInput:
         else:
             manifest["targets"]["onnx"]["info"]["file"] = name
         (bundle / "manifest.json").write_text(json.dumps(manifest))
-        assert "leaves its folder" in refused(capsys, "generate", bundle, "hi", "--engine", "onnx")
+        assert "leaves its folder" in refused(capsys, "generate", bundle, "hi", "--target", "onnx")
 
     def test_a_link_that_leads_outside(self, bundle, tmp_path, capsys):
         outside = tmp_path / "outside"
         shutil.move(bundle / "onnx", outside)
         (bundle / "onnx").symlink_to(outside)
-        assert "leaves its folder" in refused(capsys, "generate", bundle, "hi", "--engine", "onnx")
+        assert "leaves its folder" in refused(capsys, "generate", bundle, "hi", "--target", "onnx")
 
     @pytest.mark.parametrize(
         "change",
@@ -235,11 +236,11 @@ class TestBadInput:
         refused(capsys, "inspect", bundle)
 
     def test_an_engine_that_is_not_there(self, bundle, capsys):
-        message = refused(capsys, "generate", bundle, "hi", "--engine", "tpu")
+        message = refused(capsys, "generate", bundle, "hi", "--target", "tpu")
         assert "tpu" in message and "executorch, onnx" in message
 
     def test_a_prompt_longer_than_the_context(self, bundle, capsys):
-        message = refused(capsys, "generate", bundle, "the quick brown fox " * 100, "-e", "onnx")
+        message = refused(capsys, "generate", bundle, "the quick brown fox " * 100, "-t", "onnx")
         assert "longer than the context" in message and "--context" in message
 
     @pytest.mark.parametrize(
@@ -253,7 +254,7 @@ class TestBadInput:
     )
     def test_a_hostile_chat_template(self, bundle, template, capsys):
         (bundle / "chat_template.jinja").write_text(template)
-        assert "the chat template cannot be rendered" in refused(capsys, "generate", bundle, "hi", "-e", "onnx")
+        assert "the chat template cannot be rendered" in refused(capsys, "generate", bundle, "hi", "-t", "onnx")
 
     def test_the_output_folder_holds_something_else(self, tiny, tmp_path, capsys):
         (tmp_path / "thesis.tex").write_text("years of work")

@@ -47,18 +47,18 @@ def test_every_command_on_every_console(bundle, tiny, tmp_path, name):
         ("inspect", "b"): 0,
         ("inspect", "b", "--json"): 0,
         ("weights", "b", "--all"): 0,
-        ("parity", "b", "--quick", "-e", "onnx"): 0,
-        ("parity", "b", "--quick", "-e", "onnx", "--max-kl", "1e-9"): 1,
-        ("generate", "b", "h→i", "-e", "onnx", "--max-tokens", "30", "--raw", "--temperature", "3", "--seed", "1"): 0,
-        ("chat", "b", "-e", "onnx", "--max-tokens", "9", "--system", "‘naïve’ 你好"): 0,
+        ("parity", "b", "--quick", "-t", "onnx"): 0,
+        ("parity", "b", "--quick", "-t", "onnx", "--max-kl", "1e-9"): 1,
+        ("generate", "b", "h→i", "-t", "onnx", "--max-tokens", "30", "--raw", "--temperature", "3", "--seed", "1"): 0,
+        ("chat", "b", "-t", "onnx", "--max-tokens", "9", "--system", "‘naïve’ 你好"): 0,
         ("inspect", "nöthing–here"): 2,
-        ("parity", "b", "-e", "flåsh→"): 2,
+        ("parity", "b", "-t", "flåsh→"): 2,
         ("generate", "b"): 2,
         ("bench", "b", "--repeats", "0"): 2,
     }
     if name == "cp1252":
         commands |= {
-            ("bench", "b", "-e", "gguf", "--repeats", "1"): 0,
+            ("bench", "b", "-t", "gguf", "--repeats", "1"): 0,
             (
                 "export",
                 str(tiny("llama")),
@@ -101,7 +101,7 @@ def test_text_is_spelled_with_what_the_console_has(encoding, monkeypatch):
 
 def test_json_is_the_same_everywhere(bundle, tmp_path):
     """ASCII, whatever the console holds."""
-    command = ["generate", "b", "naïve → 你好", "-e", "onnx", "--max-tokens", "30", "--raw", "--json"]
+    command = ["generate", "b", "naïve → 你好", "-t", "onnx", "--max-tokens", "30", "--raw", "--json"]
     answers = []
     for name in ("cp1252", "C"):
         codes, out, err = run_commands([command], bundle, tmp_path / "smolship", **CONSOLES[name])
@@ -116,7 +116,7 @@ COMMAND = [sys.executable, "-P", "-m", "smolship.tools.cli"]
 @pytest.mark.parametrize("locale", [{}, C, {"PYTHONIOENCODING": "cp1252"}], ids=["utf-8", "C", "cp1252"])
 def test_standard_input_is_utf_8(bundle, locale):
     """What is piped in is a file's, not the console's."""
-    generate = [*COMMAND, "generate", "b", "-", "-e", "onnx", "--max-tokens", "2", "--raw", "--json"]
+    generate = [*COMMAND, "generate", "b", "-", "-t", "onnx", "--max-tokens", "2", "--raw", "--json"]
     prompt = "naïve 你好"
     done = subprocess.run(generate, cwd=bundle, env=environ(**locale), input=prompt.encode(), capture_output=True)
     assert done.returncode == 0, done.stderr
@@ -125,7 +125,7 @@ def test_standard_input_is_utf_8(bundle, locale):
 
 @pytest.mark.parametrize("arguments", [["generate", "b", "-"], ["chat", "b"]])
 def test_standard_input_that_is_no_text(bundle, arguments):
-    command = [*COMMAND, *arguments, "-e", "onnx", "--max-tokens", "2"]
+    command = [*COMMAND, *arguments, "-t", "onnx", "--max-tokens", "2"]
     done = subprocess.run(
         command, cwd=bundle, env=environ(PYTHONUTF8="1"), input=b"caf\xe9 \xff\n", capture_output=True
     )
@@ -136,7 +136,7 @@ def test_standard_input_that_is_no_text(bundle, arguments):
 def test_arguments_that_are_no_text(bundle):
     for arguments in (["generate", "b", b"caf\xe9"], ["chat", "b", "--system", b"\xff"]):
         done = subprocess.run(
-            [*COMMAND, *arguments, "-e", "onnx"],
+            [*COMMAND, *arguments, "-t", "onnx"],
             cwd=bundle,
             env=environ(PYTHONUTF8="1"),
             input=b"",

@@ -21,6 +21,7 @@ from smolship.runtime.errors import Fault, InputError, SetupError
 from smolship.runtime.faults import EXTRAS, as_ours, ended
 from smolship.runtime.process import python
 from smolship.tools import cli
+from smolship.tools.commands import inspect
 from tests.runtime.test_imports import BLOCK
 from tests.tools.commands import environ
 
@@ -68,7 +69,7 @@ CASES = [
 
 @pytest.mark.parametrize(("error", "code", "words"), CASES, ids=[f"{type(c[0]).__name__}-{c[1]}" for c in CASES])
 def test_what_is_raised_has_its_code(error, code, words, faults, monkeypatch, capfd):
-    monkeypatch.setattr(cli, "open_bundle", raising(error))
+    monkeypatch.setattr(inspect, "open_bundle", raising(error))
     assert cli.run(["inspect", "x"]) == code
     if not isinstance(error, BrokenPipeError):  # whose reader has gone
         printed = capfd.readouterr()
@@ -85,7 +86,7 @@ def test_what_is_raised_has_its_code(error, code, words, faults, monkeypatch, ca
 
 def test_a_fault_without_a_place_for_its_traceback(monkeypatch, capsys):
     monkeypatch.setattr(tempfile, "mkstemp", raising(OSError(errno.ENOSPC, "No space left")))
-    monkeypatch.setattr(cli, "open_bundle", raising(KeyError("x")))
+    monkeypatch.setattr(inspect, "open_bundle", raising(KeyError("x")))
     assert cli.run(["inspect", "x"]) == 70
     assert "a fault of smolship" in (said := capsys.readouterr().err) and "No space left" in said
 

@@ -26,7 +26,7 @@ def bundle(tiny_bundle, tmp_path):
 
 def failed_stages(bundle, engine, capsys):
     """Stages that fail; the exit code must agree."""
-    code = run(["parity", str(bundle), "-e", engine, "--json"])
+    code = run(["parity", str(bundle), "-t", engine, "--json"])
     (report,) = json.loads(capsys.readouterr().out)
     failed = {check["stage"] for check in report["checks"] if not check["passed"]}
     assert code == (1 if failed else 0)

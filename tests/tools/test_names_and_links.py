@@ -14,7 +14,7 @@ from tests.bundles import snapshot
 LONG = "y" * 5000
 COMMANDS = {
     "inspect": [],
-    "generate": ["hi", "-e", "onnx"],
+    "generate": ["hi", "-t", "onnx"],
     "chat": [],
     "parity": [],
     "bench": [],
@@ -78,7 +78,7 @@ def test_a_folder_that_is_none(bundle, tmp_path, refused, command, folder):
         ["export", "loop", "-o", "out"],
         ["export", "MODEL", "-o", "loop"],
         ["export", "MODEL", "-o", "out", "--to", LONG],
-        ["generate", "bundle", "hi", "-e", LONG],
+        ["generate", "bundle", "hi", "-t", LONG],
     ],
 )
 def test_arguments_that_become_paths(bundle, tmp_path, tiny, refused, arguments, monkeypatch):
@@ -86,7 +86,7 @@ def test_arguments_that_become_paths(bundle, tmp_path, tiny, refused, arguments,
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for work in (
         "smolship.tools.measure.parity_of",
-        "smolship.tools.demo.full_report",
+        "smolship.tools.report.results.full_report",
         "smolship.export.pipeline.run_step",
     ):
         monkeypatch.setattr(work, lambda *a, **k: pytest.fail("the work began"))
@@ -131,7 +131,7 @@ def test_folders_and_files_of_targets(bundle, refused, name, key):
         (entry if key == "folder" else entry["info"])[key] = name
 
     rewrite(bundle, change)
-    refused("generate", bundle, "hi", "-e", "onnx")
+    refused("generate", bundle, "hi", "-t", "onnx")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_what_lies_in_place_of_a_file(bundle, refused, name, kind):
     else:
         path.symlink_to(path.name if kind == "a link to itself" else "nowhere")
     refused("inspect", bundle)
-    refused("generate", bundle, "hi", "-e", "onnx") if name in ("tokenizer.json", "chat_template.jinja") else None
+    refused("generate", bundle, "hi", "-t", "onnx") if name in ("tokenizer.json", "chat_template.jinja") else None
     refused("parity", bundle)
 
 

@@ -13,11 +13,13 @@ from rich.console import Console
 from smolship.runtime.memory import Memory
 from smolship.runtime.readback.compare import EQUAL, Held
 from smolship.runtime.readback.hashing import Entry
-from smolship.tools import plots, units
+from smolship.tools import units
+from smolship.tools.measure import Answer
 from smolship.tools.onehot import Verdict
-from smolship.tools.report import write_report
+from smolship.tools.report import plots
+from smolship.tools.report.page import write_report
+from smolship.tools.report.results import Results
 from smolship.tools.tables import bench_table, manifest_table, parity_table
-from smolship.tools.weights import findings
 from tests.tools.samples import CHECK, FAILING, NAN, NOT_A_NUMBER, bench, manifest, parity
 
 EVIL = "<script>alert(1)</script>\" onload='x' \ud800\u202e"
@@ -53,7 +55,7 @@ class Page(HTMLParser):
 
 
 def page(tmp_path: Path, *arguments) -> Page:
-    write_report(tmp_path / "report.html", *arguments)
+    write_report(tmp_path / "report.html", Results(*arguments))
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
     return Page((tmp_path / "report.html").read_text(encoding="utf-8"))
 
@@ -113,7 +115,7 @@ def test_sizes_and_shares_never_flatter():
 
 
 def test_a_good_report_holds_what_was_measured(tmp_path):
-    said = {"onnx": {"prompt": "Why?", "text": "Because.\n\nReally."}}
+    said = {"onnx": Answer("Why?", "Because.\n\nReally.")}
     found = page(tmp_path, manifest(), [parity()], [bench(), bench("executorch")], said)
     for figure in (
         "PASS",
@@ -150,7 +152,7 @@ def test_the_weights_that_were_read_back(tmp_path):
         assert text in good.text, text
     held[1].found["layers.1.q"] = f"1 code {EVIL}"
     # The checks of parity pass, and yet.
-    bad = page(tmp_path, manifest(), [parity()], [], {}, held, findings(held, [Verdict("onnx", "head", NAN)]))
+    bad = page(tmp_path, manifest(), [parity()], [], {}, held, [Verdict("onnx", "head", NAN)])
     for text in (
         "FAIL",
         "the weights differ",
@@ -177,7 +179,7 @@ def test_what_a_bundle_says_is_never_markup(tmp_path):
     facts.model["layers"] = [EVIL]
     report = parity(FAILING, target=EVIL, found=EVIL, host=EVIL)
     report.checks[0].what = report.checks[0].note = EVIL
-    found = page(tmp_path, facts, [report], [bench(EVIL)], {EVIL: {"prompt": EVIL, "text": EVIL}})
+    found = page(tmp_path, facts, [report], [bench(EVIL)], {EVIL: Answer(EVIL, EVIL)})
     assert "script" not in found.names
     assert not [name for name, _ in found.attributes if name.startswith("on")]
     assert found.text.count("<script>alert(1)</script>") > 10

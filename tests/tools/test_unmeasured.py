@@ -10,7 +10,8 @@ from rich.console import Console
 
 from smolship.runtime.judge import unmeasured
 from smolship.tools.junit import write_junit
-from smolship.tools.report import render
+from smolship.tools.report.page import render
+from smolship.tools.report.results import Results
 from smolship.tools.tables import parity_table
 from tests.tools.samples import CHECK, FAILING, manifest, parity
 
@@ -57,6 +58,6 @@ def test_in_junit_it_is_skipped(tmp_path):
 
 
 def test_in_the_page():
-    page = render(manifest(), [parity(CHECK, LEFT_OUT, replace(WORST, passed=True))], [], {}, [], [])
+    page = render(Results(manifest(), [parity(CHECK, LEFT_OUT, replace(WORST, passed=True))]))
     assert "not measured: the cache holds 40,960 tokens" in page and "length 129" in page
     assert "NaN" not in page.replace("unavailable, NaN", "")  # which the legend explains

@@ -91,12 +91,12 @@ def test_no_command_imports_from_the_working_folder(trap, sang, tiny, tiny_bundl
         ["inspect", "b"],
         ["parity", "b", "--quick"],
         ["weights", "b"],
-        ["weights", "../out", "--engines", "-e", "executorch"],
+        ["weights", "../out", "--reveal", "-t", "executorch"],
         ["bench", "b", "--repeats", "1"],
         ["generate", "b", "hi", "--max-tokens", "3"],
-        ["generate", "../out", "hi", "--max-tokens", "2", "-e", "gguf"],
-        ["generate", "../out", "hi", "--max-tokens", "2", "-e", "coreml"],
-        ["chat", "b", "-e", "onnx", "--max-tokens", "3"],
+        ["generate", "../out", "hi", "--max-tokens", "2", "-t", "gguf"],
+        ["generate", "../out", "hi", "--max-tokens", "2", "-t", "coreml"],
+        ["chat", "b", "-t", "onnx", "--max-tokens", "3"],
         ["report", "b", "--quick", "-o", "../report.html"],
     ]
     assert {command.name or command.callback.__name__ for command in app.registered_commands} == {
@@ -115,7 +115,7 @@ def test_what_is_imported_late_is_safe_without_the_flag(trap, sang, tiny_bundle,
     script.write_text(SCRIPT)
     start = [sys.executable, "-m", "smolship.tools.cli"] if how == "module" else [sys.executable, str(script)]
     path = os.pathsep.join(["", roots(), "."]) if how == "path" else roots()
-    command = [*start, "generate", str(tiny_bundle("llama", "int4")), "hi", "-e", "onnx", "--max-tokens", "2"]
+    command = [*start, "generate", str(tiny_bundle("llama", "int4")), "hi", "-t", "onnx", "--max-tokens", "2"]
     done = subprocess.run(command, cwd=folder, env=environ(PYTHONPATH=path), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert sang() == []

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 120, 120
+LABELS = {"got": "  got:      ", "expected": "  expected: ", "todo": "  to do:    "}
 
 
 class SmolshipError(Exception):
@@ -17,12 +18,22 @@ class SmolshipError(Exception):
     def __init__(self, what: str, *, got: object = None, expected: object = None, todo: str | None = None):
         parts = [what]
         if got is not None:
-            parts.append(f"  got:      {clip(got)}")
+            parts.append(LABELS["got"] + clip(got))
         if expected is not None:
-            parts.append(f"  expected: {clip(expected)}")
+            parts.append(LABELS["expected"] + clip(expected))
         if todo is not None:
-            parts.append(f"  to do:    {todo}")
+            parts.append(LABELS["todo"] + todo)
         super().__init__("\n".join(parts))
+
+    def parts(self) -> dict[str, str | None]:
+        """what, got, expected and todo: read from the text, which is all that a child process hands on."""
+        found: dict[str, list[str]] = {"what": [], **{part: [] for part in LABELS}}
+        part = "what"
+        for line in str(self).split("\n"):
+            starts = (name for name, label in LABELS.items() if line.startswith(label) and part != "todo")
+            part = next(starts, part)
+            found[part].append(line.removeprefix(LABELS.get(part, "")))
+        return {name: "\n".join(lines) if lines else None for name, lines in found.items()}
 
 
 class InputError(SmolshipError):

@@ -13,6 +13,7 @@ from smolship.runtime.errors import InputError
 from smolship.runtime.session import Session
 
 End = Literal["stop", "max_tokens", "context", "interrupted"]
+FLOAT32 = np.finfo(np.float32)
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, good, expected in (
-            ("temperature", 0 <= self.temperature < float("inf"), "0 or more"),
+            ("temperature", 0 <= self.temperature < float("inf"), "a finite number, 0 or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0, at most 1"),
-            ("top_k", self.top_k >= 0, "0 (all) or more"),
+            ("top_k", self.top_k >= 0, "0 (all of them) or more"),
             ("min_p", 0 <= self.min_p <= 1, "0 to 1"),
-            ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0; 1 is none"),
+            ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "a finite number above 0; 1 is none"),
             ("seed", self.seed is None or self.seed >= 0, "0 or more"),
         ):
             if not good:
@@ -56,14 +57,17 @@ class Sampler:
     def pick(self, logits: np.ndarray, text: Sequence[int] = ()) -> int:
         """A token id, given its logits float32 [V] and the tokens before it."""
         s = self.sampling
-        if s.repetition_penalty != 1 and len(text):
-            logits = _penalized(logits, text, s.repetition_penalty)
         best = int(logits.argmax())
         if not np.isfinite(logits[best]):  # argmax finds a NaN first
             raise InputError("the model's logits are not numbers", got=logits[best], todo="run `smolship parity`")
+        if s.repetition_penalty != 1 and len(text):
+            logits = _penalized(logits, text, s.repetition_penalty)
+            best = int(logits.argmax())
         if s.temperature == 0:
             return best
-        weights = np.exp((logits - logits[best]) / np.float32(s.temperature))  # [V], the largest is 1
+        with np.errstate(over="ignore"):
+            temperature = np.float32(np.clip(s.temperature, FLOAT32.tiny, FLOAT32.max))
+            weights = np.exp((logits - logits[best]) / temperature)  # [V], the largest is 1
         kept = _largest(weights, s.top_k, s.top_p) if s.top_k or s.top_p < 1 else np.arange(len(weights))
         kept = kept[weights[kept] >= s.min_p]
         total = np.cumsum(weights[kept], dtype=np.float64)
@@ -72,8 +76,11 @@ class Sampler:
 
 def _penalized(logits: np.ndarray, text: Sequence[int], penalty: float) -> np.ndarray:
     seen = np.unique(np.asarray(text))
+    known = logits[seen].astype(np.float64)
+    with np.errstate(over="ignore"):  # of penalties that no float32 holds
+        moved = np.where(known > 0, known / penalty, known * penalty)
     logits = logits.copy()
-    logits[seen] = np.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
+    logits[seen] = np.clip(moved, -FLOAT32.max, FLOAT32.max)
     return logits
 
 

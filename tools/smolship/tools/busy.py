@@ -28,6 +28,7 @@ from smolship.runtime.bundle import open_bundle
 from smolship.runtime.errors import SetupError
 from smolship.runtime.process import environment, python
 from smolship.tools.console import Screen, begin, exit_code
+from smolship.tools.failures import asks_json
 from smolship.tools.peers.shapes import make_shape
 from smolship.tools.tables import plain_table
 
@@ -112,13 +113,13 @@ def commands_of(work: Path, bundle: Path | None) -> list[tuple[str, list[list[st
     targets = open_bundle(bundle).manifest.targets if bundle else TARGETS.split(",")
     shown = str(bundle or made[0])
     for name in targets:
-        parity = smolship("parity", shown, "--quick", "-e", name)
+        parity = smolship("parity", shown, "--quick", "-t", name)
         generate = smolship(
             "generate",
             shown,
             "def main",
             "--raw",
-            "-e",
+            "-t",
             name,
             "--max-tokens",
             "64",
@@ -147,10 +148,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=float, default=LIMIT, help=f"the largest ratio that passes ({LIMIT:g})")
     parser.add_argument("--rounds", type=int, choices=range(1, 100), default=1, metavar="N", help="1 to 99; medians")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args(arguments)
     begin()
 
     def command() -> int:
+        options = parser.parse_args(arguments)
         with tempfile.TemporaryDirectory() as work:
             timings = [measure(*what, options.rounds) for what in commands_of(Path(work), options.bundle)]
         if options.json:
@@ -159,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Screen().print(table_of(timings, options.limit))
         return int(any(t.ratio > options.limit for t in timings))
 
-    return exit_code(command, Screen(stderr=True))
+    return exit_code(command, Screen(stderr=True), asks_json(arguments))
 
 
 if __name__ == "__main__":

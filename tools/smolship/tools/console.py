@@ -20,6 +20,7 @@ from smolship.runtime.disk import disk_errors
 from smolship.runtime.errors import InputError
 from smolship.runtime.faults import as_ours
 from smolship.runtime.process import forget_working_folder, wait_briefly
+from smolship.tools.failures import Failure
 
 SPELLED = {
     "–": "-",
@@ -96,8 +97,9 @@ def settle_streams() -> None:
         sys.stdin.reconfigure(errors="strict")
 
 
-def exit_code(command: Callable[[], int], screen: Console) -> int:
-    """What `command` returns, or the code of what it raises, which is told on `screen`. Never a traceback."""
+def exit_code(command: Callable[[], int], screen: Console, as_json: bool = False) -> int:
+    """What `command` returns, or the code of what it raises, which is told on `screen`, and `as_json` on standard
+    output, too. Never a traceback."""
     try:
         with disk_errors():
             code = command()
@@ -108,27 +110,38 @@ def exit_code(command: Callable[[], int], screen: Console) -> int:
             return code
     except UsageError as error:
         error.show()
-        return 2
+        failure = Failure.plain("usage", 2, error.format_message())
     except KeyboardInterrupt:
-        return _tell(screen, "interrupted", INTERRUPTED)
+        failure = Failure.plain("interrupted", INTERRUPTED, "interrupted")
+        _tell(screen, failure)
     except BrokenPipeError:
         return _nobody_reads()
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # typer's own answer to it is 1
             return _nobody_reads()
-        raise
+        if error.code == 2:  # argparse's answer, which it has shown
+            failure = Failure.plain("usage", 2, "the command line cannot be used; standard error says why")
+        elif isinstance(error.code, int) and error.code > 128:
+            failure = Failure.plain("interrupted", error.code, "terminated by a signal")
+        else:
+            raise
     except Exception as error:
         if isinstance(error, typer.Abort) and isinstance(error.__cause__, Exception):  # an EOFError, which typer hides
             error = error.__cause__
-        ours = as_ours(error)
-        return _tell(screen, str(ours), ours.exit_code)
+        failure = Failure.of(as_ours(error))
+        _tell(screen, failure)
+    if as_json:
+        try:
+            failure.print_json()
+        except OSError:
+            _nobody_reads()
+    return failure.exit_code
 
 
-def _tell(screen: Console, text: str, code: int) -> int:
+def _tell(screen: Console, failure: Failure) -> None:
     with contextlib.suppress(BrokenPipeError):
         screen.print("[bold red]smolship:[/]", end=" ")
-        screen.print(text, markup=False, highlight=False, soft_wrap=True)
-    return code
+        screen.print(failure.message, markup=False, highlight=False, soft_wrap=True)
 
 
 def _nobody_reads() -> int:

@@ -1,17 +1,16 @@
-"""What a person sees while something runs: progress bars, and the chat."""
+"""What a person sees while something runs, and when it has ended: progress bars, and why an answer ended."""
 
 from __future__ import annotations
 
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from smolship.runtime.bundle import Bundle
-from smolship.runtime.chat import Chat
-from smolship.runtime.errors import InputError
-from smolship.runtime.generate import Generation, Sampling
-from smolship.runtime.session import Session
+from smolship.runtime.errors import clip
+from smolship.runtime.generate import Generation
 
 
 class Steps:
@@ -51,42 +50,24 @@ class Steps:
         self.progress.stop()
 
 
-def generation_line(generation: Generation) -> str:
-    """How long a generation took and why it ended, in a line of rich markup."""
+def generation_line(generation: Generation, bundle: Bundle) -> str:
+    """Why a generation ended and how long it took, in a line of rich markup."""
     speed, first = generation.decode_tokens_per_s, generation.ttft_s
-    return (
-        f"[{generation.prompt_tokens} + {len(generation.ids)} tokens, ended by {generation.end}"
+    return escape(
+        f"[{why_ended(generation, bundle)}; {generation.prompt_tokens} + {len(generation.ids)} tokens"
         + (f", first after {first * 1000:.0f} ms" if first is not None else "")
         + (f", then {speed:.0f} tokens/s" if speed is not None else "")
         + "]"
-    ).replace("[", r"\[", 1)
+    )
 
 
-def talk(
-    bundle: Bundle, session: Session, sampling: Sampling, system: str | None, max_tokens: int, console: Console
-) -> None:
-    """Read a line, answer it, until Ctrl-D. Ctrl-C ends the answer and keeps what was said."""
-    chat = Chat(session, bundle.tokenizer, bundle.template, bundle.stop_ids, sampling, system=system)
-    console.print("Ctrl-C stops an answer, Ctrl-D ends the chat.", style="dim")
-    while True:
-        try:
-            text = input("> ")
-        except EOFError:
-            print()
-            return
-        except UnicodeDecodeError as error:
-            raise InputError("what was typed is no text", got=error, expected=f"{error.encoding} text") from None
-        if not text.strip():
-            continue
-        try:
-            for piece in chat.ask(text, max_tokens=max_tokens):
-                print(piece, end="", flush=True)
-            print()
-        except KeyboardInterrupt:
-            print()
-        except InputError as error:
-            console.print(str(error), style="red", markup=False)
-            continue
-        console.print(
-            f"[{session.position:,} of {session.capacity:,} tokens, {chat.reused:,} reused]", style="dim", markup=False
-        )
+def why_ended(generation: Generation, bundle: Bundle) -> str:
+    """The reason for the end of a generation, in words."""
+    if generation.end == "stop":
+        ends = {end.id: end.text for end in bundle.manifest.generation.ends}
+        return f"ended by the end token {generation.stop_id} {clip(ends.get(generation.stop_id or 0, ''), 60)}".rstrip()
+    return {
+        "max_tokens": "ended by the token limit, --max-tokens",
+        "context": f"ended by a full context, {bundle.manifest.context:,} tokens",
+        "interrupted": "interrupted",
+    }[generation.end]

@@ -1,14 +1,22 @@
-"""Parity, bench and answers of several targets of a bundle, with progress: what the command and the demo share."""
+"""Parity, bench, revealed weights and answers of targets of a bundle, with progress: what commands share."""
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from smolship.runtime.bench import BenchReport, bench
 from smolship.runtime.bundle import Bundle
-from smolship.runtime.generate import Generation, Sampling, generate
+from smolship.runtime.errors import missing_engine
+from smolship.runtime.generate import Sampling, generate
 from smolship.runtime.parity import ParityReport, parity
+
+if TYPE_CHECKING:  # it needs what an export needs
+    from smolship.tools.onehot import Verdict
 
 Update = Callable[[str, str, int, int], None]  # (step, what, done, total)
 
@@ -51,22 +59,30 @@ def bench_of(
     return [one(name) for name in targets]
 
 
-def answer(bundle: Bundle, target: str, prompt: str, threads: int, max_tokens: int = 64) -> dict[str, Any]:
-    """A greedy answer through the chat template: the prompt, the text, and the facts of the generation."""
+def revealed(bundle: Bundle, targets: Sequence[str], update: Update) -> list[Verdict]:
+    """One-hot probes of each target's engine. Raises SetupError where what exports is not installed."""
+    os.environ["TQDM_DISABLE"] = "1"  # compilers would draw a bar for each probe, and warn of their own affairs
+    for name in ("torchao", "torch.utils._pytree", "coremltools"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        from smolship.tools.onehot import reveal
+    except ImportError as error:
+        raise missing_engine("what lowers the probes", "export", error) from None
+    return [verdict for target in targets for verdict in reveal(bundle, target, partial(update, f"probe {target}"))]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an engine said to a prompt."""
+
+    prompt: str
+    text: str
+
+
+def answer(bundle: Bundle, target: str, prompt: str, threads: int, max_tokens: int = 64) -> Answer:
+    """A greedy answer through the chat template."""
     ids = bundle.tokenizer.encode(bundle.template.render([{"role": "user", "content": prompt}]), special=False)
     with bundle.session(target, threads) as session:
         stream = bundle.tokenizer.stream()
         generation = generate(session, ids, max_tokens, bundle.stop_ids, Sampling())
-        text = "".join([stream.push(token) for token in generation]) + stream.finish()
-    return {"prompt": prompt, "text": text, **facts(generation)}
-
-
-def facts(generation: Generation) -> dict[str, Any]:
-    """Why a generation ended and how fast it was, for JSON."""
-    return {
-        "prompt_tokens": generation.prompt_tokens,
-        "ids": generation.ids,
-        "end": generation.end,
-        "ttft_s": generation.ttft_s,
-        "decode_tokens_per_s": generation.decode_tokens_per_s,
-    }
+        return Answer(prompt, "".join([stream.push(token) for token in generation]) + stream.finish())

@@ -113,11 +113,15 @@ def bos_token(manifest: Manifest) -> str:
 
 
 def sampling(manifest: Manifest) -> str:
-    """What the makers recommend, in words, such as "temperature 0.6, top_k 50, top_p 0.95"."""
-    said, none = manifest.generation.sampling, {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
-    parts = [f"temperature {said.temperature:g}"] if said.do_sample else ["greedy"]
-    used = none if said.do_sample else {"repetition_penalty": 1.0}
-    return ", ".join(parts + [f"{key} {getattr(said, key):g}" for key in used if getattr(said, key) != none[key]])
+    """What the makers recommend, in words, such as "temperature 0.6, top_k 50, top_p 0.95"; after "greedy", what holds
+    for whoever asks for a temperature."""
+    said = manifest.generation.sampling
+    none = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    penalty = [f"repetition_penalty {said.repetition_penalty:g}"] if said.repetition_penalty != 1 else []
+    kept = [f"{key} {getattr(said, key):g}" for key in none if getattr(said, key) != none[key]]
+    if said.do_sample:
+        return ", ".join([f"temperature {said.temperature:g}", *kept, *penalty])
+    return ", ".join(["greedy", *penalty]) + (f"; with a temperature: {', '.join(kept)}" if kept else "")
 
 
 def notes(manifest: Manifest) -> list[str]:

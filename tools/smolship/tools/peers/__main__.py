@@ -16,6 +16,7 @@ from smolship.runtime.errors import InputError
 from smolship.runtime.memory import cpu_model
 from smolship.tools.console import Screen, begin, exit_code
 from smolship.tools.display import Steps
+from smolship.tools.failures import asks_json
 from smolship.tools.peers.lab import Found, Lab
 from smolship.tools.peers.rows import choose
 from smolship.tools.peers.table import facts, tables
@@ -68,7 +69,7 @@ def main(
         "context": lab.context,
         "cpu": cpu_model(),
         "system": platform.platform(),
-        "llama_cpp": next((f.opened["runtime"] for f in every if f.row.peer == "llamacpp" and f.opened), None),
+        "llama_cpp": next((f.opened.runtime for f in every if f.row.peer == "llamacpp" and f.opened), None),
         "rows": facts(every),
     }
     if as_json:
@@ -101,7 +102,7 @@ def run(arguments: list[str] | None = None) -> int:
     """The exit code of the command line `arguments`."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
-    return exit_code(lambda: int(app(arguments, standalone_mode=False) or 0), err)
+    return exit_code(lambda: int(app(arguments, standalone_mode=False) or 0), err, asks_json(arguments))
 
 
 if __name__ == "__main__":

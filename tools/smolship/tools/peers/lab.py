@@ -29,6 +29,7 @@ from smolship.runtime.errors import InputError, SmolshipError
 from smolship.runtime.files import sha256
 from smolship.runtime.folders import new_folder
 from smolship.tools.peers.process import Process, environment
+from smolship.tools.peers.record import Opened, Record
 from smolship.tools.peers.rows import ROWS, Row, peer_module
 
 Update = Callable[[str, str, int, int], None]  # (step, what, done, total)
@@ -41,8 +42,8 @@ class Found:
     row: Row
     folder: Path = Path()
     python: Path = Path()
-    record: dict[str, Any] = field(default_factory=dict)  # of row.json
-    opened: dict[str, Any] = field(default_factory=dict)  # load_ms, runtime
+    record: Record | None = None
+    opened: Opened | None = None
     rounds: list[dict[str, dict[str, float]]] = field(default_factory=list)
     memory: dict[str, Any] | None = None
     fidelity: dict[str, Any] | None = None
@@ -122,7 +123,8 @@ class Lab:
         if row.source:
             base = Found(next(other for other in ROWS if other.name == row.source))
             self.export(base)
-            source, made_of = base.folder, base.record["hash"]
+            assert base.record
+            source, made_of = base.folder, base.record.hash
         log = self.home / "logs" / f"{row.slug}.export.log"
         with Process(found.python, log) as process:
             self.update(f"export {row.name}", "", 0, 1)
@@ -142,33 +144,28 @@ class Lab:
                     )
                     files = {name: sha256(folder / name) for name in made.pop("files")}
                     size = sum((folder / name).stat().st_size for name in files)
-                    record = {
-                        "row": row.name,
-                        "versions": versions,
-                        "hash": hash_of(files),
-                        "bytes": size,
-                        **made,
-                        "files": files,
-                    }
-                    (folder / "row.json").write_text(json.dumps(record, indent=1) + "\n")
-        found.record = json.loads((found.folder / "row.json").read_text())
+                    Record(row.name, versions, hash_of(files), size, files=files, **made).write(folder)
+        found.record = Record.read(found.folder)
 
     def _open(self, found: Found, process: Process) -> None:
         """Open the row's session in `process`; its files are those that the record names."""
-        if changed := [name for name, known in found.record["files"].items() if sha256(found.folder / name) != known]:
+        assert found.record
+        if changed := [name for name, known in found.record.files.items() if sha256(found.folder / name) != known]:
             raise InputError("the artifact was altered", got=changed, todo=f"remove {found.folder}")
-        found.opened = process.ask(
+        told = process.ask(
             "open",
             peer=found.row.peer,
             folder=str(found.folder),
             threads=self.threads,
             options=found.row.options | self.facts,
         )
+        found.opened = Opened(**told)
 
     def _judge(self, every: list[Found], sessions: dict[str, Process]) -> None:
         """KL of each row from the original, by the session that was measured."""
         reference = self._reference()
         for found in every:
+            assert found.record
             known = hash_of([sha256(reference), _engines() if found.row.ours else {}])
             name, path = found.row.name, found.folder.with_name(f"{found.folder.name}.kl-{known[:12]}.json")
             with failing(found):
@@ -176,7 +173,7 @@ class Lab:
                     told = sessions[name].ask(
                         "fidelity", partial(self.update, f"KL {name}"), self.limit_s, reference=str(reference)
                     )
-                    path.write_text(json.dumps(told | {"hash": found.record["hash"]}) + "\n")
+                    path.write_text(json.dumps(told | {"hash": found.record.hash}) + "\n")
                 found.fidelity = json.loads(path.read_text())
 
     def _reference(self) -> Path:

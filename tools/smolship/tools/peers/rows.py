@@ -53,7 +53,7 @@ class Peer(Protocol):
 
     def export(self, source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
         """Write the artifact into `folder`. Returns `files` (their relative paths: what counts and is
-        hashed), `peak_bytes` where processes of its own did the work, and anything else that row.json shall keep."""
+        hashed), `peak_bytes` where processes of its own did the work, and `weights_digest` where it has one."""
         ...
 
     def open_session(self, folder: Path, options: dict[str, Any], threads: int) -> Session: ...

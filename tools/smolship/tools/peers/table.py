@@ -19,23 +19,23 @@ def facts(every: Sequence[Found]) -> list[dict[str, Any]]:
     ours = [found for found in every if found.row.ours and found.rounds]
     rows = []
     for found in every:
-        row, record, memory = found.row, found.record, found.memory or {}
+        row, record, opened = found.row, found.record, found.opened
         rows.append(
             {
                 "row": row.name,
                 "ours": row.ours,
                 "bits": row.bits,
                 "failed": found.failed,
-                "hash": record.get("hash"),
-                "weights_digest": record.get("weights_digest"),
-                "versions": record.get("versions"),
-                "files": record.get("files"),
-                "file_bytes": record.get("bytes"),
-                "export_seconds": record.get("seconds"),
-                "export_peak_bytes": record.get("peak_bytes"),
-                "load_ms": found.opened.get("load_ms"),
-                "runtime": found.opened.get("runtime"),
-                "anonymous_bytes": _added(memory),
+                "hash": record and record.hash,
+                "weights_digest": record and record.weights_digest,
+                "versions": record and record.versions,
+                "files": record and record.files,
+                "file_bytes": record and record.bytes,
+                "export_seconds": record and record.seconds,
+                "export_peak_bytes": record and record.peak_bytes,
+                "load_ms": opened and opened.load_ms,
+                "runtime": opened and opened.runtime,
+                "anonymous_bytes": _added(found.memory or {}),
                 "memory": found.memory,
                 "prefill_tokens_per_s": {n: vars(s) for n, s in found.speeds("prefill").items()},
                 "decode_tokens_per_s": {n: vars(s) for n, s in found.speeds("decode").items()},

@@ -1,4 +1,4 @@
-"""The report: weights, parity, speed and what was exported, as one HTML file that needs no network and no script.
+"""The report's page: weights, parity, speed and what was exported, in one HTML file without network or script.
 
 What it shows comes from a bundle, so nothing of it is trusted: the template escapes every value, and the page's own
 content policy forbids scripts and anything from elsewhere.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,42 +17,23 @@ from smolship.runtime.bench import BenchReport, Spread
 from smolship.runtime.errors import clip
 from smolship.runtime.manifest import Manifest
 from smolship.runtime.parity import Check, ParityReport
-from smolship.runtime.readback.compare import EQUAL, Held
-from smolship.tools import plots, units
+from smolship.runtime.readback.compare import EQUAL
+from smolship.tools import units
+from smolship.tools.comparison import collapsed, rows
 from smolship.tools.outputs import write_file
-from smolship.tools.weights import collapsed, rows
+from smolship.tools.report import plots
+from smolship.tools.report.results import Results
 
 TEMPLATE = "report.html.jinja"
 
 
-def write_report(
-    path: Path,
-    manifest: Manifest,
-    parity: Sequence[ParityReport],
-    bench: Sequence[BenchReport],
-    answers: Mapping[str, Mapping[str, Any]] | None = None,
-    held: Sequence[Held] = (),
-    differing: Sequence[str] = (),
-) -> None:
-    """Write the report to `path`; an older one there is replaced when the new one is complete.
-
-    answers   target -> what its engine answered: `prompt`, `text`, and figures such as `decode_tokens_per_s`
-    held      what weights each target was found to hold
-    differing a line for each that is wrong
-    """
-    html = render(manifest, parity, bench, answers or {}, held, differing)
+def write_report(path: Path, results: Results) -> None:
+    """Write the page to `path`; an older one there is replaced when the new one is complete."""
     # A lone surrogate can come out of a JSON escape, and has no UTF-8.
-    write_file(Path(path), html.encode("utf-8", errors="replace"), "the report")
+    write_file(Path(path), render(results).encode("utf-8", errors="replace"), "the report")
 
 
-def render(
-    manifest: Manifest,
-    parity: Sequence[ParityReport],
-    bench: Sequence[BenchReport],
-    answers: Mapping[str, Mapping[str, Any]],
-    held: Sequence[Held],
-    differing: Sequence[str],
-) -> str:
+def render(results: Results) -> str:
     """The page as text."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -69,22 +49,22 @@ def render(
         "dot_plot": dot_plot,
         "drift_plot": drift_plot,
     }
-    checks = [check for report in parity for check in report.checks]
+    checks = [check for report in results.parity for check in report.checks]
     return environment.get_template(TEMPLATE).render(
-        manifest=manifest,
-        parity=parity,
-        bench=bench,
-        answers=answers,
+        manifest=results.manifest,
+        parity=results.parity,
+        bench=results.bench,
+        answers=results.answers,
         made=datetime.now(UTC),
         checks=checks,
-        held=held,
-        tensors=collapsed(rows(held)),
-        differing=differing,
+        held=results.held,
+        tensors=collapsed(rows(results.held)),
+        differing=results.differing,
         equal=EQUAL,
         failed=[check for check in checks if not check.passed],
-        glance=glance(manifest, parity, bench),
-        speed_plots=speed_plots(bench),
-        speed_rows=units.side_by_side([dict(report.rows()) for report in bench]),
+        glance=glance(results.manifest, results.parity, results.bench),
+        speed_plots=speed_plots(results.bench),
+        speed_rows=units.side_by_side([dict(report.rows()) for report in results.bench]),
     )
 
 

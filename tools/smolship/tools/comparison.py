@@ -1,21 +1,18 @@
-"""`smolship weights`: which tensor is equal in which target, as a table and as JSON."""
+"""Which tensor is equal in which target, as rows for tables and pages, as tables, and as JSON."""
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 from smolship.runtime.bundle import Bundle
-from smolship.runtime.errors import clip, missing_engine
+from smolship.runtime.errors import clip
 from smolship.runtime.readback.compare import EQUAL, MISSING, Held
 from smolship.runtime.readback.hashing import Entry
 from smolship.tools.tables import plain_table
@@ -99,18 +96,6 @@ def findings(held: Sequence[Held], verdicts: Sequence[Verdict] = ()) -> list[str
         for name, what in one.wrong.items()
     ]
     return [*stored, *(f"{v.target}: the engine reveals another {v.name}" for v in verdicts if not v.equal)]
-
-
-def revealed(bundle: Bundle, targets: Sequence[str], progress: Callable[[str, str, int, int], None]) -> list[Verdict]:
-    """One-hot probes of each target's engine. Raises SetupError where what exports is not installed."""
-    os.environ["TQDM_DISABLE"] = "1"  # compilers would draw a bar for each probe, and warn of their own affairs
-    for name in ("torchao", "torch.utils._pytree", "coremltools"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        from smolship.tools.onehot import reveal
-    except ImportError as error:
-        raise missing_engine("what lowers the probes", "export", error) from None
-    return [verdict for target in targets for verdict in reveal(bundle, target, partial(progress, f"probe {target}"))]
 
 
 def to_json(bundle: Bundle, held: Sequence[Held], verdicts: Sequence[Verdict] = ()) -> dict[str, Any]:

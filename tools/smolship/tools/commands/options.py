@@ -1,0 +1,151 @@
+"""What several commands share: options, declared once, and what is made of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from smolship.runtime.bundle import Bundle
+from smolship.runtime.errors import InputError
+from smolship.runtime.generate import Sampling
+from smolship.tools.console import Screen
+
+err = Screen(stderr=True)
+
+OLD_NAMES = {"--engine": "--target", "-e": "-t", "--engines": "--reveal"}  # still taken; no help shows them
+
+BundleDir = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle, as `smolship export` wrote it.")]
+Target = Annotated[
+    str | None, typer.Option("--target", "-t", help="Which target of the bundle to run. Default: the first it holds.")
+]
+Targets = Annotated[
+    str | None,
+    typer.Option("--target", "-t", help="Targets of the bundle, separated by commas. Default: all it holds."),
+]
+Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="Threads. Default: all processors of this process.")]
+Units = Annotated[
+    str | None,
+    typer.Option(help="Where Core ML computes on a Mac: CPU_AND_GPU (the default), CPU_ONLY, CPU_AND_NE or ALL."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else; failures too.")]
+
+System = Annotated[str | None, typer.Option(help="A system prompt, said before all else.")]
+NoThink = Annotated[
+    bool, typer.Option("--no-think", help="Answer without thinking, by the chat template's own switch.")
+]
+MaxTokens = Annotated[int, typer.Option(min=1, help="The most tokens of an answer.")]
+
+# Their ranges are those of `Sampling`, which refuses all else.
+SAMPLING = "Sampling (defaults: what the model's makers recommend)"
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        help="0: greedy, always the likeliest token; above 0: sampled. Greedy where the makers recommend nothing.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        help="Only the likeliest tokens that together reach this probability: above 0; 1: all.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+TopK = Annotated[int | None, typer.Option(help="Only so many likeliest tokens; 0: all.", rich_help_panel=SAMPLING)]
+MinP = Annotated[
+    float | None,
+    typer.Option(
+        help="Only tokens with at least this share of the likeliest one's probability: 0 (all) to 1.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+RepetitionPenalty = Annotated[
+    float | None,
+    typer.Option(
+        help="Makes tokens of the text so far, prompt included, less likely: above 0; 1: no change.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="Makes sampling repeatable: 0 or more. Default: another each time.", rich_help_panel=SAMPLING),
+]
+
+
+class Command(TyperCommand):
+    """A command that takes the old names of its options, too."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        parser = super().make_parser(ctx)
+        for option in self.params:
+            if old := [name for name, new in OLD_NAMES.items() if new in option.opts]:
+                alias = copy(option)
+                alias.opts = old
+                alias.add_to_parser(parser, ctx)
+        return parser
+
+
+def names(text: str) -> list[str]:
+    """A list that was written with commas."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def targets_of(bundle: Bundle, given: str | None) -> list[str]:
+    """The targets asked for by --target, each of which the bundle holds; all, where none was asked for."""
+    found = list(bundle.manifest.targets) if given is None else names(given)
+    if given is None and not found:
+        raise InputError("the bundle holds no target", got=bundle.path, todo="export it again")
+    for name in found or [""]:
+        bundle.entry(name)
+    return found
+
+
+def target_of(bundle: Bundle, given: str | None) -> str:
+    """The one target asked for; the bundle's first, where none was."""
+    if given is None:
+        return targets_of(bundle, None)[0]
+    bundle.entry(given)
+    return given
+
+
+def set_units(bundle: Bundle, targets: Sequence[str], units: str | None) -> None:
+    """Have the Core ML packages among the targets run on `units`. Says so where there is none."""
+    packages = [entry for entry in map(bundle.entry, targets) if entry.engine == "coreml"]
+    if units is None:
+        return
+    if not packages:
+        say_notes(["--units is for Core ML, and changes nothing for " + ", ".join(targets)])
+    for entry in packages:
+        entry.info["units"] = units
+
+
+def sampling_of(bundle: Bundle, **given: float | None) -> Sampling:
+    """What the model's makers recommend, and instead what was given. Says so where an option changes nothing."""
+    asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    found = replace(bundle.sampling, **asked)
+    neutral = {"top_p": Sampling.top_p, "top_k": Sampling.top_k, "min_p": Sampling.min_p}
+    if found.temperature == 0 and (idle := [flag(n) for n in neutral if asked.get(n, neutral[n]) != neutral[n]]):
+        say_notes([f"without --temperature, greedy: {', '.join(idle)} can change nothing"])
+    return found
+
+
+def flag(name: str) -> str:
+    """An option as it is typed."""
+    return "--" + name.replace("_", "-")
+
+
+def say_notes(notes: Iterable[str]) -> None:
+    """What a user should know, on standard error."""
+    for note in notes:
+        err.print("note:", note, style="yellow", markup=False)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1))

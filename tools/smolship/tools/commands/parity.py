@@ -1,0 +1,62 @@
+"""`smolship parity`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smolship.runtime.bundle import default_threads, open_bundle
+from smolship.runtime.errors import clip
+from smolship.tools.commands import options
+from smolship.tools.console import Screen
+
+
+def parity(
+    folder: options.BundleDir,
+    target: options.Targets = None,
+    quick: Annotated[bool, typer.Option("--quick", help="64 positions of each text, and fewer prefills.")] = False,
+    threads: options.Threads = None,
+    units: options.Units = None,
+    max_kl: Annotated[
+        float | None,
+        typer.Option(min=0, help="Fail where the mean KL from the original to the engine exceeds it (nats)."),
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the checks as JUnit XML.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Check, stage by stage, that each target says what the original said.
+
+    Exit code 1 where a gate fails.
+
+    Example:  smolship parity smollm2 --target onnx --quick
+    """
+    from smolship.tools.display import Steps
+    from smolship.tools.junit import write_junit
+    from smolship.tools.measure import parity_of
+    from smolship.tools.outputs import check_file
+    from smolship.tools.tables import parity_table
+
+    if junit:
+        check_file(junit, "the JUnit file")
+    bundle = open_bundle(folder)
+    targets = options.targets_of(bundle, target)
+    options.set_units(bundle, targets, units)
+    bundle.verify()
+    with Steps(options.err) as steps:
+        reports = parity_of(
+            bundle, targets, steps.update, quick=quick, threads=threads or default_threads(), max_kl=max_kl
+        )
+    if junit:
+        write_junit(junit, reports)
+    if as_json:
+        options.print_json([report.to_dict() for report in reports])
+    else:
+        for report in reports:
+            Screen().print(parity_table(report))
+            options.say_notes(clip(check.note) for check in report.checks if check.note)
+            if report.found:
+                Screen().print(report.found, style="red", markup=False)
+    if not all(report.passed for report in reports):
+        raise typer.Exit(1)
