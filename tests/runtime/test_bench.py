@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smolship.runtime import bench_worker
+from smolship.runtime import execute
+from smolship.runtime.artifact import artifact_files
 from smolship.runtime.bench import BenchReport, Spread, bench
-from smolship.runtime.bench_worker import artifact_files, measure
 from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime.memory import Memory
+from smolship.runtime.plan import Plan
+from smolship.runtime.result import Loads, Result, Times
+from smolship.runtime.timing import phases, timed
 from tests.runtime.fakes import FakeSession
 
 
@@ -30,25 +34,26 @@ def timed_session(capacity: int) -> tuple[FakeSession, list[float]]:
     return FakeSession(capacity=capacity, on_run=run), now
 
 
+def measure(capacity: int, repeats: int) -> Times:
+    session, now = timed_session(capacity)
+    return timed(session, *phases(session.traits, repeats), clock=lambda: now[0])
+
+
 def test_figures_are_those_of_the_clock() -> None:
-    session, now = timed_session(2048)
-    found = measure(session, 3, clock=lambda: now[0])
-    assert found["context_tokens"] == 2048 and found["deepest_tokens"] == 1024 + 32
-    assert set(found["ttft_ms"]) == {128, 512} and set(found["decode_tokens_per_s"]) == {128, 1024}
-    assert np.allclose(found["ttft_ms"][128], [128] * 3) and np.allclose(found["ttft_ms"][512], [512] * 3)
+    found = measure(2048, 3)
+    assert set(found.ttft_ms) == {128, 512} and set(found.gaps_ms) == {128, 1024}
+    assert np.allclose(found.ttft_ms[128], [128] * 3) and np.allclose(found.ttft_ms[512], [512] * 3)
     for depth in (128, 1024):
         steps = [8 + (depth + i) / 16 for i in range(32)]  # the cache holds `depth` tokens when the first step begins
-        assert np.allclose(found["decode_tokens_per_s"][depth], [1000 / np.mean(steps)] * 3)
-    assert np.allclose(found["intervals_ms"], [8 + (128 + i) / 16 for i in range(32)] * 3)
+        assert np.allclose(found.decode_tokens_per_s(depth), [1000 / np.mean(steps)] * 3)
+        assert np.allclose(found.gaps_ms[depth], [steps] * 3)
 
 
 @pytest.mark.parametrize("capacity", [2, 3, 16, 64, 100, 512])
 def test_small_contexts_are_measured_as_far_as_they_go(capacity: int) -> None:
-    session, now = timed_session(capacity)
-    found = measure(session, 1, clock=lambda: now[0])
-    assert max(found["ttft_ms"]) <= capacity and max(found["decode_tokens_per_s"]) < capacity
-    assert found["deepest_tokens"] <= capacity
-    assert all(speed > 0 for speeds in found["decode_tokens_per_s"].values() for speed in speeds)
+    found = measure(capacity, 1)
+    assert max(found.ttft_ms) <= capacity and max(found.gaps_ms) < capacity
+    assert all(speed > 0 for depth in found.gaps_ms for speed in found.decode_tokens_per_s(depth))
 
 
 ENGINE = """
@@ -68,10 +73,10 @@ def open_session(folder, info, threads):
 STARTER = """
 import sys
 sys.path[:0] = [{tests!r}, {here!r}]
-from smolship.runtime import bench_worker, engines
+from smolship.runtime import engines, execute
 engines.ENGINES["fake"] = "fake_engine"
 engines.PACKAGES["fake"] = ("fake_engine",)
-bench_worker.main()
+execute.main()
 """
 
 
@@ -139,13 +144,15 @@ def test_a_cold_load_needs_cold_pages(
 ) -> None:
     from smolship.runtime import bench as module
 
+    def here(plan: Plan, *how: Any, **more: Any) -> Result:
+        session, _ = timed_session(300)
+        result = execute.execute(plan, session, "")
+        result.loads = Loads(import_ms=1.0, cold_ms=9.0, warm_ms=3.0, dropped=dropped) if plan.loads else None
+        result.memory = result.memory_before_load = Memory(1, None, None)
+        return result
+
     (tmp_path / "m").write_bytes(b"x")
-    session, now = timed_session(300)
-    found = json.loads(json.dumps(measure(session, 1, clock=lambda: now[0])))
-    memory = {"anonymous_bytes": 1, "file_backed_bytes": None, "peak_bytes": None}
-    load = {"import_ms": 1.0, "cold_ms": 9.0, "warm_ms": 3.0, "dropped": dropped}
-    answers = {"load": load, "measure": found | {"memory": memory, "memory_before_load": memory}}
-    monkeypatch.setattr(module, "_ask", lambda command, request: answers[request["step"]])
+    monkeypatch.setattr(module, "in_child", here)
     monkeypatch.setattr(module, "copy_bandwidth", lambda threads: [10.0, 12.0])
     report = bench("fake", tmp_path, {"file": "m"}, threads=1, repeats=1)
     assert (report.cold_load_ms is None) == (dropped is False)
@@ -175,7 +182,7 @@ def test_every_engine_names_what_it_imports() -> None:
     from smolship.runtime.engines import ENGINES, PACKAGES
 
     assert set(PACKAGES) == set(ENGINES)
-    assert bench_worker.PACKAGES is PACKAGES
+    assert execute.PACKAGES is PACKAGES
 
 
 def test_a_report_that_is_none_is_refused() -> None:

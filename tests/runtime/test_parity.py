@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from smolship.runtime.answers import Drift
+from smolship.runtime.asking import lengths
 from smolship.runtime.judge import (
     CHAOS,
     CHAOS_ONE,
@@ -20,9 +22,9 @@ from smolship.runtime.judge import (
     unmeasured,
     worst_bound,
 )
-from smolship.runtime.live import lengths
 from smolship.runtime.parity import _found
 from smolship.runtime.probes import Gap, Probes, Sketch, Window
+from smolship.runtime.result import Seen
 from tests.runtime.fakes import FakeSession
 
 
@@ -115,12 +117,22 @@ def test_the_group_furthest_above_its_bound_is_the_worst():
 
 def test_a_session_equals_itself_in_every_bit():
     logits = np.random.default_rng(3).standard_normal((9, 300)).astype(np.float32)
-    check = same("engine", "cold → rewound", logits, logits.copy(), "why")
-    assert check.passed and check.kl == check.bound == 0 and not check.note
-    moved = logits.copy()
-    moved[4, 7] = np.nextafter(moved[4, 7], np.float32(9))
-    check = same("engine", "cold → rewound", logits, moved, "why")
-    assert not check.passed and check.note == "1 of 9 positions differ; why"
+    ids = np.argsort(logits, axis=1)[:, -256:]
+
+    def check(again):
+        sketches = (Seen.of(x, ids, exact=True) for x in (logits, again))
+        return same("engine", "cold → rewound", *sketches, ids, "why")
+
+    logits[2, 3], logits[5, 1] = np.nan, 0
+    equal = logits.copy()
+    equal[5, 1] = -0.0
+    found = check(equal)
+    assert found.passed and found.kl == found.bound == 0 and not found.note
+    for row, token in ((4, 7), (8, int(np.argmin(logits[8])))):  # among those that were kept or not
+        moved = logits.copy()
+        moved[row, token] = np.nextafter(moved[row, token], np.float32(9))
+        found = check(moved)
+        assert not found.passed and found.note == "1 of 9 positions differ; why"
 
 
 def test_far_positions_are_judged_one_by_one():
@@ -174,16 +186,17 @@ def test_without_a_floor_or_a_simulation_nothing_is_judged():
 
 @pytest.mark.parametrize("chunk", [48, 64, 128, 200])
 def test_both_sides_of_an_engine_s_own_chunks_are_prefilled(chunk):
-    session = FakeSession(chunk=chunk)
+    traits = FakeSession(chunk=chunk).traits
     for quick in (True, False):
-        assert {chunk - 1, chunk, chunk + 1, 2 * chunk + 1} <= set(lengths(session, 512, quick))
-        assert max(lengths(session, 130, quick)) <= 130
-    assert {15, 16, 17, 127, 128, 129, 255, 256, 257, 511, 512} <= set(lengths(FakeSession(), 512, False))
-    assert 128 in lengths(FakeSession(), 512, True)
+        assert {chunk - 1, chunk, chunk + 1, 2 * chunk + 1} <= set(lengths(traits, 512, quick))
+        assert max(lengths(traits, 130, quick)) <= 130
+    traits = FakeSession().traits
+    assert {15, 16, 17, 127, 128, 129, 255, 256, 257, 511, 512} <= set(lengths(traits, 512, False))
+    assert 128 in lengths(traits, 512, True)
 
 
 def test_the_layer_is_named_where_the_drift_passes_all_floors():
     measured = [(1e-7, 1e-7), (0.03, 1e-7), (0.5, 0.04), (0.2, 0.05)]
-    rows = [{"layer": i, "difference": d, "floor": f} for i, (d, f) in enumerate(measured)]
+    rows = [Drift(i, d, f) for i, (d, f) in enumerate(measured)]
     assert "layer 2's norm, k or v" in _found(rows)
-    assert "or the head" in _found([*rows[:2], {"layer": 2, "difference": 0.04, "floor": 0.04}])
+    assert "or the head" in _found([*rows[:2], Drift(2, 0.04, 0.04)])

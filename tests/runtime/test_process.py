@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -138,26 +137,29 @@ def test_onnx_runtime_waits_as_openmp_does(nobody, tmp_path, user, expected):
 def test_bench_waits_actively_and_says_so(nobody, tmp_path, user):
     """Also where the command that asks for it has put its own threads to sleep."""
     from smolship.runtime import bench as module
-    from smolship.runtime.bench_worker import measure
+    from smolship.runtime import execute
+    from smolship.runtime.memory import Memory
+    from smolship.runtime.plan import Plan
+    from smolship.runtime.records import read_record
+    from smolship.runtime.result import Loads
     from tests.runtime.test_bench import timed_session
 
     nobody.setattr(os, "environ", dict(os.environ) | ({"OMP_WAIT_POLICY": user} if user else {}))
     wait_briefly()
-    memory = {"anonymous_bytes": 1, "file_backed_bytes": None, "peak_bytes": None}
-    session, now = timed_session(300)
 
-    def child(command, *, env, **how):
+    def child(who, command, request, progress, env):
         """The process that measures, here, in the environment that it is given."""
+        given, made, _ = map(Path, command[-3:])
+        plan = read_record(Plan, given, "the plan")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "environ", env)
-            answer = {"dropped": True, "import_ms": 1.0, "cold_ms": 9.0, "warm_ms": 3.0}
-            if json.loads(command[-1])["step"] == "measure":
-                answer = measure(session, 1, clock=lambda: now[0])
-                answer |= {"memory": memory, "memory_before_load": memory}
-        return subprocess.CompletedProcess(command, 0, json.dumps({"result": answer}), "")
+            result = execute.execute(plan, timed_session(300)[0], "")
+        result.loads = Loads(import_ms=1.0, cold_ms=9.0, warm_ms=3.0, dropped=True) if plan.loads else None
+        result.memory = result.memory_before_load = Memory(1, None, None)
+        result.save(made)
 
     (tmp_path / "m").write_bytes(b"x")
-    nobody.setattr(module, "subprocess", SimpleNamespace(run=child))
+    nobody.setattr(execute.child, "run", child)
     nobody.setattr(module, "copy_bandwidth", lambda threads: [10.0])
     conditions = module.bench("fake", tmp_path, {"file": "m"}, threads=1, repeats=1).conditions
     assert ("in a loop" in conditions[1]) == (user is None)

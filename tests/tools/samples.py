@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from smolship.runtime.answers import Continuation, Drift
 from smolship.runtime.bench import BenchReport, Spread
 from smolship.runtime.facts import EndToken, Facts, Recommended
 from smolship.runtime.manifest import Manifest, TargetEntry
@@ -57,8 +58,8 @@ def parity(*checks: Check, **changes: Any) -> ParityReport:
         quick=False,
         checks=[replace(check) for check in checks or (QUANTIZATION, CHECK, TOTAL)],
         seconds=61.25,
-        greedy=[{"tokens": 64, "original": 7, "simulation": None, "logit_gap": 0.0312, "ids": []}],
-        drift=[{"layer": i, "difference": 3e-7 * 2**i, "floor": 2e-7} for i in range(4)],
+        greedy=[Continuation(tokens=64, original=7, simulation=None, logit_gap=0.0312, ids=[])],
+        drift=[Drift(layer=i, difference=3e-7 * 2**i, floor=2e-7) for i in range(4)],
     )
     return replace(report, **changes)
 

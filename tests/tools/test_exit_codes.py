@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from smolship.export import worker
-from smolship.runtime import bench as bench_module
 from smolship.runtime.bench import bench
 from smolship.runtime.errors import Fault, InputError, SetupError
 from smolship.runtime.faults import EXTRAS, as_ours, ended
@@ -170,12 +169,11 @@ def test_a_bench_that_fails(tmp_path, faults):
     (tmp_path / "m").write_bytes(b"x")
     start = tmp_path / "start.py"
     start.write_text(
-        "from smolship.runtime import bench_worker, engines\n"
-        "bench_worker.load_engine = lambda name: {}['engine']\nbench_worker.main()\n"
+        "from smolship.runtime import execute\nexecute.load_engine = lambda name: {}['engine']\nexecute.main()\n"
     )
-    with pytest.raises(Fault, match=r"in the step 'load' of the bench: KeyError: 'engine'; please report"):
+    with pytest.raises(Fault, match=r"in the executor: KeyError: 'engine'; please report"):
         bench("onnx", tmp_path, {"file": "m"}, threads=1, repeats=1, command=(sys.executable, str(start)))
-    assert len(faults()) == 1 and bench_module.ended is ended
+    assert len(faults()) == 1
 
 
 def test_signals_have_names():

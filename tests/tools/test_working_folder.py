@@ -38,7 +38,7 @@ OURS = (
     "smolship/tools/cli.py",
     "smolship/export/worker.py",
     "smolship/export/__init__.py",
-    "smolship/runtime/bench_worker.py",
+    "smolship/runtime/execute.py",
     "smolship/runtime/__init__.py",
 )
 # As pip writes it into bin/.

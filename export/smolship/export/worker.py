@@ -1,17 +1,10 @@
-"""The steps of an export, each a process of its own: its memory goes back to the system when it ends, its peak is
-measured by the kernel, and Ctrl-C or the out-of-memory killer take it without leaving anything half-done.
-
-A step reads one JSON object from standard input and answers on standard output in JSON lines:
-{"progress": [what, done, total]}, and last {"result": …} or {"error": [class, text]}.
+"""The steps of an export, each a process of its own (child.py): its memory goes back to the system when it ends, its
+peak is measured by the kernel, and Ctrl-C or the out-of-memory killer take it without leaving anything half-done.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,15 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from smolship.runtime import errors
-from smolship.runtime.disk import disk_errors, full, full_disk
-from smolship.runtime.faults import as_ours, ended
+from smolship.runtime import child
+from smolship.runtime.child import Progress
+from smolship.runtime.disk import disk_errors
 from smolship.runtime.memory import read_memory
 from smolship.runtime.process import environment, python
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -40,51 +31,9 @@ class Outcome:
 
 
 def run_step(name: str, arguments: dict[str, Any], progress: Progress) -> Outcome:
-    """Run step `name` in a child process.
-
-    Raises the step's own SmolshipError; SetupError, with the end of what it printed, where it was killed or crashed;
-    Fault where it raised what nobody foresaw.
-    """
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace", dir=_folder(arguments)) as log:
-        return _run_step(name, arguments, log, progress)
-
-
-def _run_step(name: str, arguments: dict[str, Any], log: IO[str], progress: Progress) -> Outcome:
-    start = time.monotonic()
-    child = subprocess.Popen(
-        python("smolship.export.worker", name),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        encoding="utf-8",
-        start_new_session=True,
-        env=environment(),
-    )
-    assert child.stdin and child.stdout
-    try:
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.write(json.dumps(arguments))
-            child.stdin.close()
-        answer: dict[str, Any] = {}
-        for line in child.stdout:
-            answer = json.loads(line)
-            if "progress" in answer:
-                progress(*answer["progress"])
-        child.wait()
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        raise
-    if "error" in answer:
-        kind, text = answer["error"]
-        raise getattr(errors, kind)(text)
-    if "result" not in answer and (folder := _folder(arguments)) and (code := full(folder)):
-        # Native code says nothing, or is killed for it.
-        raise full_disk(f"the step {name!r} ended with status {child.returncode}", code, folder)
-    if "result" not in answer:
-        log.seek(0)
-        raise ended(f"the step {name!r}", child.returncode, log.read())
+    """Run step `name` in a child process. Raises as child.run does."""
+    start, command = time.monotonic(), python("smolship.export.worker", name)
+    answer = child.run(f"the step {name!r}", command, arguments, progress, environment(), _folder(arguments))
     return Outcome(answer["result"], time.monotonic() - start, answer["peak_bytes"])
 
 
@@ -202,39 +151,26 @@ def _temporary_files(folder: Path | None) -> Iterator[None]:
         yield
         return
     with tempfile.TemporaryDirectory(prefix=".tmp.", dir=folder) as temporary:
-        tempfile.tempdir = temporary
-        yield
+        before, tempfile.tempdir = tempfile.tempdir, temporary
+        try:
+            yield
+        finally:  # a fault's traceback goes to the usual place
+            tempfile.tempdir = before
 
 
 STEPS: dict[str, Callable[..., Any]] = {"check": check, "quantize": quantize, "lower": lower, "probe": probe}
 
 
 def main() -> None:
-    # The answers own the real standard output; what libraries print goes to the log.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
+    name = sys.argv[1]
 
-    def say(**answer: Any) -> None:
-        answers.write(json.dumps(answer) + "\n")
-
-    last = [0.0]
-
-    def progress(what: str, done: int, total: int) -> None:
-        if done == total or time.monotonic() - last[0] > 0.1:
-            last[0] = time.monotonic()
-            say(progress=[what, done, total])
-
-    try:
-        arguments = json.load(sys.stdin)
+    def answer(arguments: dict[str, Any], progress: Progress) -> dict[str, Any]:
         folder = _folder(arguments)
         with disk_errors(), _temporary_files(folder), disk_errors(folder):
-            result = STEPS[sys.argv[1]](**arguments, progress=progress)
-        say(result=result, peak_bytes=read_memory().peak_bytes)
-    except BrokenPipeError:  # whoever asked is gone
-        sys.exit(1)
-    except Exception as raised:
-        error = as_ours(raised, f"the step {sys.argv[1]!r}")
-        say(error=[type(error).__name__, str(error)])
+            result = STEPS[name](**arguments, progress=progress)
+        return {"result": result, "peak_bytes": read_memory().peak_bytes}
+
+    sys.exit(child.serve(answer, f"the step {name!r}"))
 
 
 if __name__ == "__main__":

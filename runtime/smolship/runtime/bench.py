@@ -1,30 +1,27 @@
 """How fast an artifact is on this machine, and what memory it takes.
 
-Everything is measured in fresh processes (bench_worker.py), so that no engine inherits another's memory, threads or
-caches.
+Everything is measured in fresh processes (execute.py), so that no engine inherits another's memory, threads or caches.
 """
 
 from __future__ import annotations
 
-import json
-import platform
-import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from smolship.runtime import errors
-from smolship.runtime.bench_worker import TOKENS, artifact_files
+from smolship.runtime.artifact import artifact_files
+from smolship.runtime.child import Progress
 from smolship.runtime.errors import InputError
-from smolship.runtime.faults import ended
-from smolship.runtime.memory import Memory, copy_bandwidth, cpu_model
-from smolship.runtime.process import Waiting, environment, python
+from smolship.runtime.execute import COMMAND, in_child
+from smolship.runtime.memory import Memory, copy_bandwidth
+from smolship.runtime.plan import Plan, Text, Timing
+from smolship.runtime.process import Waiting
+from smolship.runtime.result import Result
 from smolship.runtime.session import INTERPRETER
-
-Progress = Callable[[str, int, int], None]
+from smolship.runtime.timing import phases
 
 LOADS = 3  # processes that only load
 WAITING: dict[Waiting, str] = {
@@ -154,69 +151,88 @@ def bench(
     weight_bytes_per_token: int | None = None,
     repeats: int = 5,
     progress: Progress = lambda what, done, total: None,
-    command: Sequence[str] = tuple(python("smolship.runtime.bench_worker")),
+    command: Sequence[str] = COMMAND,
 ) -> BenchReport:
     """Measure the artifact `info["file"]` in `folder`. `command` starts the processes that measure."""
     if repeats < 1:
         raise InputError("repeats is out of range", got=repeats, expected="1 or more")
     files = artifact_files(folder, info)
     steps = LOADS + 2
-    request = {"engine": engine, "folder": str(folder), "info": info, "threads": threads, "repeats": repeats}
+    plan = Plan("load", folder.name, engine, info, threads, loads=True)
     loads = []
     for i in range(LOADS):
         progress("loading", i, steps)
-        loads.append(_ask(command, request | {"step": "load"}))
+        loads.append(in_child(plan, folder, command, active=True))
     progress("measuring", LOADS, steps)
-    found = _ask(command, request | {"step": "measure"})
+    ids, timing = phases(loads[0].traits, repeats)
+    plan = replace(plan, purpose="bench", loads=False, texts=(Text.plain(ids),), timing=timing)
+    found = in_child(plan, folder, command, active=True)
     progress("copying memory", LOADS + 1, steps)
     copying = Spread.of(copy_bandwidth(threads))
     progress("done", steps, steps)
-    dropped = [load["dropped"] for load in loads]
-    cold = [load["cold_ms"] for load in loads if load["dropped"] is not False]
-    intervals = found["intervals_ms"]
-    return BenchReport(
-        engine=engine,
-        file=info["file"],
-        file_bytes=sum(f.stat().st_size for f in files),
-        weight_bytes_per_token=weight_bytes_per_token,
-        context_tokens=found["context_tokens"],
-        threads=threads,
-        cpu=cpu_model(),
-        system=platform.platform(),
-        import_ms=Spread.of([load["import_ms"] for load in loads]),
-        cold_load_ms=Spread.of(cold) if cold else None,
-        warm_load_ms=Spread.of([load["warm_ms"] for load in loads]),
-        ttft_prompt_tokens=int(min(found["ttft_ms"], key=int)),
-        ttft_ms=Spread.of(found["ttft_ms"][min(found["ttft_ms"], key=int)]),
-        prefill_tokens_per_s={
-            int(n): Spread.of([1000 * int(n) / ms for ms in times]) for n, times in found["ttft_ms"].items()
-        },
-        decode_tokens_per_s={int(n): Spread.of(speeds) for n, speeds in found["decode_tokens_per_s"].items()},
-        **{f"inter_token_p{q}_ms": float(np.quantile(intervals, q / 100)) for q in (50, 95, 99)},
-        memory_before_load=Memory(**found["memory_before_load"]),
-        memory=Memory(**found["memory"]),
-        copy_gb_per_s=copying,
-        conditions=_conditions(found, repeats, threads, dropped, len(intervals)),
-        runtime=found.get("runtime", ""),
+    return _judged(
+        info["file"], sum(f.stat().st_size for f in files), weight_bytes_per_token, loads, plan, found, copying
     )
 
 
-def _conditions(
-    found: dict[str, Any], repeats: int, threads: int, dropped: list[bool | None], intervals: int
-) -> list[str]:
+def _judged(
+    file: str,
+    file_bytes: int,
+    weight_bytes_per_token: int | None,
+    results: list[Result],
+    plan: Plan,
+    found: Result,
+    copying: Spread,
+) -> BenchReport:
+    """What the results of loading, and of the timing that `plan` asked for, come to."""
+    loads = [result.loads for result in results if result.loads]
+    timing, times = plan.timing, found.times
+    assert timing and times and found.memory_before_load and found.memory
+    cold = [load.cold_ms for load in loads if load.dropped is not False]
+    shortest, shallow = min(timing.prompts), min(timing.depths)
+    gaps = np.concatenate(times.gaps_ms[shallow])
+    return BenchReport(
+        engine=found.engine,
+        file=file,
+        file_bytes=file_bytes,
+        weight_bytes_per_token=weight_bytes_per_token,
+        context_tokens=found.traits.capacity,
+        threads=found.threads,
+        cpu=found.cpu,
+        system=found.system,
+        import_ms=Spread.of([load.import_ms for load in loads]),
+        cold_load_ms=Spread.of(cold) if cold else None,
+        warm_load_ms=Spread.of([load.warm_ms for load in loads]),
+        ttft_prompt_tokens=shortest,
+        ttft_ms=Spread.of(times.ttft_ms[shortest]),
+        prefill_tokens_per_s={n: Spread.of([1000 * n / ms for ms in times.ttft_ms[n]]) for n in timing.prompts},
+        decode_tokens_per_s={n: Spread.of(times.decode_tokens_per_s(n)) for n in timing.depths},
+        **{f"inter_token_p{q}_ms": float(np.quantile(gaps, q / 100)) for q in (50, 95, 99)},
+        memory_before_load=found.memory_before_load,
+        memory=found.memory,
+        copy_gb_per_s=copying,
+        conditions=_conditions(found, timing, [load.dropped for load in loads], len(gaps)),
+        runtime=found.traits.runtime,
+    )
+
+
+def _conditions(found: Result, timing: Timing, dropped: list[bool | None], gaps: int) -> list[str]:
     """What a reader must know to repeat it."""
     cold = "its pages dropped from the system's cache first"
     if all(d is False for d in dropped):
         cold = "unavailable, because the system kept the file's pages"
     elif None in dropped:
         cold = "asked the system to drop its pages; whether it did is not known"
+    capacity = found.traits.capacity
+    deepest = max(*timing.prompts, min(max(timing.depths) + timing.tokens, capacity))
     return [
-        f"{threads} threads; greedy; medians of {repeats} repeats after one that is not counted (lowest–highest)",
-        WAITING[found["waiting"]],
+        f"{found.threads} threads; greedy; medians of {timing.repeats} repeats after one that is not counted "
+        "(lowest–highest)",
+        WAITING[found.waiting],
         "prompts are random token ids of a fixed seed: speed does not depend on what they say",
         f"loads: {len(dropped)} fresh processes; opening and one token, the engine's import not counted; cold: {cold}",
-        f"decode: {TOKENS} tokens a repeat at most; between tokens: {intervals} gaps at the smaller depth",
-        f"memory: a fresh process that has filled {found['deepest_tokens']} of the cache's {found['context_tokens']} "
+        f"decode: {timing.tokens} tokens a repeat at most; between tokens: {gaps} gaps at the smaller depth",
+        f"memory: a fresh process that has filled {deepest} of the cache's {capacity} "
         "tokens; in brackets what the artifact added",
         "copying: numpy.copyto over buffers larger than the last-level cache; decoding mostly reads",
     ]
@@ -226,22 +242,3 @@ def _size(count: int | None, before: int | None = None) -> str:
     if count is None:
         return "unavailable"
     return f"{count / 1e6:,.1f} MB" + ("" if before is None else f" (+{(count - before) / 1e6:,.1f})")
-
-
-def _ask(command: Sequence[str], request: dict[str, Any]) -> Any:
-    """Run one step in a process of its own. Raises its SmolshipError, SetupError where it crashed, or Fault."""
-    done = subprocess.run(
-        [*command, json.dumps(request)],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        env=environment(active=True),
-    )
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError:
-        raise ended("the process that measures", done.returncode, done.stderr) from None
-    if "error" in answer:
-        kind, text = answer["error"]
-        raise getattr(errors, kind)(text)
-    return answer["result"]

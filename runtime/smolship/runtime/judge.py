@@ -18,6 +18,7 @@ import numpy as np
 
 from smolship.runtime.errors import clip
 from smolship.runtime.probes import Gap, Probes, Sketch, mean_and_error
+from smolship.runtime.result import Seen
 
 # Engine against simulation, and our decoder against the original, differ in the order of their sums and in how exp and
 # rsqrt are computed; the floor moves each primitive's output by up to one ulp. A sum of K terms in another order moves
@@ -180,19 +181,18 @@ class Rounding:
         return "" if any(len(gap.kl) for gap in gaps) else "the simulation is not finite at any of these positions"
 
 
-def same(stage: str, what: str, first: np.ndarray, again: np.ndarray, note: str) -> Check:
-    """Logits [N, V] of one computation that was done twice, which must not differ in a bit; `note` says what it means
-    where they do."""
-    nothing = np.full(len(first), -1)
-    equal = np.array_equal(first, again, equal_nan=True)
-    gap = Gap.between(Sketch.of(first, nothing), again, nothing)
-    if equal:  # neither the 1e-17 that the formula's own rounding leaves, nor a NaN, which is judged elsewhere
-        ones = np.ones(len(first))
-        gap = Gap(0 * ones, ones > 0, ones, 0 * ones, gap.nll)
+def same(stage: str, what: str, first: Seen, again: Seen, ids: np.ndarray, note: str) -> Check:
+    """One computation that was done twice, whose logits must not differ in a bit; `note` says what it means where they
+    do. The KL is that over the tokens `ids` [N, K], whose logits were kept."""
+    nothing = np.full(len(ids), np.nan)
+    differ = sum(a != b for a, b in zip(first.digests, again.digests, strict=True))
+    gap = Gap.of(Sketch(first.lse, ids, first.at, nothing), again.lse, again.at, again.best, nothing)
+    if not differ:  # neither the 1e-17 that the formula's own rounding leaves, nor a NaN, which is judged elsewhere
+        ones = np.ones(len(ids))
+        gap = Gap(0 * ones, ones > 0, ones, 0 * ones, nothing)
     check = judge(stage, what, gap, None, 0.0)
-    if not equal:
-        rows = int((first != again).any(1).sum())
-        check.passed, check.note = False, f"{rows:,} of {len(first):,} positions differ; {note}"
+    if differ:
+        check.passed, check.note = False, f"{differ:,} of {len(ids):,} positions differ; {note}"
     return check
 
 

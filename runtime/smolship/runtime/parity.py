@@ -14,20 +14,24 @@ How each is judged is in judge.py.
 
 from __future__ import annotations
 
-import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from smolship.runtime.answers import Answers, Continuation, Drift, relative
+from smolship.runtime.asking import ask
 from smolship.runtime.bundle import Bundle, default_threads
-from smolship.runtime.errors import InputError
-from smolship.runtime.judge import Check, stored_checks, translation_checks
-from smolship.runtime.live import SHORT, Live, relative
+from smolship.runtime.case import Case, case_of
+from smolship.runtime.errors import InputError, clip
+from smolship.runtime.execute import execute
+from smolship.runtime.judge import Check, stored_checks
+from smolship.runtime.plan import PARITY, QUICK, Plan
+from smolship.runtime.result import Result
 
-__all__ = ["Check", "ParityReport", "parity", "relative", "stored_checks", "translation_checks"]
+__all__ = ["Check", "ParityReport", "judge_result", "parity", "relative"]
 
 
 @dataclass
@@ -42,8 +46,8 @@ class ParityReport:
     threads: int
     quick: bool
     checks: list[Check]
-    greedy: list[dict[str, Any]] = field(default_factory=list)
-    drift: list[dict[str, Any]] = field(default_factory=list)
+    greedy: list[Continuation] = field(default_factory=list)
+    drift: list[Drift] = field(default_factory=list)
     found: str = ""  # where the drift begins, when the engine's gate failed
     runtime: str = ""  # what ran, where the engine's name stands for more than one: "Core ML" or "interpreter"
     nonfinite: list[str] = field(default_factory=list)  # infinities and NaNs on the way, each with its operator
@@ -73,56 +77,86 @@ def parity(
     max_kl  an upper bound of your own on the mean KL from the original to the engine, in nats
     """
     start = time.monotonic()
-    probes = bundle.probes()
-    entry = bundle.entry(target)
-    stages = {"decoder", "decoder.ulp", "quantized", "quantized.noise", *(f"{target}.{n}" for n in ("ulp", "noise"))}
-    if f"{target}.simulated" not in probes.sketches or not stages <= set(probes.gaps):
-        raise InputError("the probes do not cover that target", got=target, expected=", ".join(probes.sketches))
-    threads = threads or default_threads()
-    checks = stored_checks(probes, target)
-    for check in checks:
-        if check.stage == "re-rounding":
-            check.note = entry.rerounded()
-    limit = SHORT if quick else None
-    found: list[str] = []
-    with bundle.session(target, threads) as session:
-        engine = Live(session, probes, target, limit, progress)
-        checks += engine.checks(max_kl)
-        greedy = engine.greedy()
-        drift = engine.drift()
-        runtime, nonfinite = session.runtime, session.nonfinite
-    if _engine_failed(checks):
-        found.append(_found(drift))
-    for arithmetic in probes.arithmetics(target):
-        with bundle.session(target, threads, verify=False, arithmetic=arithmetic) as session:
-            engine = Live(session, probes, f"{target}.{arithmetic}", limit, progress, f", {arithmetic}")
-            stored = [check for check in stored_checks(probes, engine.target) if check.stage == "arithmetic"]
-            for check in stored:
-                check.what += engine.label
-            more = stored + engine.checks(None)[:-1]
-            if _engine_failed(more):
-                found.append(f"{arithmetic}: {_found(engine.drift())}")
-            checks += more
-            nonfinite += [f"{where} ({arithmetic})" for where in session.nonfinite]
-    if nonfinite:
-        found.append("not finite: " + "; ".join(nonfinite))
-    report = ParityReport(
-        bundle=bundle.path.name,
-        target=entry.target,
-        engine=entry.engine,
-        runtime=runtime,
-        nonfinite=nonfinite,
-        host=platform.platform(),
-        threads=threads,
-        weights_digest=entry.own_digest or bundle.manifest.weights_digest,
-        quick=quick,
-        checks=checks,
-        greedy=greedy,
-        drift=drift,
-        found="\n".join(found),
-        seconds=time.monotonic() - start,
-    )
+    case = case_of(bundle, target)
+    plans = [case.plan(arithmetic, threads or default_threads(), quick) for arithmetic in case.arithmetics]
+    report = _judged(case, [_executed(case, plan, progress) for plan in plans], max_kl)
+    report.seconds = time.monotonic() - start
     return report
+
+
+def judge_result(bundle: Bundle, results: Sequence[Result], max_kl: float | None = None) -> ParityReport:
+    """The report of what executing the plans of one target gave, wherever and whenever that was: a result for each
+    arithmetic that the probes hold, the engine's own first."""
+    kinds = list(dict.fromkeys((result.target, result.purpose, result.threads) for result in results))
+    if len(kinds) != 1:
+        raise InputError("results of one target, purpose and number of threads are needed", got=kinds or "none")
+    return _judged(case_of(bundle, results[0].target), results, max_kl)
+
+
+def _executed(case: Case, plan: Plan, progress: Callable[[str, int, int], None]) -> Result:
+    """The result of all that parity asks, here and now."""
+    with case.opened(plan) as session:
+        return execute(ask(case.probes, plan, session.traits).plan, session, case.artifact, progress)
+
+
+def _judged(case: Case, results: Sequence[Result], max_kl: float | None) -> ParityReport:
+    if (got := [result.arithmetic for result in results]) != case.arithmetics:
+        raise InputError(
+            "a result is missing, or there are too many", got=f"arithmetic {got}", expected=case.arithmetics
+        )
+    first = results[0]
+    report = ParityReport(
+        bundle=case.bundle.path.name,
+        target=case.entry.target,
+        engine=case.entry.engine,
+        runtime=clip(first.traits.runtime, 80),
+        host=clip(first.system),
+        threads=first.threads,
+        weights_digest=case.weights_digest,
+        quick=first.purpose == QUICK,
+        checks=[],
+        seconds=sum(result.seconds for result in results),
+    )
+    for result in results:
+        if result.artifact != case.artifact or result.purpose not in (PARITY, QUICK):
+            raise InputError(
+                "the result is none of parity, or of another artifact",
+                got=f"{result.purpose}, {result.artifact}",
+                expected=case.artifact,
+                todo="execute the plan on the artifact of this bundle",
+            )
+        plan = case.plan(result.arithmetic, result.threads, result.purpose == QUICK)
+        asked = ask(case.probes, plan, result.traits)
+        result.answers(asked.plan)
+        _add(report, case, Answers(case.probes, asked, result), max_kl)
+    if report.nonfinite:
+        report.found = "\n".join(filter(None, (report.found, "not finite: " + "; ".join(report.nonfinite))))
+    return report
+
+
+def _add(report: ParityReport, case: Case, answers: Answers, max_kl: float | None) -> None:
+    """Judge what one session answered. Of a further arithmetic, what an export measured is judged as far as it is that
+    one's own, and the whole way from the original is not judged again."""
+    arithmetic = answers.result.arithmetic
+    stored, drift = stored_checks(case.probes, answers.name), answers.drift()
+    checks = answers.checks(None if arithmetic else max_kl)
+    found = [_found(drift)] if _engine_failed(checks) else []
+    nonfinite = [clip(where) for where in answers.result.nonfinite]
+    for check in stored:
+        if check.stage == "re-rounding":
+            check.note = case.entry.rerounded()
+    if arithmetic:
+        checks = [check for check in stored if check.stage == "arithmetic"] + checks[:-1]
+        for check in checks:
+            check.what += f", {arithmetic}"
+        found = [f"{arithmetic}: {one}" for one in found]
+        nonfinite = [f"{where} ({arithmetic})" for where in nonfinite]
+    else:
+        checks = stored + checks
+        report.greedy, report.drift = answers.greedy(), drift
+    report.checks += checks
+    report.nonfinite += nonfinite
+    report.found = "\n".join(filter(None, (report.found, *found)))
 
 
 def _engine_failed(checks: list[Check]) -> bool:
@@ -135,7 +169,7 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(x, float) and not np.isfinite(x) else x for key, x in values.items()}
 
 
-def _found(drift: list[dict[str, Any]]) -> str:
+def _found(drift: list[Drift]) -> str:
     """Name the layer where the engine leaves the simulation. Keys and values of layer i see layer i's own projections
     and all of layer i - 1, so the culprit lies between them.
 
@@ -144,14 +178,14 @@ def _found(drift: list[dict[str, Any]]) -> str:
     """
     if not drift:
         return "the engine does not show its cache, so the layer cannot be named"
-    limit = 2 * max(row["floor"] for row in drift)
+    limit = 2 * max(row.floor for row in drift)
     for row in drift:
-        if row["difference"] > limit:
-            at = row["layer"]
+        if row.difference > limit:
+            at = row.layer
             before = f"layer {at - 1}'s attention output or MLP, or " if at else "the embedding, or "
             return (
                 f"the drift begins at {before}layer {at}'s norm, k or v projection "
-                f"(relative difference {row['difference']:.2g}, rounding reaches {limit / 2:.2g})"
+                f"(relative difference {row.difference:.2g}, rounding reaches {limit / 2:.2g})"
             )
     return (
         f"no layer's keys and values drift further than rounding does: it is layer {len(drift) - 1}'s output, the "

@@ -63,23 +63,29 @@ class Gap:
     @staticmethod
     def between(reference: Sketch, logits: np.ndarray, following: np.ndarray) -> Gap:
         """From a sketch to full float32 logits [N, V] at the same positions."""
-        lse = log_sum_exp(logits)
+        at = np.take_along_axis(logits, reference.ids, axis=1)
+        return Gap.of(reference, log_sum_exp(logits), at, logits.argmax(1), _picked(logits, following))
+
+    @staticmethod
+    def of(reference: Sketch, lse: np.ndarray, at: np.ndarray, best: np.ndarray, picked: np.ndarray) -> Gap:
+        """From a sketch to what is known of other logits: their log-sum-exp [N], those at the sketch's ids [N, 256],
+        the largest one's token [N], and the logit of the token that came next [N]."""
         log_p = reference.logits.astype(np.float64) - reference.lse[:, None]  # [N, 256]
-        log_q = np.take_along_axis(logits, reference.ids, axis=1) - lse[:, None]
+        log_q = at - lse[:, None]
         p, q = np.exp(log_p), np.exp(log_q)
         rest_p, rest_q = np.maximum(1 - p.sum(1), 0), np.maximum(1 - q.sum(1), 1e-300)
         kl = (p * (log_p - log_q)).sum(1)
         kl += np.where(rest_p > 0, rest_p * np.log(np.maximum(rest_p, 1e-300) / rest_q), 0)
         rows = np.arange(len(lse))
-        best = reference.ids[rows, reference.logits.argmax(1)]
+        first = reference.ids[rows, reference.logits.argmax(1)]
         norm = np.sqrt(np.square(log_p).sum(1) * np.square(log_q).sum(1))
         return Gap(
             # A NaN in the logits must fail every gate: np.maximum hands it on.
             kl=np.maximum(kl, 0),
-            top1=logits.argmax(1) == best,
+            top1=best == first,
             cosine=np.where(norm > 0, (log_p * log_q).sum(1) / np.where(norm > 0, norm, 1), 1.0),
             max_abs=np.abs(log_p - log_q).max(1),
-            nll=lse - _picked(logits, following) - reference.nll,
+            nll=lse - picked - reference.nll,
         )
 
     def __getitem__(self, rows: slice | np.ndarray) -> Gap:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
@@ -12,6 +13,17 @@ import numpy as np
 from smolship.runtime.errors import InputError
 
 INTERPRETER = "interpreter"  # a runtime of our own: its speed is not the engine's
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a plan must know of the session that it is made for; see `Session`."""
+
+    vocab: int
+    capacity: int
+    chunk: int | None = None
+    blocks: tuple[int, ...] = ()
+    runtime: str = ""
 
 
 class Session(ABC):
@@ -42,6 +54,10 @@ class Session(ABC):
         """Copies of one layer's keys and values, float32 [position, kv_heads, head_dim], keys as rotated; None where
         the engine does not show them. Parity finds the layer where a drift begins with it."""
         return None
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(self.vocab, self.capacity, self.chunk, tuple(self.blocks), self.runtime)
 
     @property
     def nonfinite(self) -> list[str]:

@@ -15,7 +15,7 @@ PACKAGES: tuple[str, ...] = ()
 
 def export(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     from smolship.export import export as run
-    from smolship.runtime.bench_worker import artifact_files
+    from smolship.runtime.artifact import artifact_files
 
     target = options["target"]
     bundle = run(

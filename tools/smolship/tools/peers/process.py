@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from smolship.runtime import process
-from smolship.runtime.errors import SetupError, clip
-
-Progress = Callable[[str, int, int], None]
+from smolship.runtime.child import Child, Ended, Progress
+from smolship.runtime.errors import SetupError, SmolshipError, clip
 
 
 class Process:
@@ -27,49 +22,26 @@ class Process:
     def __init__(self, python: Path, log: Path):
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
+        command = process.python("smolship.tools.peers.worker", executable=python)
         with log.open("w") as file:
-            self.child = subprocess.Popen(
-                process.python("smolship.tools.peers.worker", executable=python),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                encoding="utf-8",
-                start_new_session=True,
-                env=process.environment(active=True) | {"PYTHONPATH": process.roots()},
-            )
+            self.child = Child(command, file, process.environment(active=True) | {"PYTHONPATH": process.roots()})
 
     def ask(
         self, do: str, progress: Progress = lambda what, done, total: None, limit_s: float = 3600, **arguments: Any
     ) -> Any:
         """Have something done. Raises SetupError where that fails or takes longer than `limit_s`."""
-        assert self.child.stdin and self.child.stdout
-        timer = threading.Timer(limit_s, self._kill)
-        timer.start()
+        why: object
         try:
-            with contextlib.suppress(BrokenPipeError):
-                self.child.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-                self.child.stdin.flush()
-            for line in self.child.stdout:
-                answer = json.loads(line)
-                if "result" in answer:
-                    return answer["result"]
-                if "error" in answer:
-                    raise SetupError(f"{do} failed", got=answer["error"], todo=f"see {self.log}")
-                progress(*answer["progress"])
-            late = not timer.is_alive()
-        finally:
-            timer.cancel()
-        status = self.child.wait()
-        why = last_line(self.log.read_text(errors="replace"))
-        if late:
-            why = f"took more than {limit_s:,.0f} s"
-        elif status < 0:
-            why = f"ended by {signal.Signals(-status).name}: {why}"
+            return self.child.ask({"do": do, **arguments}, progress, limit_s=limit_s)
+        except SmolshipError as error:
+            why = error
+        except Ended as end:
+            why = last_line(self.log.read_text(errors="replace"))
+            if end.late:
+                why = f"took more than {limit_s:,.0f} s"
+            elif end.status < 0:
+                why = f"ended by {signal.Signals(-end.status).name}: {why}"
         raise SetupError(f"{do} failed", got=why, todo=f"see {self.log}")
-
-    def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.child.pid, signal.SIGKILL)
 
     def __enter__(self) -> Process:
         return self
@@ -77,8 +49,7 @@ class Process:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._kill()  # what it has to say, it has said; its own children go with it
-        self.child.wait()
+        self.child.__exit__(kind, error, trace)
 
 
 def environment(folder: Path, name: str, requirements: Sequence[str]) -> Path:

@@ -1,21 +1,15 @@
-"""The process that exports, opens, measures one row: requests in JSON lines on standard input, answers likewise.
+"""The process (child.py) that exports, opens, measures one row; a request is {"do": "export", …}.
 
-    {"do": "export", …} -> {"result": …}      {"progress": [what, done, total]} may come before a result
-
-Our own errors are answered with {"error": text}. What a peer raises ends the process with its traceback in the log;
-whoever asked reads the last line of that. In an environment of the peer's own there is numpy, and of ours no more than
-smolship.runtime and this package need.
+What a peer raises ends the process with its traceback in the log; whoever asked reads the last line of that. In an
+environment of the peer's own there is numpy, and of ours no more than smolship.runtime and this package need.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import json
-import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -23,23 +17,21 @@ from typing import Any
 
 import numpy as np
 
-from smolship.runtime.bench_worker import measure
+from smolship.runtime import child
+from smolship.runtime.child import Progress
 from smolship.runtime.engines import PACKAGES
-from smolship.runtime.errors import SmolshipError
 from smolship.runtime.memory import read_memory
 from smolship.runtime.probes import Gap, Probes, mean_and_error
 from smolship.runtime.session import Session
+from smolship.runtime.timing import phases, timed
 from smolship.tools.peers.rows import peer_module
-
-Progress = Callable[[str, int, int], None]
 
 
 class Worker:
     """Answers requests; holds one open session."""
 
-    def __init__(self, progress: Progress):
-        self.progress = progress
-        self.session: Session
+    progress: Progress
+    session: Session
 
     def versions(self, packages: list[str]) -> dict[str, str]:
         """Of those packages that are installed here."""
@@ -69,10 +61,10 @@ class Worker:
 
     def measure(self) -> dict[str, Any]:
         """One round: each phase once uncounted, once counted."""
-        found = measure(self.session, 1)
+        times = timed(self.session, *phases(self.session.traits, 1))
         return {
-            "prefill": {n: 1000 * int(n) / ms[0] for n, ms in found["ttft_ms"].items()},
-            "decode": {depth: speed[0] for depth, speed in found["decode_tokens_per_s"].items()},
+            "prefill": {n: 1000 * n / ms[0] for n, ms in times.ttft_ms.items()},
+            "decode": {depth: times.decode_tokens_per_s(depth)[0] for depth in times.gaps_ms},
         }
 
     def memory(self) -> dict[str, Any]:
@@ -131,20 +123,12 @@ class Worker:
 
 
 def main() -> None:
-    # The answers own the real standard output; what libraries print goes to the log.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
+    def answer(request: dict[str, Any], progress: Progress) -> Any:
+        worker.progress = progress
+        return getattr(worker, request.pop("do"))(**request)
 
-    def say(**answer: Any) -> None:
-        answers.write(json.dumps(answer) + "\n")
-
-    worker = Worker(lambda what, done, total: say(progress=[what, done, total]))
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            say(result=getattr(worker, request.pop("do"))(**request))
-        except SmolshipError as error:
-            say(error=str(error))
+    worker = Worker()
+    sys.exit(child.serve(answer, "the worker", foreign=True))
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def _mark(check: Check) -> plots.Mark:
 
 def drift_plot(report: ParityReport) -> Markup:
     """How far each layer's keys and values are from the simulation's, and the floor of that."""
-    rows = [(row["layer"], row["difference"], row["floor"]) for row in report.drift]
+    rows = [(row.layer, row.difference, row.floor) for row in report.drift]
     return plots.profile(rows, ("difference", "floor"))
 
 

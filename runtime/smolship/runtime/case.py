@@ -1,0 +1,57 @@
+"""One target of a bundle, as parity measures and judges it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smolship.runtime.artifact import listed_digest
+from smolship.runtime.bundle import Bundle
+from smolship.runtime.errors import InputError
+from smolship.runtime.manifest import TargetEntry
+from smolship.runtime.plan import PARITY, QUICK, Plan
+from smolship.runtime.probes import Probes
+from smolship.runtime.session import Session
+
+
+@dataclass(frozen=True)
+class Case:
+    """The target `name`, and what an export measured of it."""
+
+    bundle: Bundle
+    name: str
+    entry: TargetEntry
+    probes: Probes
+
+    @property
+    def arithmetics(self) -> list[str]:
+        """In what its engine can compute; empty: in its own."""
+        return ["", *self.probes.arithmetics(self.name)]
+
+    @property
+    def weights_digest(self) -> str:
+        return self.entry.own_digest or self.bundle.manifest.weights_digest
+
+    @property
+    def artifact(self) -> str:
+        """The digest of its artifact, by the manifest."""
+        start, files = self.entry.folder + "/", self.bundle.manifest.files
+        below = {name[len(start) :]: listed["sha256"] for name, listed in files.items() if name.startswith(start)}
+        return listed_digest(below, self.entry.info["file"])
+
+    def plan(self, arithmetic: str, threads: int, quick: bool) -> Plan:
+        """A plan that opens it and asks nothing yet."""
+        return Plan(QUICK if quick else PARITY, self.name, self.entry.engine, self.entry.info, threads, arithmetic)
+
+    def opened(self, plan: Plan) -> Session:
+        """A session as `plan` has it. The files are hashed before the engine sees them first."""
+        options = {"arithmetic": plan.arithmetic} if plan.arithmetic else {}
+        return self.bundle.session(self.name, plan.threads, verify=not options, **options)
+
+
+def case_of(bundle: Bundle, target: str) -> Case:
+    """Raises InputError where the bundle does not hold the target, or its probes do not cover it."""
+    entry, probes = bundle.entry(target), bundle.probes()
+    stages = {"decoder", "decoder.ulp", "quantized", "quantized.noise", *(f"{target}.{n}" for n in ("ulp", "noise"))}
+    if f"{target}.simulated" not in probes.sketches or not stages <= set(probes.gaps):
+        raise InputError("the probes do not cover that target", got=target, expected=", ".join(probes.sketches))
+    return Case(bundle, target, entry, probes)
