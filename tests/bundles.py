@@ -29,7 +29,7 @@ def sign(bundle: Path) -> None:
 def job_of(checkpoint: Checkpoint, weights: Weights, context: int, config: DecoderConfig | None = None) -> Job:
     """What an export would have a target lower."""
     said = resolve(checkpoint)
-    return Job(config or checkpoint.config, weights, context, said.files(checkpoint), said.facts)
+    return Job(config or checkpoint.config, weights, context, said.side_files(checkpoint), said.facts)
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def weights_of(bundle: Path, model: Path) -> Iterator[Weights]:
     """The set of weights that the bundle was made of, made again."""
     manifest = read_manifest(bundle)
     quantization = manifest.quantization
-    scheme = Scheme(**{f.name: quantization[f.name] for f in fields(Scheme)})
+    scheme = Scheme(**{f.name: getattr(quantization, f.name) for f in fields(Scheme)})
     checkpoint = open_checkpoint(str(model))
     with tempfile.TemporaryDirectory() as work:
         weights = write_weights(checkpoint, checkpoint.config, scheme, Path(work))

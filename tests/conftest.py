@@ -125,7 +125,7 @@ def steps_here() -> Iterator[None]:
 
     def run_step(name: str, arguments: dict[str, Any], progress: Callable[[str, int, int], None]) -> Outcome:
         start = time.monotonic()
-        result = json.loads(json.dumps(STEPS[name](**arguments, progress=progress)))
+        result = json.loads(json.dumps(STEPS[name](**json.loads(json.dumps(arguments)), progress=progress)))
         return Outcome(result, time.monotonic() - start, read_memory().peak_bytes)
 
     with pytest.MonkeyPatch.context() as patch:

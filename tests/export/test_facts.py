@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from smolship.export.preflight import check
 from smolship.export.weights import SCHEMES
 from smolship.runtime.errors import InputError
 from smolship.runtime.facts import Recommended
+from smolship.runtime.records import read_record
 from tests.gguf_maker import make_gguf
 
 GENERATION, TOKENIZER, OLD = "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"
@@ -183,16 +185,16 @@ def test_the_bundle_says_it_again(read, tmp_path):
         {"eos_token_id": 6},
         tokenizer={"chat_template": named} | tokens,
     )
-    files = found.files(open_checkpoint(str(tmp_path / "model")))
+    files = found.side_files(open_checkpoint(str(tmp_path / "model")))
     assert files["chat_template.jinja"].decode() == PLAIN
     assert json.loads(files[TOKENIZER]) == tokens
     assert json.loads(files[GENERATION]) == {"eos_token_id": [6, 2], "do_sample": True, "min_p": 0.1, "num_beams": 3}
-    assert Resolved.from_json(json.loads(json.dumps(found.to_json())), VOCAB) == found
+    assert read_record(Resolved, json.loads(json.dumps(asdict(found))), "a step") == found
 
 
 def test_a_template_that_is_none_is_in_no_file(read, tmp_path):
     found = read(template="   ", tokenizer={"chat_template": PLAIN})
-    files = found.files(open_checkpoint(str(tmp_path / "model")))
+    files = found.side_files(open_checkpoint(str(tmp_path / "model")))
     assert found.template is None and "chat_template.jinja" not in files
     assert json.loads(files[TOKENIZER]) == {}
 

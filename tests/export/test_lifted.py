@@ -14,8 +14,8 @@ import pytest
 from smolship.export import export
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.checkpoints.gguf_file import read_gguf
-from smolship.export.held import held, hold
 from smolship.export.quantize import MIN_SCALE, portable
+from smolship.export.rerounding import make_weights_for, open_weights_for
 from smolship.export.targets import load_target
 from smolship.export.weights import SCHEMES, Scheme, Weights, reround, write_weights
 from smolship.runtime.bundle import open_bundle
@@ -131,9 +131,9 @@ def test_a_target_holds_what_it_can(files, tmp_path):
     tamper(path, "blk.0.ffn_gate.weight", [0.5, float(np.float16(0.1))])  # no bf16 number
     checkpoint = open_checkpoint(str(path))
     weights = write_weights(checkpoint, checkpoint.config, SCHEMES["int4"], tmp_path)
-    own, facts = hold(executorch, checkpoint.config, weights, tmp_path / "own", lambda *_: None)
-    assert facts["weights"]["digest"] == own.digest != weights.digest
-    assert facts["weights"]["rerounded"] == {"scales that are not positive": 12, "scales that bf16 does not hold": 1}
+    own, said = make_weights_for(executorch, checkpoint.config, weights, tmp_path / "own", lambda *_: None)
+    assert said.digest == own.digest != weights.digest
+    assert said.rerounded == {"scales that are not positive": 12, "scales that bf16 does not hold": 1}
     assert list(own.entries) == list(weights.entries)
     for name, entry in weights.entries.items():
         if name in ("layers.0.up", "layers.0.q") or entry.bits == 16:
@@ -145,7 +145,7 @@ def test_a_target_holds_what_it_can(files, tmp_path):
             was, now = weights.read(name), own.read(name)
             # Nearly the same scales are found again: one for magnitudes up to 7 moves such weights by .096.
             assert np.linalg.norm(now - was) < 0.07 * np.linalg.norm(was), name
-    again = held(Weights(tmp_path), tmp_path / "own")
+    again = open_weights_for(Weights(tmp_path), tmp_path / "own")
     assert again.digest == own.digest
     np.testing.assert_array_equal(again.read("layers.0.gate"), own.read("layers.0.gate"))
 
@@ -153,12 +153,14 @@ def test_a_target_holds_what_it_can(files, tmp_path):
 def test_8_bits_in_groups_become_8_bits_a_row(files, tmp_path):
     checkpoint = open_checkpoint(str(files("Q8_0", "llama_bias")))
     weights = write_weights(checkpoint, checkpoint.config, SCHEMES["int8"], tmp_path)
-    own, facts = hold(load_target("executorch"), checkpoint.config, weights, tmp_path / "own", lambda *_: None)
+    target = load_target("executorch")
+    own, said = make_weights_for(target, checkpoint.config, weights, tmp_path / "own", lambda *_: None)
     assert own.entries["embed"] == weights.entries["embed"]  # not the head: ExecuTorch's own kernel reads it
     assert (own.entries["head"].bits, own.entries["head"].group) == (8, 128)
-    assert facts["weights"]["rerounded"] == {"8 bits and a scale for each group": 15}
+    assert said.rerounded == {"8 bits and a scale for each group": 15}
     for other in ("onnx", "coreml", "gguf"):
-        assert hold(load_target(other), checkpoint.config, weights, tmp_path / other, lambda *_: None) == (weights, {})
+        same = make_weights_for(load_target(other), checkpoint.config, weights, tmp_path / other, lambda *_: None)
+        assert same == (weights, None)
 
 
 @pytest.fixture(scope="module")

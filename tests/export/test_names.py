@@ -60,7 +60,7 @@ def test_the_command_shows_and_runs_it(latin: Path, capfd: pytest.CaptureFixture
 
 def test_a_gguf_file_there_is_a_model_too(latin: Path, tmp_path: Path) -> None:
     bundle = export(latin / "gguf" / "model.gguf", tmp_path / LATIN, to=["onnx"], context=32, probe_tokens=32)
-    assert bundle.manifest.model["source"] == "model.gguf"
+    assert bundle.manifest.model.source == "model.gguf"
 
 
 @pytest.mark.parametrize(
@@ -81,22 +81,22 @@ def test_a_gguf_file_there_is_a_model_too(latin: Path, tmp_path: Path) -> None:
 def test_a_models_name_whatever_path_leads_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str, model: str, name: str
 ) -> None:
-    from smolship.export.pipeline import _source
+    from smolship.export.options import source_name
 
     here = tmp_path / "here"
     (here / "sub").mkdir(parents=True)
     (tmp_path / "other").symlink_to(here)
     monkeypatch.chdir(here / at)
-    assert _source(model) == name
-    assert _source("someone/a-model") == "someone/a-model"
-    assert _source("/") == "/"
+    assert source_name(model) == name
+    assert source_name("someone/a-model") == "someone/a-model"
+    assert source_name("/") == "/"
 
 
 def test_the_folder_that_one_stands_in(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(tiny("llama"), tmp_path / "a model")
     monkeypatch.chdir(tmp_path / "a model")
     bundle = export(".", "../out", to=["gguf"], context=32, probe_tokens=0)
-    assert bundle.manifest.model["source"] == "a model"
+    assert bundle.manifest.model.source == "a model"
 
 
 def test_a_path_for_libraries(tmp_path: Path) -> None:

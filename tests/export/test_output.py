@@ -13,7 +13,7 @@ import pytest
 from smolship.export import export, output
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.output import NAMES, check_output, check_space, replaceable
-from smolship.export.weights import SCHEMES, plan, stored_shapes
+from smolship.export.weights import SCHEMES, layouts, stored_shapes
 from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.manifest import read_manifest
 from tests.bundles import snapshot
@@ -153,7 +153,7 @@ class TestSpace:
     @pytest.mark.parametrize("kind, quant", [("llama", "int4"), ("smollm3", "int8"), ("llama_bias", "none")])
     def test_it_never_asks_for_more_than_is_written(self, tiny, tiny_bundle, free, kind, quant):
         checkpoint, scheme = open_checkpoint(str(tiny(kind))), SCHEMES[quant]
-        shapes = stored_shapes(plan(checkpoint, checkpoint.config, scheme))
+        shapes = stored_shapes(layouts(checkpoint, checkpoint.config, scheme))
         size = sum(dtype.itemsize * shape[0] * (shape[1] if len(shape) > 1 else 1) for dtype, shape in shapes.values())
         bundle = tiny_bundle(kind, quant)
         made = [

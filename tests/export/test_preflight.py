@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from smolship.export import export, pipeline, preflight
+from smolship.export import export, pipeline, preflight, translation
 from smolship.export.families import rope
 from smolship.runtime.errors import GateError, InputError, SetupError
 from smolship.tools.cli import run
@@ -127,7 +127,7 @@ def test_only_what_is_needed_must_be_installed(tiny, tmp_path, monkeypatch):
 )
 def test_a_value_that_no_logit_depends_on_ends_no_export(changed, tmp_path, changes):
     bundle = export(changed("smollm3", **changes), tmp_path / "out", to=["onnx"], context=64, probe_tokens=32)
-    notes = " ".join(bundle.manifest.quantization["notes"])
+    notes = " ".join(bundle.manifest.quantization.notes)
     assert all(key in notes for key in ("quantization_config", "logits_scaling") if key in changes)
 
 
@@ -147,8 +147,8 @@ def test_and_ends_in_1_with_the_older_bundle_as_it_was(tiny, tmp_path, monkeypat
     options = ["--to", "onnx", "--context", "64", "--probe-tokens", "64"]
     assert run(["export", str(tiny("llama")), "-o", str(out), *options]) == 0
     before = snapshot(out)
-    norm = pipeline.translation_checks
-    monkeypatch.setattr(pipeline, "translation_checks", lambda *args: [_failed(check) for check in norm(*args)])
+    norm = translation.translation_checks
+    monkeypatch.setattr(translation, "translation_checks", lambda *args: [_failed(check) for check in norm(*args)])
     assert run(["export", str(tiny("llama")), "-o", str(out), *options]) == 1
     assert "mean KL" in capsys.readouterr().err
     assert snapshot(out) == before
@@ -161,4 +161,4 @@ def _failed(check: Any) -> Any:
 
 def test_an_export_without_probes_says_so(tiny, tmp_path):
     bundle = export(tiny("llama"), tmp_path / "out", to=["onnx"], context=64, probe_tokens=0)
-    assert any("--probe-tokens 0" in note for note in bundle.manifest.quantization["notes"])
+    assert any("--probe-tokens 0" in note for note in bundle.manifest.quantization.notes)

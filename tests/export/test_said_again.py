@@ -69,7 +69,7 @@ def test_the_manifest_and_what_reads_it(bundle):
     facts = bundle.manifest.generation
     assert bundle.stop_ids == facts.end_ids == ENDS and (facts.bos, facts.pad) == (1, 11)
     assert bundle.sampling == Sampling(0.7, 0.8, 20, 0.05, 1.1)
-    notes = bundle.manifest.quantization["notes"]
+    notes = bundle.manifest.quantization.notes
     assert any("top_k is 20.0" in note for note in notes)
     assert any(note.startswith("onnx: ") and "min_p 0.05" in note for note in notes)
     assert any(note.startswith("gguf: ") and "the others (4, 0)" in note for note in notes)
@@ -152,7 +152,7 @@ class TestNoEnd:
         import onnxruntime_genai as genai
 
         bundle = export(model, tmp_path / "out", to=("onnx", "executorch"), context=64, probe_tokens=0)
-        assert bundle.stop_ids == () and any("--max-tokens" in n for n in bundle.manifest.quantization["notes"])
+        assert bundle.stop_ids == () and any("--max-tokens" in n for n in bundle.manifest.quantization.notes)
         genai.Model(str(bundle.path / "onnx"))
 
 
@@ -179,7 +179,7 @@ class TestProbes:
         bundle, arrays = self.probed(tiny, tmp_path / "a", template, {})
         raw = bundle.tokenizer.encode("What is the capital of France? Answer in one sentence.")
         assert arrays["greedy.prompt.0"].tolist() == raw
-        notes = bundle.manifest.quantization["notes"]
+        notes = bundle.manifest.quantization.notes
         assert [n for n in notes if "parity's prompts go without" in n or "no chat template" in n]
 
     def test_penalties_and_beams_are_not_for_them(self, tiny, tmp_path):

@@ -224,7 +224,7 @@ def test_a_different_head_is_exported_as_it_is(copy, tmp_path):
 
     edit(copy, lambda t: t.update({HEAD: noise(300, 128) / 8}))
     bundle = export(str(copy), tmp_path / "out", to=["onnx"], quant="none", context=64, probe_tokens=64)
-    assert any("another lm_head.weight is stored" in note for note in bundle.manifest.quantization["notes"])
+    assert any("another lm_head.weight is stored" in note for note in bundle.manifest.quantization.notes)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
     assert bundle.probes().gaps["decoder"].kl.max() < 1e-6
 

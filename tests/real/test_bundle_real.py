@@ -31,9 +31,9 @@ def test_every_stage_passes_on_2048_tokens(real_bundle, capsys):
 
 def test_what_the_manifest_says(real_bundle):
     manifest = open_bundle(real_bundle).manifest
-    assert manifest.quantization["share_at_4_bits"] >= 0.95
-    assert manifest.steps["lower onnx"]["peak_bytes"] < 0.8e9
-    assert manifest.steps["lower executorch"]["peak_bytes"] < 2.5e9
+    assert manifest.quantization.share_at_4_bits >= 0.95
+    assert manifest.steps["lower onnx"].peak_bytes < 0.8e9
+    assert manifest.steps["lower executorch"].peak_bytes < 2.5e9
 
 
 @pytest.mark.parametrize("quant", ["int8", "none"])

@@ -36,7 +36,7 @@ def test_every_stage_passes(bundle, capsys):
 
 def test_the_cost_of_the_export(bundle, demo_model):
     manifest = open_bundle(bundle).manifest
-    assert manifest.steps["lower coreml"]["peak_bytes"] < 1e9
+    assert manifest.steps["lower coreml"].peak_bytes < 1e9
     size = (bundle / "coreml/model.mlpackage/Data/com.apple.CoreML/weights/weight.bin").stat().st_size
     with weights_of(bundle, demo_model) as weights:
         bits = sum(math.prod(e.shape) * (e.bits + (16 / e.group if e.group else 0)) for e in weights.entries.values())

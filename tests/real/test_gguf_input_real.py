@@ -15,7 +15,7 @@ import pytest
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.checkpoints.gguf_file import read_gguf
 from smolship.export.checkpoints.gguf_tokenizer import tokenizer_files
-from smolship.export.held import hold
+from smolship.export.rerounding import make_weights_for
 from smolship.export.targets import load_target
 from smolship.export.weights import SCHEMES, Scheme, write_weights
 from smolship.runtime.engines.gguf import GgufTokenizer
@@ -76,10 +76,10 @@ def test_what_llama_cpp_quantized_comes_out_bit_for_bit(by_llama_cpp, tmp_path, 
     assert len(same) == 211 == sum(entry.origin == "lifted" for entry in weights.entries.values())
     if kind == Q4_0:
         assert (weights.scales("layers.3.up") < 0).any()
-        own, facts = hold(
+        own, said = make_weights_for(
             load_target("executorch"), open_checkpoint(str(path)).config, weights, tmp_path / "own", lambda *_: None
         )
-        assert sum(facts["weights"]["rerounded"].values()) == len(same)
+        assert sum(said.rerounded.values()) == len(same)
         error = own.read("layers.3.up") - weights.read("layers.3.up")
         relative = np.sqrt((error**2).mean() / (weights.read("layers.3.up") ** 2).mean())
         print(f"rounded again for XNNPACK: {relative:.4f} of the weights")

@@ -36,7 +36,7 @@ def test_every_stage_passes(bundle, capsys):
 
 def test_lowering_takes_little_memory(bundle):
     """Most of it is Python with torch: the model is written in pieces."""
-    assert open_bundle(bundle).manifest.steps["lower gguf"]["peak_bytes"] < 0.5e9
+    assert open_bundle(bundle).manifest.steps["lower gguf"].peak_bytes < 0.5e9
     assert (bundle / "gguf" / "model.gguf").stat().st_size < 95e6
 
 

@@ -51,6 +51,25 @@ WRONG: list[tuple[tuple[str | int, ...], Any]] = [
     (("model", "vocab"), "300"),
     (("model", "revision"), 5),
     (("model", "parameters"), ...),
+    (("quantization",), {}),
+    (("quantization", "name"), None),
+    (("quantization", "notes"), 3),
+    (("quantization", "notes"), ["", 3]),
+    (("quantization", "linear"), 4.0),
+    (("quantization", "share_at_4_bits"), "all"),
+    (("quantization", "lifted"), ...),
+    (("steps",), []),
+    (("steps", "quantize"), 3),
+    (("steps", "quantize", "seconds"), HUGE),
+    (("steps", "quantize", "peak_bytes"), 0.5),
+    (("targets", "onnx", "more"), 1),
+    (("targets", "onnx", "info"), {}),
+    (("targets", "onnx", "info", "file"), 7),
+    (("targets", "onnx", "info", "weights"), {"digest": "x"}),
+    (("targets", "onnx", "engine"), True),
+    (("files", "config.json"), 7),
+    (("files", "config.json", "size"), "7"),
+    (("files", "config.json", "sha256"), ...),
     (("generation",), None),
     (("generation",), {}),
     (("generation", "more"), 1),
@@ -115,6 +134,20 @@ def test_a_manifest_that_lies(bundle, path, value, capsys):
     for command in (["inspect", str(bundle)], ["generate", str(bundle), "hi", "-e", "onnx"]):
         assert run(command) == 2
         assert "Traceback" not in capsys.readouterr().err
+
+
+def test_what_a_newer_export_may_add(bundle):
+    """Keys that this version does not know change nothing, where they are facts for people."""
+    before = read_manifest(bundle)
+    for path in (("model",), ("quantization",), ("steps", "quantize"), ("files", "config.json")):
+        change(bundle, *path, "more", value={"a": 1})
+    assert read_manifest(bundle) == before
+
+
+def test_a_manifest_is_written_as_it_was_read(bundle):
+    text = (bundle / "manifest.json").read_text()
+    read_manifest(bundle).write(bundle)
+    assert (bundle / "manifest.json").read_text() == text
 
 
 def test_an_older_bundle_is_to_be_exported_again(bundle):

@@ -118,7 +118,9 @@ def test_a_state_is_updated_where_it_lies(tmp_path):
         ).values()
     assert total.tolist() == [6.0] * 8
     assert state["cache"][:4, 0].tolist() == [1, 2, 3, 0] and state["cache"].ctypes.data == lies
-    assert [s.bound.func.__name__ for s in function.steps if s.kind == "slice_update"] == ["slice_update_in_place"]
+    assert [s.bound.func.__name__ for s in function.instructions if s.kind == "slice_update"] == [
+        "slice_update_in_place"
+    ]
     with pytest.raises(InputError, match=re.compile("slice_update .*function main", re.S)):
         function({"x": np.zeros((1, 8), np.float32), "position": np.array([16], np.int32)}, state)
 

@@ -140,7 +140,7 @@ def test_bench_waits_actively_and_says_so(nobody, tmp_path, user):
     from smolship.runtime import execute
     from smolship.runtime.memory import Memory
     from smolship.runtime.plan import Plan
-    from smolship.runtime.records import read_record
+    from smolship.runtime.records import read_file
     from smolship.runtime.result import Loads
     from tests.runtime.test_bench import timed_session
 
@@ -150,7 +150,7 @@ def test_bench_waits_actively_and_says_so(nobody, tmp_path, user):
     def child(who, command, request, progress, env):
         """The process that measures, here, in the environment that it is given."""
         given, made, _ = map(Path, command[-3:])
-        plan = read_record(Plan, given, "the plan")
+        plan = read_file(Plan, given, "the plan")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "environ", env)
             result = execute.execute(plan, timed_session(300)[0], "")

@@ -117,7 +117,7 @@ def test_an_engine_that_never_says_the_same_twice(failed):
 @pytest.mark.parametrize("length", [17, 33, 128])
 def test_one_length_of_prefill_is_wrong(failed, length, bundle):
     """So little that the mean over all lengths does not show it."""
-    much = 0.06 if bundle.manifest.quantization["linear"] == 8 else 2e-5
+    much = 0.06 if bundle.manifest.quantization.linear == 8 else 2e-5
 
     def wrong(run: Run, ids: np.ndarray, position: int) -> np.ndarray:
         return blurred(run(ids, position), much) if len(ids) == length else run(ids, position)
@@ -171,7 +171,7 @@ def test_a_position_is_off_by_one_after_a_chunk(failed):
 
 
 def test_a_stretch_of_decode_is_wrong(failed, bundle):
-    much = 0.04 if bundle.manifest.quantization["linear"] == 8 else 1.8e-5
+    much = 0.04 if bundle.manifest.quantization.linear == 8 else 1.8e-5
 
     def wrong(run: Run, ids: np.ndarray, position: int) -> np.ndarray:
         return blurred(run(ids, position), much) if len(ids) == 1 and 134 <= position < 144 else run(ids, position)

@@ -167,7 +167,7 @@ def test_a_target_that_holds_a_set_of_its_own(tiny, tmp_path, kind, family):
     assert "lifted / re-rounded" in {row.facts[-1] for row in rows(held)}
     own, set_ = expected(bundle, "executorch"), expected(bundle)
     assert own != set_ == expected(bundle, "onnx")
-    bundle.manifest.targets["onnx"].info["weights"] = bundle.manifest.targets["executorch"].info["weights"]
+    bundle.manifest.targets["onnx"].weights = bundle.manifest.targets["executorch"].weights
     (tmp_path / "b" / "weights-onnx.json").write_bytes((tmp_path / "b" / "weights-executorch.json").read_bytes())
     wrong = compare(bundle, ["executorch", "onnx"])[1].wrong
     assert wrong and {own[name].origin for name in wrong} == {"re-rounded"}

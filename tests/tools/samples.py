@@ -7,8 +7,8 @@ from typing import Any
 
 from smolship.runtime.answers import Continuation, Drift
 from smolship.runtime.bench import BenchReport, Spread
-from smolship.runtime.facts import EndToken, Facts, Recommended
-from smolship.runtime.manifest import Manifest, TargetEntry
+from smolship.runtime.facts import EndToken, GenerationFacts, ModelFacts, Recommended
+from smolship.runtime.manifest import ListedFile, Manifest, Quantization, StepCost, TargetEntry
 from smolship.runtime.memory import Memory
 from smolship.runtime.parity import Check, ParityReport
 
@@ -67,19 +67,19 @@ def parity(*checks: Check, **changes: Any) -> ParityReport:
 def manifest(source: str = "a/model", **quantization: Any) -> Manifest:
     entry = TargetEntry(target="onnx-cpu", engine="onnx", folder="onnx", info={"file": "model.onnx"})
     return Manifest(
-        model={
-            "source": source,
-            "revision": None,
-            "architecture": "LlamaForCausalLM",
-            "layers": 30,
-            "hidden": 576,
-            "heads": 9,
-            "kv_heads": 3,
-            "head_dim": 64,
-            "vocab": 49_152,
-            "parameters": 134_515_008,
-        },
-        generation=Facts(
+        model=ModelFacts(
+            source=source,
+            revision=None,
+            architecture="LlamaForCausalLM",
+            layers=30,
+            hidden=576,
+            heads=9,
+            kv_heads=3,
+            head_dim=64,
+            vocab=49_152,
+            parameters=134_515_008,
+        ),
+        generation=GenerationFacts(
             ends=(EndToken(2, "<|im_end|>", ("generation_config.json", "chat template")),),
             sampling=Recommended(do_sample=True, temperature=0.6, top_p=0.95, min_p=0.05),
             template="chat_template.jinja",
@@ -88,20 +88,11 @@ def manifest(source: str = "a/model", **quantization: Any) -> Manifest:
         weights_digest="9f8a" * 16,
         weights_bytes=88_123_456,
         targets={"onnx": entry},
-        quantization={
-            "name": "int4",
-            "linear": 4,
-            "embedding": 8,
-            "head": 8,
-            "group": 32,
-            "share_at_4_bits": 1.0,
-            "notes": [],
-            **quantization,
-        },
+        quantization=replace(Quantization("int4", 4, 8, 8, 32, 1.0, [], 0), **quantization),
         tools={"smolship": "0.1.0"},
-        steps={"quantize": {"seconds": 3.2, "peak_bytes": 410_000_000}, "lower onnx": {"seconds": 6.41}},
+        steps={"quantize": StepCost(3.2, 410_000_000), "lower onnx": StepCost(6.41, None)},
         files={
-            name: {"size": size, "sha256": ""}
+            name: ListedFile(size, "")
             for name, size in (
                 ("onnx/model.onnx", 400_000),
                 ("onnx/model.data", 97_000_000),

@@ -68,8 +68,8 @@ def test_widths_that_no_group_divides(tmp_path, capsys):
     assert run(["export", str(model), "-o", str(out), "--context", "64", "--probe-tokens", "128"]) == 0
     printed = capsys.readouterr()
     manifest = open_bundle(out).manifest
-    assert 0 < manifest.quantization["share_at_4_bits"] < 0.8
-    assert f"only {manifest.quantization['share_at_4_bits']:.0%} of the linear parameters" in printed.err
+    assert 0 < manifest.quantization.share_at_4_bits < 0.8
+    assert f"only {manifest.quantization.share_at_4_bits:.0%} of the linear parameters" in printed.err
     assert run(["parity", str(out)]) == 0
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from smolship.export import worker
 from smolship.export.checkpoints import open_checkpoint
-from smolship.export.weights import SCHEMES, plan, stored_shapes
+from smolship.export.weights import SCHEMES, layouts, stored_shapes
 from smolship.runtime import disk
 from smolship.runtime.bundle import open_bundle
 from smolship.runtime.errors import SetupError, SmolshipError
@@ -37,7 +37,7 @@ def bundle(tiny_bundle, tmp_path):
 def set_bytes(tiny):
     """Bytes of the tiny model's quantized weights."""
     checkpoint = open_checkpoint(str(tiny("llama")))
-    shapes = stored_shapes(plan(checkpoint, checkpoint.config, SCHEMES["int4"]))
+    shapes = stored_shapes(layouts(checkpoint, checkpoint.config, SCHEMES["int4"]))
     return sum(dtype.itemsize * shape[0] * (shape[1] if len(shape) > 1 else 1) for dtype, shape in shapes.values())
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from smolship.runtime.manifest import StepCost
 from smolship.runtime.memory import Memory
-from smolship.runtime.readback.compare import EQUAL, Held
+from smolship.runtime.readback.compare import EQUAL, Comparison
 from smolship.runtime.readback.hashing import Entry
 from smolship.tools import units
 from smolship.tools.measure import Answer
@@ -146,7 +148,7 @@ def test_a_good_report_holds_what_was_measured(tmp_path):
 
 def test_the_weights_that_were_read_back(tmp_path):
     entries = {f"layers.{i}.q": Entry((64, 64), 4, 32, "quantized", "") for i in range(3)}
-    held = [Held(name, entries, dict.fromkeys(entries, EQUAL)) for name in ("onnx", "gguf")]
+    held = [Comparison(name, entries, dict.fromkeys(entries, EQUAL)) for name in ("onnx", "gguf")]
     good = page(tmp_path, manifest(), [parity()], [], {}, held)
     for text in ("PASS", "EQUAL", "layers.0–2.q", "64×64", "int4/32", "quantized"):
         assert text in good.text, text
@@ -173,10 +175,10 @@ def test_the_page_needs_nothing_but_itself(tmp_path):
 
 
 def test_what_a_bundle_says_is_never_markup(tmp_path):
-    facts = manifest(EVIL, name=EVIL, notes=[EVIL], share_at_4_bits=EVIL)
-    facts.tools, facts.steps = {EVIL: EVIL}, {EVIL: {"seconds": EVIL, "peak_bytes": EVIL}}
+    facts = manifest(EVIL, name=EVIL, notes=[EVIL])
+    facts.tools, facts.steps = {EVIL: EVIL}, {EVIL: StepCost(1.0, None)}
     facts.targets["onnx"].target = facts.targets["onnx"].info["file"] = EVIL
-    facts.model["layers"] = [EVIL]
+    facts.model = replace(facts.model, architecture=EVIL, revision=EVIL)
     report = parity(FAILING, target=EVIL, found=EVIL, host=EVIL)
     report.checks[0].what = report.checks[0].note = EVIL
     found = page(tmp_path, facts, [report], [bench(EVIL)], {EVIL: Answer(EVIL, EVIL)})
@@ -188,12 +190,12 @@ def test_what_a_bundle_says_is_never_markup(tmp_path):
 
 def test_a_bundle_that_says_little_is_shown_all_the_same(tmp_path):
     facts = manifest()
-    facts.model, facts.quantization, facts.files = {}, {"notes": 3}, {}
-    facts.weights_bytes, facts.steps = 10**400, {"probe": 3}
+    facts.model, facts.files = replace(facts.model, source="", parameters=10**400), {}
+    facts.weights_bytes, facts.steps = 10**400, {"probe": StepCost(0.0, None)}
     found = page(tmp_path, facts, [], [])
     assert "NOT MEASURED" in found.text and "PASS" not in found.text
     assert found.text.count("unavailable") >= 8
-    assert shown(manifest_table(facts, Path("b"))).count("unavailable") >= 4
+    assert shown(manifest_table(facts, Path("b"))).count("unavailable") == 2  # the target's size, and the step's memory
 
 
 def test_a_failing_check_is_seen(tmp_path):

@@ -17,7 +17,7 @@ from smolship.export.targets.gguf.vocab import SPACE, WRITTEN, vocabulary
 from smolship.export.weights import SCHEMES, write_weights
 from smolship.runtime.engines.gguf import GgufTokenizer
 from smolship.runtime.errors import InputError
-from smolship.runtime.facts import Facts
+from smolship.runtime.facts import GenerationFacts
 from smolship.runtime.template import ChatTemplate
 from smolship.runtime.tokenizer import Tokenizer
 from smolship.tools.hard_strings import CODE, CONTRACTIONS, DIGITS, PLAIN, SPACES, UNICODE, hard_strings
@@ -204,7 +204,7 @@ def test_llama_merges_without_ignore_merges_are_another_split(tmp_path):
     config = open_checkpoint(str(make_tiny(tmp_path, "llama", vocab_size=VOCAB + 20))).config
     for whole, name in ((False, "smaug-bpe"), (True, "llama-bpe")):
         raw["model"]["ignore_merges"] = whole
-        found = vocabulary({"tokenizer.json": json.dumps(raw).encode()}, config, Facts())
+        found = vocabulary({"tokenizer.json": json.dumps(raw).encode()}, config, GenerationFacts())
         assert found["tokenizer.ggml.pre"] == name
 
 

@@ -16,7 +16,7 @@ from smolship.export.families.fields import Fields
 from smolship.export.sampling import RANGES, read_sampling
 from smolship.export.templates import Found, find_template, one_line, try_template
 from smolship.runtime.errors import InputError, clip, show
-from smolship.runtime.facts import ROLES, EndToken, Facts, Recommended, read_facts
+from smolship.runtime.facts import ROLES, EndToken, GenerationFacts, Recommended
 from smolship.runtime.files import parse_json
 from smolship.runtime.template import TEMPLATE, ChatTemplate
 from smolship.runtime.tokenizer import Tokenizer
@@ -26,9 +26,13 @@ GENERATION, TOKENIZER = "generation_config.json", "tokenizer_config.json"
 
 @dataclass(frozen=True)
 class Resolved:
-    """The facts, the chat template's source, what is said of them, and why the model cannot be exported."""
+    """What was read, with the chat template's source.
 
-    facts: Facts
+    notes     what the user should know
+    problems  why the model cannot be exported
+    """
+
+    facts: GenerationFacts
     template: str | None
     notes: list[str]
     problems: list[str]
@@ -36,7 +40,7 @@ class Resolved:
     def chat_template(self, date: str | None = None) -> ChatTemplate | None:
         return None if self.template is None else ChatTemplate(self.template, self.facts.special_tokens, date)
 
-    def files(self, checkpoint: Checkpoint) -> dict[str, bytes]:
+    def side_files(self, checkpoint: Checkpoint) -> dict[str, bytes]:
         """The checkpoint's side files for the bundle: one template where all look for it, and a generation config that
         says what the facts say."""
         files = {name: content for name, content in checkpoint.files.items() if name != TEMPLATE}
@@ -57,16 +61,6 @@ class Resolved:
         kept = {key: value for key, value in raw.items() if value is not None}
         return files | {GENERATION: json.dumps(kept, indent=1).encode() + b"\n"}
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @staticmethod
-    def from_json(raw: dict[str, Any], vocab: int) -> Resolved:
-        """What `to_json` gave to a step of the export."""
-        return Resolved(
-            read_facts(json.loads(json.dumps(raw["facts"])), vocab), raw["template"], raw["notes"], raw["problems"]
-        )
-
 
 def resolve(checkpoint: Checkpoint) -> Resolved:
     """What the checkpoint's files say about generating with it. Problems are listed, not raised, but for files that
@@ -77,7 +71,7 @@ def resolve(checkpoint: Checkpoint) -> Resolved:
     before, _ = reading.around
     ends = reading.ends(turn)
     texts = {i: reading.tokenizer.token(i) or "" for i in ends}
-    facts = Facts(
+    facts = GenerationFacts(
         ends=tuple(EndToken(i, clip(texts[i], 200), tuple(origins)) for i, origins in ends.items()),
         bos=reading.bos(),
         pad=reading.pad(),
@@ -155,7 +149,7 @@ class _Reading:
         return found
 
     def bos(self) -> int | None:
-        """The first that is said; a note where others say otherwise."""
+        """The first id that a file gives; a note where files disagree."""
         own = self.checkpoint.config.bos
         ids = {
             GENERATION: _ids(self.generation, "bos_token_id", self.vocab, GENERATION, self.problems),
@@ -169,8 +163,7 @@ class _Reading:
         return next(iter(said.values()), None)
 
     def pad(self) -> int | None:
-        """The token that fills up a batch. No answer depends on it: one that cannot be used is left out, with a
-        note."""
+        """The token that fills up a batch. No answer depends on it: where it cannot be used, a note says so."""
         for raw, where in ((self.generation, GENERATION), (self.checkpoint.raw, "config.json")):
             wrong: list[str] = []
             if ids := _ids(raw, "pad_token_id", self.vocab, where, wrong):
@@ -224,7 +217,7 @@ def _around(tokenizer: Tokenizer) -> tuple[int | None, int | None]:
 
 
 def _ids(raw: dict[str, Any], key: str, vocab: int, where: str, problems: list[str]) -> list[int]:
-    """An id or a list of ids, as floats too, which transformers takes; what is no token is a problem."""
+    """An id or a list of ids. Whole floats count, as in transformers; anything else is added to `problems`."""
 
     def whole(value: Any) -> Any:
         return int(value) if isinstance(value, float) and value.is_integer() else value

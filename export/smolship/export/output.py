@@ -1,4 +1,4 @@
-"""Where a bundle is written: what may lie there, whether there is room, and how the new one takes its place."""
+"""Where a bundle is written: what may lie there, whether the disk has room, how the new bundle replaces an old one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.checkpoints.folder import SIDE_FILES
 from smolship.export.targets import TARGETS
-from smolship.export.weights import Scheme, plan, stored_shapes
+from smolship.export.weights import Scheme, layouts, stored_shapes
 from smolship.runtime.disk import size_limit
 from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.folders import destination, new_folder
@@ -34,7 +34,7 @@ NAMES = frozenset(
         *(f"weights-{name}.json" for name in TARGETS),
     }
 )
-SURE = 0.75  # of the least that an export needs: file systems that compress hold somewhat more than they say
+SURE = 0.75  # of what an export needs must be free: a file system that compresses holds more than it says
 
 
 def check_output(out: Path) -> Path:
@@ -48,14 +48,14 @@ def new_bundle(out: Path) -> AbstractContextManager[Path]:
 
 
 def replaceable(folder: Path) -> None:
-    """Refuses a folder that is neither empty nor a bundle of ours, of whatever version, with nothing else in it."""
+    """Refuses a folder that holds anything but a bundle, of this or another version. An empty one is fine."""
     todo = "choose another folder; this one is left as it is"
     if not any(folder.iterdir()):
         return
     try:
         known = listed_files(folder)
     except InputError:
-        stranger = next((name for name in _entries(folder) if name != MANIFEST), MANIFEST)
+        stranger = next((name for name in _contents(folder) if name != MANIFEST), MANIFEST)
         why = f"its {MANIFEST} is not a bundle's" if os.path.lexists(folder / MANIFEST) else f"no {MANIFEST}"
         raise InputError(
             "the output folder holds something else",
@@ -64,7 +64,7 @@ def replaceable(folder: Path) -> None:
             todo=todo,
         ) from None
     known |= {f"{parent}/" for name in known for parent in PurePosixPath(name).parents}  # emptied folders
-    if stranger := next((name for name in _entries(folder) if name not in known), ""):
+    if stranger := next((name for name in _contents(folder) if name not in known), ""):
         raise InputError(
             "the output folder holds something else beside a bundle",
             got=f"{stranger} in {folder}",
@@ -73,9 +73,8 @@ def replaceable(folder: Path) -> None:
         )
 
 
-def _entries(folder: Path) -> Iterator[str]:
-    """All that lies below `folder` but folders that hold something: files, links, and whatever else there is. An empty
-    folder ends in a slash."""
+def _contents(folder: Path) -> Iterator[str]:
+    """The names of all files, links and empty folders below `folder`. Those of empty folders end in a slash."""
 
     def refuse(error: OSError) -> None:
         raise InputError("the output folder cannot be read", got=error, todo="choose another folder") from None
@@ -89,9 +88,8 @@ def _entries(folder: Path) -> Iterator[str]:
 
 
 def check_space(out: Path, checkpoint: Checkpoint, scheme: Scheme, targets: Sequence[str]) -> None:
-    """Raises SetupError where the disk surely has no room for the quantized set and, in each target, the same numbers
-    again: before the work rather than after the last of it."""
-    shapes = stored_shapes(plan(checkpoint, checkpoint.config, scheme))
+    """Raises SetupError where the disk has no room for the quantized set and the same numbers again for each target."""
+    shapes = stored_shapes(layouts(checkpoint, checkpoint.config, scheme))
     size = sum(math.prod(shape) * dtype.itemsize for dtype, shape in shapes.values())
     limit = size_limit()
     if limit is not None and size > limit:

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from importlib import metadata
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from smolship.export.checkpoints import Checkpoint, open_checkpoint
-from smolship.export.config import only
-from smolship.export.facts import Resolved
-from smolship.export.output import check_output, check_space, new_bundle
-from smolship.export.preflight import check_packages
-from smolship.export.quantize import GROUPS
-from smolship.export.targets import TARGETS
-from smolship.export.weights import SCHEMES, Bits, Scheme, Weights
+from smolship.export.checkpoints import open_checkpoint
+from smolship.export.options import Options, scheme_of
+from smolship.export.output import check_output, new_bundle
+from smolship.export.preflight import check_targets
+from smolship.export.record import make_manifest
+from smolship.export.steps import Checked, Lowered, Quantized, read
+from smolship.export.weights import Bits
 from smolship.export.worker import run_step
 from smolship.runtime.bundle import Bundle, open_bundle
-from smolship.runtime.errors import GateError, InputError, unknown
-from smolship.runtime.judge import translation_checks
-from smolship.runtime.manifest import Manifest, TargetEntry
-from smolship.runtime.probes import Probes
+from smolship.runtime.manifest import StepCost
 
 Progress = Callable[[str, str, int, int], None]  # (step, what, done, total)
-PACKAGES = ("smolship", "torch", "transformers", "coremltools", "executorch", "gguf", "onnx", "onnx-ir", "onnxruntime")
-LOW_SHARE = 0.8  # below this share of 4-bit parameters an int4 export is hardly one
 
 
 def export(
@@ -59,202 +50,44 @@ def export(
     input cannot be used (all that headers and side files tell is asked first), SetupError where the machine falls
     short, and GateError, with nothing written, where our decoder differs from the original.
     """
-    scheme = _scheme(quant, group_size, embedding, head)
+    scheme = scheme_of(quant, group_size, embedding, head)
+    targets = tuple(dict.fromkeys(to))
+    options = Options(str(model), revision, targets, quant, scheme, context, probe_tokens, probe_text)
     out = check_output(Path(out))
-    targets = list(dict.fromkeys(to))
-    if not targets or (strange := [name for name in targets if name not in TARGETS]):
-        raise unknown("target", strange[0] if targets else "none", TARGETS)
-    if probe_text is not None and not probe_tokens:
-        raise InputError(
-            "a text for probes, and no probes",
-            got="--probe-text with --probe-tokens 0",
-            todo="leave out one of the two",
-        )
-    check_packages(targets, probes=probe_tokens > 0)
-    checkpoint = open_checkpoint(str(model), revision)
-    source = {"model": str(checkpoint.path), "revision": None}
-    said = run_step(
-        "check",
-        source
-        | {
-            "targets": targets,
-            "scheme": asdict(scheme),
-            "context": context,
-            "tokens": probe_tokens,
-            "text": probe_text,
-        },
-        lambda what, i, n: progress("check", what, i, n),
-    ).result
-    resolved = Resolved.from_json(said, checkpoint.config.vocab)
-    check_space(out, checkpoint, scheme, targets)
-    costs: dict[str, dict[str, Any]] = {}
+    check_targets(targets, probes=probe_tokens > 0)
+    step = _Steps(open_checkpoint(str(model), revision).path, options, progress)
+    checked = read(Checked, step("check", out=str(out)))
+    step.costs.clear()  # the manifest has those of the steps that write
     with new_bundle(out) as folder:
         work = folder / ".work"
         work.mkdir()
-
-        def step(name: str, label: str, **arguments: Any) -> Any:
-            done = run_step(name, source | arguments, lambda what, i, n: progress(label, what, i, n))
-            costs[label] = {"seconds": round(done.seconds, 2), "peak_bytes": done.peak_bytes}
-            return done.result
-
-        step("quantize", "quantize", scheme=asdict(scheme), folder=str(work))
-        weights = Weights(work)
-        entries: dict[str, TargetEntry] = {}
+        resolved = asdict(checked.resolved)
+        quantized = read(Quantized, step("quantize", resolved=resolved, bundle=str(folder), folder=str(work)))
+        lowered: dict[str, Lowered] = {}
         for name in targets:
             (folder / name).mkdir()
-            made = step(
-                "lower",
-                f"lower {name}",
-                target=name,
-                context=context,
-                weights=str(work),
-                folder=str(folder / name),
-                resolved=said,
-            )
-            entries[name] = TargetEntry(folder=name, **made)
-            if entries[name].own_digest:
-                shutil.copyfile(work / name / "weights.json", folder / f"weights-{name}.json")
+            places = {"work": str(work), "bundle": str(folder), "folder": str(folder / name)}
+            lowered[name] = read(Lowered, step("lower", f"lower {name}", resolved=resolved, target=name, **places))
+        notes = []
         if probe_tokens:
-            made = step(
-                "probe",
-                "probe",
-                targets=targets,
-                context=context,
-                tokens=probe_tokens,
-                text=probe_text,
-                weights=str(work),
-                path=str(folder / "probes.npz"),
-                resolved=said,
-            )
-            resolved.notes.extend(made["notes"])
-            _judge_translation(folder / "probes.npz")
-        _side_files(folder, checkpoint, resolved)
-        shutil.copyfile(work / "weights.json", folder / "weights.json")
-        manifest = _manifest(
-            checkpoint,
-            resolved,
-            str(model),
-            revision,
-            weights,
-            scheme,
-            quant,
-            context,
-            entries,
-            costs,
-            probed=probe_tokens > 0,
-        )
+            notes = step("probe", resolved=resolved, work=str(work), path=str(folder / "probes.npz"))
         shutil.rmtree(work)
-        manifest.write(folder)
+        make_manifest(options, checked, quantized, lowered, notes, step.costs).write(folder)
     return open_bundle(out)
 
 
-def _judge_translation(path: Path) -> None:
-    """Raise GateError where our decoder does not say what the original says: no target could mend that."""
-    for check in translation_checks(Probes.load(path)):
-        if not check.passed:
-            where = f"{check.what}{' at ' if check.at else ''}{check.at}"
-            note = f"; {check.note}" if check.note else ""
-            raise GateError(
-                "our decoder does not say what the original says, so that this bundle would be wrong",
-                got=f"a mean KL of {check.kl:.3g} over {check.positions:,} positions ({where}){note}",
-                expected=f"at most {check.bound:.3g}: rounding alone",
-                todo="report it with the checkpoint's config.json; nothing was written, an older bundle is as it was",
-            )
+@dataclass
+class _Steps:
+    """Runs the steps of one export, each in a process of its own, and keeps what they cost, by their labels."""
 
+    model: Path
+    options: Options
+    progress: Progress
+    costs: dict[str, StepCost] = field(default_factory=dict)
 
-def _scheme(quant: str, group: int, embedding: Bits | None, head: Bits | None) -> Scheme:
-    if quant not in SCHEMES:
-        raise unknown("quantization", quant, SCHEMES)
-    if group not in GROUPS:
-        raise InputError("unknown group size", got=group, expected=f"one of {GROUPS}")
-    for bits in (embedding, head):
-        if bits not in (None, 4, 8, 16):
-            raise InputError("unknown number of bits", got=bits, expected="4, 8 or 16")
-    base = SCHEMES[quant]
-    return replace(base, group=group, embedding=embedding or base.embedding, head=head or base.head)
-
-
-def _side_files(folder: Path, checkpoint: Checkpoint, resolved: Resolved) -> None:
-    """config.json, tokenizer, chat template and generation config, as other tools look for them."""
-    (folder / "config.json").write_text(json.dumps(checkpoint.raw, indent=1) + "\n")
-    for name, content in resolved.files(checkpoint).items():
-        (folder / name).write_bytes(content)
-
-
-def _manifest(
-    checkpoint: Checkpoint,
-    resolved: Resolved,
-    model: str,
-    revision: str | None,
-    weights: Weights,
-    scheme: Scheme,
-    quant: str,
-    context: int,
-    entries: dict[str, TargetEntry],
-    costs: dict[str, dict[str, Any]],
-    probed: bool,
-) -> Manifest:
-    config = checkpoint.config
-    share = round(weights.share_at(4, config), 4)
-    notes = list(resolved.notes)
-    if not probed:
-        notes.append("no probes (--probe-tokens 0): nothing has compared this bundle with the original")
-    notes += [f"{name}: {note}" for name, entry in entries.items() for note in entry.info.pop("notes", [])]
-    notes += [f"{name}: {entry.rerounded()}" for name, entry in entries.items() if entry.rerounded()]
-    if scheme.linear == 4 and share < LOW_SHARE:
-        notes.append(f"only {share:.0%} of the linear parameters are held at 4 bits: their widths do not divide by 32")
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return Manifest(
-        model={
-            "source": _source(model),
-            "revision": revision,
-            "architecture": config.architecture,
-            "layers": len(config.layers),
-            "hidden": config.hidden,
-            "heads": only(mixer.heads for mixer in config.attentions),
-            "kv_heads": only(mixer.kv_heads for mixer in config.attentions),
-            "head_dim": only(mixer.head_dim for mixer in config.attentions),
-            "vocab": config.vocab,
-            "parameters": sum(_count(e.shape) for e in weights.entries.values()),
-        },
-        generation=resolved.facts,
-        context=context,
-        quantization={
-            "name": quant,
-            **asdict(scheme),
-            "share_at_4_bits": share,
-            "notes": notes,
-            "lifted": sum(entry.origin == "lifted" for entry in weights.entries.values()),
-        },
-        weights_digest=weights.digest,
-        weights_bytes=_bytes_per_token(weights, config.head),
-        targets=entries,
-        tools=versions,
-        steps=costs,
-    )
-
-
-def _source(model: str) -> str:
-    """A Hub id, or the name of a folder or file, whatever path leads there (`.`, `..`); in UTF-8, as JSON wants it."""
-    path = os.path.abspath(model)  # noqa: PTH100 - Path.resolve would give the name behind a link
-    return os.fsencode(Path(path).name or path).decode(errors="replace") if Path(model).exists() else model
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    return shape[0] * (shape[1] if len(shape) > 1 else 1)
-
-
-def _bytes_per_token(weights: Weights, head: str) -> int:
-    """Weight bytes that one decoded token must read: all but the embedding's table, unless that is the head too."""
-    total = 0
-    for name, entry in weights.entries.items():
-        if name == "embed" and head != "embed":
-            continue
-        total += _count(entry.shape) * entry.bits // 8
-        total += 2 * _count(entry.shape) // entry.group if entry.group else 0
-    return total
+    def __call__(self, name: str, label: str = "", **arguments: Any) -> Any:
+        label = label or name
+        arguments |= {"model": str(self.model), "options": asdict(self.options)}
+        done = run_step(name, arguments, lambda what, i, n: self.progress(label, what, i, n))
+        self.costs[label] = StepCost(round(done.seconds, 2), done.peak_bytes)
+        return done.result

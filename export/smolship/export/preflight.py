@@ -8,15 +8,19 @@ from typing import NoReturn
 
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.facts import Resolved, resolve
-from smolship.export.targets import NEEDS, load_target
+from smolship.export.targets import NEEDS, TARGETS, load_target
 from smolship.export.tokenizer_trial import tokenizer_problems
-from smolship.export.weights import Scheme, plan
-from smolship.runtime.errors import InputError, SetupError
+from smolship.export.weights import Scheme, layouts
+from smolship.runtime.errors import InputError, SetupError, unknown
 from smolship.runtime.readback.hashing import Entry
 
 
-def check_packages(targets: Sequence[str], probes: bool) -> None:
-    """Raise SetupError, with the pip line, where a package is not installed that a step will import."""
+def check_targets(targets: Sequence[str], probes: bool) -> None:
+    """Raise InputError where a target is unknown, and SetupError, with the pip line, where a package is not installed
+    that a step will import."""
+    strange = [name for name in targets if name not in TARGETS]
+    if strange or not targets:
+        raise unknown("target", strange[0] if strange else "none", TARGETS)
     needs = {"export": ("torch", "transformers") if probes else ("torch",)} | {name: NEEDS[name] for name in targets}
     missing = {extra: lost for extra, packages in needs.items() if (lost := [p for p in packages if not _found(p)])}
     if missing:
@@ -55,7 +59,7 @@ def check(
         _refuse(found + bad)
     resolved = resolve(checkpoint)
     found += resolved.problems
-    entries = plan(checkpoint, checkpoint.config, scheme)
+    entries = layouts(checkpoint, checkpoint.config, scheme)
     for done, name in enumerate(targets):
         progress(name, done, len(targets))
         found += [f"{name}: {problem}" for problem in target_problems(name, checkpoint, entries, resolved)]
@@ -82,10 +86,10 @@ def context_problems(checkpoint: Checkpoint, context: int) -> list[str]:
 
 
 def target_problems(name: str, checkpoint: Checkpoint, entries: Mapping[str, Entry], resolved: Resolved) -> list[str]:
-    """Why a target cannot hold this checkpoint, as its weights are going to be held."""
+    """Why a target cannot hold this checkpoint with its weights in the layouts of `entries`."""
     target = load_target(name)
     found = target.problems(checkpoint.config)
     refusals = getattr(target, "refusals", None)
     if refusals is not None:
-        found = found + refusals(checkpoint.config, entries, resolved.files(checkpoint), resolved.facts)
+        found = found + refusals(checkpoint.config, entries, resolved.side_files(checkpoint), resolved.facts)
     return found

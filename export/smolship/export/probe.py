@@ -39,17 +39,17 @@ PROMPTS = (
 )
 
 
-class Held:
+class InMemory:
     """A source in memory: passes over the same weights share one float32 copy of them."""
 
     def __init__(self, source: Source):
         self.source = source
-        self.held: dict[str, np.ndarray] = {}
+        self.copies: dict[str, np.ndarray] = {}
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        if name not in self.held:
-            self.held[name] = self.source.read(name)
-        return self.held[name][start:stop]
+        if name not in self.copies:
+            self.copies[name] = self.source.read(name)
+        return self.copies[name][start:stop]
 
 
 class Noisy:
@@ -133,28 +133,28 @@ def make_probes(
     first = Sketch.join([Sketch.of(x, window.following) for window, x in zip(windows, logits, strict=True)])
     probes.sketches["original"] = first
     del forward  # and with it the model
-    held = Held(checkpoint)
-    ours = both("decoder", first, "our decoder", decoder(held))
+    loaded = InMemory(checkpoint)
+    ours = both("decoder", first, "our decoder", decoder(loaded))
     progress("our decoder, far positions", done[0], total)
-    _far(probes, far, Reference(config, held, context), long)
-    against("decoder.ulp", ours, "our decoder, moved by an ulp", decoder(held, ulp=1))
-    held = Held(Noisy(checkpoint, weights))
-    against("quantized.noise", first, "weights with noise", decoder(held))
-    held = Held(weights)
-    shared = quantized = both("quantized", first, "quantized weights", decoder(held))
+    _far(probes, far, Reference(config, loaded, context), long)
+    against("decoder.ulp", ours, "our decoder, moved by an ulp", decoder(loaded, ulp=1))
+    loaded = InMemory(Noisy(checkpoint, weights))
+    against("quantized.noise", first, "weights with noise", decoder(loaded))
+    loaded = InMemory(weights)
+    shared = quantized = both("quantized", first, "quantized weights", decoder(loaded))
     for name in sorted(targets, key=lambda name: name in rerounded):
         numerics = targets[name]
         if name in rerounded:  # its own weights take the place of the others, one copy at a time
-            held = Held(Noisy(weights, own[name]))
-            against(f"{name}.rerounded.noise", shared, f"{name}, weights with noise", decoder(held))
-            held = Held(own[name])
-            quantized = both(f"{name}.rerounded", shared, f"{name}, rounded again", decoder(held))
-        simulated = both(f"{name}.simulated", quantized, f"{name}, simulated", decoder(held, numerics))
+            loaded = InMemory(Noisy(weights, own[name]))
+            against(f"{name}.rerounded.noise", shared, f"{name}, weights with noise", decoder(loaded))
+            loaded = InMemory(own[name])
+            quantized = both(f"{name}.rerounded", shared, f"{name}, rounded again", decoder(loaded))
+        simulated = both(f"{name}.simulated", quantized, f"{name}, simulated", decoder(loaded, numerics))
         probes.sketches[f"{name}.simulated"] = simulated
-        against(f"{name}.ulp", simulated, f"{name}, moved by an ulp", decoder(held, numerics, ulp=2))
-        against(f"{name}.noise", quantized, f"{name}, with noise", decoder(held, _dithered(numerics)))
-        _drift(probes, name, lambda ulp, n=numerics, w=held: Reference(config, w, context, n, ulp), windows[0])  # type: ignore[misc]
-        ops = Reference(config, held, context, numerics)
+        against(f"{name}.ulp", simulated, f"{name}, moved by an ulp", decoder(loaded, numerics, ulp=2))
+        against(f"{name}.noise", quantized, f"{name}, with noise", decoder(loaded, _dithered(numerics)))
+        _drift(probes, name, lambda ulp, n=numerics, w=loaded: Reference(config, w, context, n, ulp), windows[0])  # type: ignore[misc]
+        ops = Reference(config, loaded, context, numerics)
         for i, prompt in enumerate(prompts):
             probes.arrays[f"greedy.{name}.{i}"] = _greedy(ops, prompt)
         if context <= EDGE_LIMIT:

@@ -74,8 +74,8 @@ class GridSource(Source, Protocol):
 
 
 class Weights:
-    """A finished set: reads by name, whole or in rows; nothing is kept in memory. `base` holds what the folder's own
-    file does not."""
+    """A finished set, read by name, whole or in rows. Nothing is kept in memory. `base` holds the tensors that the
+    folder's own file does not."""
 
     def __init__(self, folder: Path, base: Weights | None = None):
         info = json.loads((folder / "weights.json").read_text())
@@ -119,7 +119,7 @@ class Weights:
         return sum(n for name, n in count.items() if self.entries[name].bits == bits) / sum(count.values())
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """`values`, so that a set of weights is a `Source` as a checkpoint is."""
+        """`values`: a set of weights is a `Source`, like a checkpoint."""
         return self.values(name, start, stop)
 
 
@@ -135,7 +135,7 @@ def write_weights(
 
     `progress(name, done, total)` is called in numbers read.
     """
-    _list(_write(source, plan(source, config, scheme), folder, progress), folder)
+    _list(_write(source, layouts(source, config, scheme), folder, progress), folder)
     return Weights(folder)
 
 
@@ -145,7 +145,7 @@ def reround(
     folder: Path,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> Weights:
-    """The set `weights` with these matrices on the portable grid, at their bits. The rest is not copied."""
+    """The set `weights` with these matrices rounded to the portable grid, at their bits. The rest is not copied."""
     entries = {}
     for name in names:
         entry = weights.entries[name]
@@ -195,8 +195,8 @@ def _list(entries: dict[str, Entry], folder: Path) -> None:
     (folder / "weights.json").write_text(json.dumps(listed, indent=1))
 
 
-def plan(source: Source, config: DecoderConfig, scheme: Scheme) -> dict[str, Entry]:
-    """How each tensor is going to be held, by headers alone."""
+def layouts(source: Source, config: DecoderConfig, scheme: Scheme) -> dict[str, Entry]:
+    """The layout of each tensor in the set, by headers alone; hashes are missing."""
     entries = {}
     for name, shape in config.shapes().items():
         if len(shape) == 1:

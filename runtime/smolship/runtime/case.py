@@ -35,7 +35,7 @@ class Case:
     def artifact(self) -> str:
         """The digest of its artifact, by the manifest."""
         start, files = self.entry.folder + "/", self.bundle.manifest.files
-        below = {name[len(start) :]: listed["sha256"] for name, listed in files.items() if name.startswith(start)}
+        below = {name[len(start) :]: listed.sha256 for name, listed in files.items() if name.startswith(start)}
         return listed_digest(below, self.entry.info["file"])
 
     def plan(self, arithmetic: str, threads: int, quick: bool) -> Plan:

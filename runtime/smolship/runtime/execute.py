@@ -27,7 +27,7 @@ from smolship.runtime.errors import InputError
 from smolship.runtime.memory import Memory, cpu_model, read_memory
 from smolship.runtime.plan import Call, Plan, Text
 from smolship.runtime.process import environment, python, waiting
-from smolship.runtime.records import read_record, to_json
+from smolship.runtime.records import read_file, to_json
 from smolship.runtime.result import Result, Seen
 from smolship.runtime.session import Session
 from smolship.runtime.timing import loaded, timed
@@ -145,7 +145,7 @@ def main() -> None:
     def answer(paths: Sequence[str], progress: Progress) -> None:
         plan, made, folder = map(Path, paths)
         with disk_errors(made.parent):
-            execute_alone(read_record(Plan, plan, "plan"), folder, progress).save(made)
+            execute_alone(read_file(Plan, plan, "plan"), folder, progress).save(made)
 
     if len(sys.argv) != 4:
         print("usage: python -P -m smolship.runtime.execute PLAN RESULT FOLDER", file=sys.stderr)

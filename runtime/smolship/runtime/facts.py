@@ -5,29 +5,30 @@ input.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import Any
 
-from smolship.runtime.errors import InputError, show
 from smolship.runtime.generate import Sampling
+from smolship.runtime.records import wrong
 
 WHERE = "manifest.json"
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 MOST_ENDS = 512  # more than any model has
 
-# Plain facts for people and reports, and the size of the vocabulary, which ids are checked against.
-MODEL = {
-    "source": str,
-    "architecture": str,
-    "layers": int,
-    "hidden": int,
-    "heads": int,
-    "kv_heads": int,
-    "head_dim": int,
-    "vocab": int,
-    "parameters": int,
-}
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the manifest says of the model, for people and reports; `vocab` bounds the ids of tokens."""
+
+    source: str  # a Hub id, or the name of a folder or file
+    revision: str | None
+    architecture: str
+    layers: int
+    hidden: int
+    heads: int | None  # these three are None where layers differ
+    kv_heads: int | None
+    head_dim: int | None
+    vocab: int
+    parameters: int
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Recommended:
 
 
 @dataclass(frozen=True)
-class Facts:
+class GenerationFacts:
     """See the module.
 
     ends            every token that ends an answer, the first one transformers would name first
@@ -81,84 +82,21 @@ class Facts:
         return tuple(end.id for end in self.ends)
 
 
-def check_model(raw: dict[str, Any]) -> None:
-    """Refuse a manifest whose `model` lacks what tables and reports show."""
-    for key, kind in MODEL.items():
-        _typed(raw.get(key), kind, f"model.{key}")
-    if raw.get("revision") is not None:
-        _typed(raw["revision"], str, "model.revision")
-    if not 1 <= raw["vocab"] <= 1 << 24:
-        raise _wrong("model.vocab", raw["vocab"], "1 to 16,777,216")
+def check_model(model: ModelFacts) -> None:
+    """Refuses what is out of range."""
+    if not 1 <= model.vocab <= 1 << 24:
+        raise wrong(f"{WHERE}: model.vocab", model.vocab, "1 to 16,777,216")
 
 
-def read_facts(raw: dict[str, Any], vocab: int) -> Facts:
-    """The manifest's `generation`, every type and range checked."""
-    _only(raw, Facts, "generation")
-    ends = _typed(raw.get("ends"), list, "generation.ends")
-    if len(ends) > MOST_ENDS:
-        raise _wrong("generation.ends", f"{len(ends):,} tokens", f"up to {MOST_ENDS}")
-    template = raw.get("template")
-    if template is not None:
-        _typed(template, str, "generation.template")
-    special = _typed(raw.get("special_tokens"), dict, "generation.special_tokens")
-    for role, text in special.items():
-        if role not in ROLES:
-            raise _wrong("generation.special_tokens", role, "only " + ", ".join(ROLES))
-        _typed(text, str, f"generation.special_tokens.{role}")
-    return Facts(
-        ends=tuple(_end(entry, vocab, f"generation.ends[{i}]") for i, entry in enumerate(ends)),
-        bos=_token(raw.get("bos"), vocab, "generation.bos"),
-        pad=_token(raw.get("pad"), vocab, "generation.pad"),
-        adds_bos=_typed(raw.get("adds_bos"), bool, "generation.adds_bos"),
-        sampling=_recommended(_typed(raw.get("sampling"), dict, "generation.sampling")),
-        special_tokens=special,
-        template=template,
-    )
-
-
-def _end(raw: Any, vocab: int, key: str) -> EndToken:
-    _only(_typed(raw, dict, key), EndToken, key)
-    origins = _typed(raw.get("origins"), list, f"{key}.origins")
-    for origin in origins:
-        _typed(origin, str, f"{key}.origins")
-    number = _token(_typed(raw.get("id"), int, f"{key}.id"), vocab, f"{key}.id")
-    assert number is not None
-    return EndToken(number, _typed(raw.get("text"), str, f"{key}.text"), tuple(origins))
-
-
-def _token(value: Any, vocab: int, key: str) -> int | None:
-    if value is not None and not 0 <= _typed(value, int, key) < vocab:
-        raise _wrong(key, value, f"a token id below {vocab:,}")
-    return value
-
-
-def _recommended(raw: dict[str, Any]) -> Recommended:
-    _only(raw, Recommended, "generation.sampling")
-    found: dict[str, Any] = {}
-    for name, default in vars(Recommended()).items():
-        kind = int | float if isinstance(default, float) else type(default)
-        value = _typed(raw.get(name), kind, f"generation.sampling.{name}")
-        if isinstance(default, float) and not (abs(value) <= 1 << 64 and math.isfinite(value)):
-            raise _wrong(f"generation.sampling.{name}", value, "a finite number")
-        found[name] = float(value) if isinstance(default, float) else value
-    recommended = Recommended(**found)
-    recommended.sampling()  # which refuses what is out of range
-    return recommended
-
-
-def _only(raw: dict[str, Any], kind: type, key: str) -> None:
-    if unknown := set(raw) - set(kind.__dataclass_fields__):  # type: ignore[attr-defined]
-        raise InputError(f"{WHERE}: {key} has unknown keys", got=sorted(unknown))
-
-
-def _typed(value: Any, kind: Any, key: str) -> Any:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        expected = "number" if kind == int | float else kind.__name__
-        raise _wrong(key, value, f"a value of type {expected}")
-    return value
-
-
-def _wrong(key: str, value: object, expected: str) -> InputError:
-    return InputError(
-        f"{WHERE}: {key} cannot be used", got=show(value), expected=expected, todo="export the bundle again"
-    )
+def check_facts(facts: GenerationFacts, vocab: int) -> None:
+    """Refuses what is out of range, for a model of so many tokens."""
+    where = f"{WHERE}: generation"
+    if len(facts.ends) > MOST_ENDS:
+        raise wrong(f"{where}.ends", f"{len(facts.ends):,} tokens", f"up to {MOST_ENDS}")
+    if strange := set(facts.special_tokens) - set(ROLES):
+        raise wrong(f"{where}.special_tokens", sorted(strange), "only " + ", ".join(ROLES))
+    ids = {f"ends[{i}].id": end.id for i, end in enumerate(facts.ends)} | {"bos": facts.bos, "pad": facts.pad}
+    for key, number in ids.items():
+        if number is not None and not 0 <= number < vocab:
+            raise wrong(f"{where}.{key}", number, f"a token id below {vocab:,}")
+    facts.sampling.sampling()

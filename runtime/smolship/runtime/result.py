@@ -31,7 +31,7 @@ from smolship.runtime.memory import Memory
 from smolship.runtime.plan import Plan, Purpose
 from smolship.runtime.probes import log_sum_exp
 from smolship.runtime.process import Waiting
-from smolship.runtime.records import Blocks, Doubles, Ids, Numbers, Rows, read_record, to_json
+from smolship.runtime.records import Blocks, Doubles, Ids, Numbers, Rows, read_file, to_json
 from smolship.runtime.session import Traits
 
 SCHEMA = 1
@@ -150,7 +150,7 @@ class Result:
 
     @staticmethod
     def load(path: Path) -> Result:
-        return read_record(Result, path, "result")
+        return read_file(Result, path, "result")
 
     def answers(self, plan: Plan) -> None:
         """Raise InputError unless this is a result of that plan, with an answer to all that it asks."""

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.errors import clip
-from smolship.runtime.readback.compare import EQUAL, MISSING, Held
+from smolship.runtime.readback.compare import EQUAL, MISSING, Comparison
 from smolship.runtime.readback.hashing import Entry
 from smolship.tools.tables import plain_table
 
@@ -32,7 +32,7 @@ class Row:
     cells: tuple[str, ...]  # by target
 
 
-def weights_table(bundle: Bundle, held: Sequence[Held], every: bool) -> Table:
+def weights_table(bundle: Bundle, held: Sequence[Comparison], every: bool) -> Table:
     """A row a tensor; neighbouring layers that agree are one row, unless `every` is asked for."""
     wrong = sum(len(one.wrong) for one in held)
     total = len(dict.fromkeys(name for one in held for name in one.entries))
@@ -50,7 +50,7 @@ def weights_table(bundle: Bundle, held: Sequence[Held], every: bool) -> Table:
     return table
 
 
-def rows(held: Sequence[Held]) -> list[Row]:
+def rows(held: Sequence[Comparison]) -> list[Row]:
     """Every tensor that any target holds or should hold, in the order of the set."""
     found = []
     for name in dict.fromkeys(name for one in held for name in (*one.entries, *one.found)):
@@ -88,7 +88,7 @@ def collapsed(every: Sequence[Row]) -> list[Row]:
     return result
 
 
-def findings(held: Sequence[Held], verdicts: Sequence[Verdict] = ()) -> list[str]:
+def findings(held: Sequence[Comparison], verdicts: Sequence[Verdict] = ()) -> list[str]:
     """A line for each tensor that is not as it should be, with its target: in a file, or as an engine revealed it."""
     stored = [
         f"{one.target}: {name} is {what}" if what == MISSING else f"{one.target}: {name}: {what}"
@@ -98,7 +98,7 @@ def findings(held: Sequence[Held], verdicts: Sequence[Verdict] = ()) -> list[str
     return [*stored, *(f"{v.target}: the engine reveals another {v.name}" for v in verdicts if not v.equal)]
 
 
-def to_json(bundle: Bundle, held: Sequence[Held], verdicts: Sequence[Verdict] = ()) -> dict[str, Any]:
+def to_json(bundle: Bundle, held: Sequence[Comparison], verdicts: Sequence[Verdict] = ()) -> dict[str, Any]:
     """The same for programs."""
     probes: dict[str, dict[str, float | None]] = {}
     for verdict in verdicts:

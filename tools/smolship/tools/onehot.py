@@ -21,7 +21,7 @@ from smolship.export.numerics import Numerics
 from smolship.export.targets import Job, load_target
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.engines import load_engine
-from smolship.runtime.facts import EndToken, Facts
+from smolship.runtime.facts import EndToken, GenerationFacts
 from smolship.runtime.files import read_json
 from smolship.runtime.readback.compare import canonical, expected, stored
 from smolship.runtime.tensors import LINEARS
@@ -68,7 +68,7 @@ def reveal(
 
 
 # GGUF wants a token that ends a text; nothing here asks for it.
-ENDS = Facts(ends=(EndToken(1, "</s>", ("byte_tokenizer",)),), bos=0)
+ENDS = GenerationFacts(ends=(EndToken(1, "</s>", ("byte_tokenizer",)),), bos=0)
 
 
 def read_back(bundle: Bundle, target: str, names: Iterable[str]) -> dict[str, Matrix]:

@@ -92,12 +92,12 @@ def manifest_table(manifest: Manifest, path: Path) -> Table:
     table.add_column("", overflow="fold")
     table.show_header = False
     facts = {
-        "model": clip(model.get("source", UNAVAILABLE)),
-        "revision": clip(model["revision"]) if model.get("revision") else None,
-        "architecture": f"{clip(model.get('architecture'))}, {number(model.get('layers'))} layers, "
-        f"{number(model.get('parameters'))} parameters",
+        "model": clip(model.source),
+        "revision": clip(model.revision) if model.revision else None,
+        "architecture": f"{clip(model.architecture)}, {number(model.layers)} layers, "
+        f"{number(model.parameters)} parameters",
         "quantization": quantization(manifest),
-        "held at 4 bits": f"{share(manifest.quantization.get('share_at_4_bits'))} of the linear parameters",
+        "held at 4 bits": f"{share(manifest.quantization.share_at_4_bits)} of the linear parameters",
         "context": number(manifest.context, "tokens"),
         "end tokens": "\n".join(end_tokens(manifest)) or "none: answers run until --max-tokens",
         "BOS token": bos_token(manifest),

@@ -88,12 +88,12 @@ def limit(value: float | None) -> str:
 def quantization(manifest: Manifest) -> str:
     """The scheme in words, such as "int4, groups of 32, embedding 8 bits"."""
     scheme = manifest.quantization
-    parts = [clip(scheme.get("name", UNAVAILABLE), 40)]
-    if scheme.get("linear") == 4:
-        parts.append(f"groups of {number(scheme.get('group'))}")
-    parts.append(f"embedding {number(scheme.get('embedding'))} bits")
-    if scheme.get("lifted"):
-        parts.append(f"{number(scheme['lifted'])} matrices as the GGUF file holds them")
+    parts = [clip(scheme.name, 40)]
+    if scheme.linear == 4:
+        parts.append(f"groups of {number(scheme.group)}")
+    parts.append(f"embedding {number(scheme.embedding)} bits")
+    if scheme.lifted:
+        parts.append(f"{number(scheme.lifted)} matrices as the GGUF file holds them")
     return ", ".join(parts)
 
 
@@ -126,22 +126,18 @@ def sampling(manifest: Manifest) -> str:
 
 def notes(manifest: Manifest) -> list[str]:
     """What the export had to say, one line each."""
-    found = manifest.quantization.get("notes")
-    return [clip(note) for note in found] if isinstance(found, list) else []
+    return [clip(note) for note in manifest.quantization.notes]
 
 
 def steps(manifest: Manifest) -> list[tuple[str, str, str]]:
     """(name, time, peak memory) of each step of the export."""
-    costs = {name: cost if isinstance(cost, dict) else {} for name, cost in manifest.steps.items()}
-    return [
-        (clip(name, 60), number(cost.get("seconds"), "s"), size(cost.get("peak_bytes"))) for name, cost in costs.items()
-    ]
+    return [(clip(name, 60), number(cost.seconds, "s"), size(cost.peak_bytes)) for name, cost in manifest.steps.items()]
 
 
 def target_size(manifest: Manifest, name: str) -> int | None:
     """Bytes of all files in a target's folder, by the manifest; None where it lists none."""
     folder = manifest.targets[name].folder.rstrip("/") + "/"
-    sizes = [entry["size"] for path, entry in manifest.files.items() if path.startswith(folder)]
+    sizes = [listed.size for path, listed in manifest.files.items() if path.startswith(folder)]
     return sum(sizes) if sizes else None
 
 

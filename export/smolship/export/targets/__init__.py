@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 from smolship.export.config import DecoderConfig
 from smolship.export.numerics import Numerics
-from smolship.export.weights import Entry, Weights
+from smolship.export.weights import Weights
 from smolship.runtime.errors import unknown
-from smolship.runtime.facts import Facts
+from smolship.runtime.facts import GenerationFacts
+from smolship.runtime.readback.hashing import Entry
 
 TARGETS = {  # target name -> module; the bare format names its default
     "coreml": "smolship.export.targets.coreml",
@@ -44,7 +45,7 @@ class Job:
     weights: Weights
     context: int
     files: dict[str, bytes] = field(default_factory=dict)
-    facts: Facts = field(default_factory=Facts)
+    facts: GenerationFacts = field(default_factory=GenerationFacts)
     progress: Progress = lambda what, done, total: None
 
 
@@ -73,7 +74,7 @@ class Target(Protocol):
     # `info["arithmetic"]` asks for it. Parity judges each, as TARGET.NAME in the probes.
 
     # Optional: cannot_hold(config, name, entry, scales) -> str: why the format cannot hold rows of a lifted matrix that
-    # have these scales; empty where it can. Such matrices are rounded again for it (see held.py).
+    # have these scales; empty where it can. Such matrices are rounded again for it (see rerounding.py).
 
     def lower(self, job: Job, folder: Path) -> dict[str, Any]:
         """Write the artifact into `folder` and return what the manifest should say of it (at least `file`; `notes` are

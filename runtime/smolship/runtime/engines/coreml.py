@@ -146,7 +146,7 @@ Shape = tuple[int, ...]
 
 def _shapes(function: Function) -> tuple[Shape, dict[str, Shape], Shape]:
     """Shapes of input_ids, of the states by name, and of logits."""
-    outputs = {name: function.kinds.get(function.slot[name]) for name in function.outputs}
+    outputs = {name: function.declared(name) for name in function.outputs}
     values = {**function.inputs, **function.states, **outputs}
     shapes: dict[str, Any] = {name: declared.shape or () if declared else () for name, declared in values.items()}
     states = {name: shapes[name] for name in function.states}

@@ -74,28 +74,6 @@ def layer_norm(
     return out if beta is None else out + beta.reshape(shape)
 
 
-def batch_norm(
-    x: Array, mean: Array, variance: Array, gamma: Any = None, beta: Any = None, epsilon: Any = np.float32(1e-5)
-) -> Array:
-    """x [N, C, ...], the rest [C]."""
-    shape = (-1,) + (1,) * (x.ndim - 2)
-    out = (x - mean.reshape(shape)) / np.sqrt(variance.reshape(shape) + epsilon)
-    out = out if gamma is None else out * gamma.reshape(shape)
-    return out if beta is None else out + beta.reshape(shape)
-
-
-def instance_norm(x: Array, gamma: Any = None, beta: Any = None, epsilon: Any = np.float32(1e-5)) -> Array:
-    shape = (-1,) + (1,) * (x.ndim - 2)
-    out = layer_norm(x, range(2, x.ndim), epsilon=epsilon)
-    out = out if gamma is None else out * gamma.reshape(shape)
-    return out if beta is None else out + beta.reshape(shape)
-
-
-def l2_norm(x: Array, epsilon: Any = np.float32(1e-6)) -> Array:
-    """Over the last three dimensions."""
-    return x / np.sqrt(np.square(x).sum(axis=(-1, -2, -3), keepdims=True) + epsilon)
-
-
 def einsum(values: list[Array], equation: Any) -> Array:
     return np.einsum(str(equation), *values, optimize=True)
 
@@ -117,30 +95,18 @@ def arg_reduction(function: Callable[..., Array]) -> Callable[..., Array]:
     return reduce
 
 
-def _log_sum_exp(x: Array, axis: Any, keepdims: bool) -> Array:
-    peak = x.max(axis=axis, keepdims=True)
-    total = np.log(np.exp(x - peak).sum(axis=axis, keepdims=True)) + peak
-    return total if keepdims else total.squeeze(axis)
-
-
 OPERATORS: dict[str, Callable[..., Any]] = {
     "linear": linear,
     "matmul": matmul,
     "einsum": einsum,
     "scaled_dot_product_attention": attention,
     "layer_norm": layer_norm,
-    "batch_norm": batch_norm,
-    "instance_norm": instance_norm,
-    "l2_norm": l2_norm,
     "reduce_sum": reduction(lambda x, **how: x.sum(dtype=x.dtype, **how)),
     "reduce_mean": reduction(lambda x, **how: x.mean(**how) if x.dtype.kind == "f" else x.mean(**how).astype(x.dtype)),
     "reduce_max": reduction(lambda x, **how: x.max(**how)),
     "reduce_min": reduction(lambda x, **how: x.min(**how)),
     "reduce_prod": reduction(lambda x, **how: x.prod(dtype=x.dtype, **how)),
-    "reduce_l1_norm": reduction(lambda x, **how: np.abs(x).sum(dtype=x.dtype, **how)),
     "reduce_l2_norm": reduction(lambda x, **how: np.sqrt(np.square(x).sum(**how)).astype(x.dtype)),
-    "reduce_log_sum": reduction(lambda x, **how: np.log(x.sum(**how)).astype(x.dtype)),
-    "reduce_log_sum_exp": reduction(_log_sum_exp),
     "reduce_sum_square": reduction(lambda x, **how: np.square(x).sum(dtype=x.dtype, **how)),
     "reduce_argmax": arg_reduction(np.argmax),
     "reduce_argmin": arg_reduction(np.argmin),

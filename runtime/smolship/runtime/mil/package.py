@@ -19,8 +19,8 @@ PROTO_LIMIT = 512 << 20  # bytes of the program; weights lie beside it
 MAX_ELEMENTS = 1 << 30  # of one tensor
 PROTOS = "smolship_coreml_proto"  # the name that coremltools' protobuf classes are imported under
 
-# How a declared type is held: fp16 as float32 (rounded or not, as the arithmetic says), small integers in a byte.
-HELD: dict[str, type] = {
+# The type of array for a declared type: fp16 is float32 (rounded or not, as the arithmetic says), small integers bytes.
+ARRAY_TYPES: dict[str, type] = {
     "fp16": np.float32,
     "fp32": np.float32,
     "fp64": np.float64,
@@ -138,7 +138,7 @@ class Package:
         return self.model.mlProgram
 
     def value(self, value: Any) -> np.ndarray:
-        """A protobuf `Value` as an array, held as `HELD` says. The same blob is the same array every time."""
+        """A protobuf `Value` as an array of its type in `ARRAY_TYPES`. The same blob is the same array every time."""
         if value.WhichOneof("value") == "immediateValue" and value.immediateValue.WhichOneof("value") == "list":
             return np.array([self.value(item) for item in value.immediateValue.list.values])
         declared = declaration(value.type)
@@ -148,11 +148,11 @@ class Package:
         if value.WhichOneof("value") == "blobFileValue":
             where = value.blobFileValue.fileName, value.blobFileValue.offset
             if where not in self.blobs:
-                self.blobs[where] = _held(self._blob(*where, declared, shape), declared)
-            if self.blobs[where].shape != shape or self.blobs[where].dtype != HELD[declared.dtype]:
+                self.blobs[where] = _as_array(self._blob(*where, declared, shape), declared)
+            if self.blobs[where].shape != shape or self.blobs[where].dtype != ARRAY_TYPES[declared.dtype]:
                 raise ValueError("one blob is read as two types")
             return self.blobs[where]
-        return _held(_immediate(value.immediateValue.tensor, declared.dtype, shape), declared)
+        return _as_array(_immediate(value.immediateValue.tensor, declared.dtype, shape), declared)
 
     def _blob(self, name: str, offset: int, declared: Declared, shape: tuple[int, ...]) -> np.ndarray:
         """The blob whose metadata lies at `offset`; sizes are checked before anything is made."""
@@ -276,15 +276,15 @@ def _immediate(tensor: Any, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     """A value that lies in the program itself."""
     field = tensor.WhichOneof("value")
     if field is None:
-        return np.zeros(shape, STORED.get(dtype, HELD[dtype]))
+        return np.zeros(shape, STORED.get(dtype, ARRAY_TYPES[dtype]))
     values = getattr(tensor, field).values
     if field == "bytes":
         return _unpacked(np.frombuffer(values, np.uint8), dtype, shape)
     if len(values) != math.prod(shape):
         raise ValueError(f"a constant has {len(values)} values for shape {shape}")
-    return np.array(list(values), HELD[dtype]).reshape(shape)
+    return np.array(list(values), ARRAY_TYPES[dtype]).reshape(shape)
 
 
-def _held(array: np.ndarray, declared: Declared) -> np.ndarray:
-    held = HELD[declared.dtype]
-    return array if held is np.str_ else np.asarray(array, held)
+def _as_array(array: np.ndarray, declared: Declared) -> np.ndarray:
+    wanted = ARRAY_TYPES[declared.dtype]
+    return array if wanted is np.str_ else np.asarray(array, wanted)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from smolship.runtime.mil.package import HELD
+from smolship.runtime.mil.package import ARRAY_TYPES
 from smolship.runtime.mil.tensors import ints, room
 
 Array = np.ndarray
@@ -90,25 +90,14 @@ def dequantize(input: Array, scale: Array, zero_point: Array | None = None, axis
     return (input.astype(np.float32) - np.float32(0 if zero is None else zero)) * step
 
 
-def quantize(input: Array, scale: Array, output_dtype: Any, zero_point: Array | None = None, axis: Any = None) -> Array:
-    kind = HELD[str(output_dtype)]
-    zero, step = _along(zero_point, axis, input.ndim), _along(scale, axis, input.ndim)
-    limits = np.iinfo(kind)
-    return np.clip(np.round(input / step) + np.float32(0 if zero is None else zero), limits.min, limits.max).astype(
-        kind
-    )
-
-
 OPERATORS: dict[str, Callable[..., Any]] = {
     "constexpr_affine_dequantize": lambda quantized_data, zero_point, scale, axis: dequantize(
         quantized_data, scale, zero_point, axis
     ),
     "constexpr_blockwise_shift_scale": blockwise,
-    "constexpr_cast": lambda source_val, output_dtype: source_val.astype(HELD[str(output_dtype)]),
+    "constexpr_cast": lambda source_val, output_dtype: source_val.astype(ARRAY_TYPES[str(output_dtype)]),
     "constexpr_lut_to_dense": palette,
     "constexpr_lut_to_sparse": lut_to_sparse,
     "constexpr_sparse_blockwise_shift_scale": sparse_blockwise,
     "constexpr_sparse_to_dense": sparse,
-    "dequantize": dequantize,
-    "quantize": quantize,
 }

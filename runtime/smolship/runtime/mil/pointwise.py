@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from smolship.runtime.mil.package import HELD
+from smolship.runtime.mil.package import ARRAY_TYPES
 
 Array = np.ndarray
 SQRT_HALF, SQRT_2_BY_PI = math.sqrt(0.5), math.sqrt(2 / math.pi)
@@ -50,20 +50,11 @@ def gelu(x: Array, mode: str = "EXACT") -> Array:
 
 def cast(x: Array, dtype: str) -> Array:
     """To integers towards zero."""
-    return x.astype(HELD[str(dtype)])
+    return x.astype(ARRAY_TYPES[str(dtype)])
 
 
 def real_div(x: Array, y: Array) -> Array:
     return x / y if x.dtype.kind == "f" else np.floor_divide(x, y)
-
-
-def prelu(x: Array, alpha: Array) -> Array:
-    return np.where(x >= 0, x, x * alpha.reshape((-1,) + (1,) * (x.ndim - 2)))
-
-
-def softplus_parametric(x: Array, alpha: Array, beta: Array) -> Array:
-    a, b = (side.reshape((-1,) + (1,) * (x.ndim - 2)) for side in (alpha, beta))
-    return a * np.logaddexp(0, b * x)
 
 
 def softmax(x: Array, axis: Any = -1) -> Array:
@@ -98,52 +89,29 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "less_equal": _binary(np.less_equal),
     "logical_and": _binary(np.logical_and),
     "logical_or": _binary(np.logical_or),
-    "logical_xor": _binary(np.logical_xor),
     # one
     "abs": _unary(np.abs),
-    "acos": _unary(np.arccos),
-    "asin": _unary(np.arcsin),
-    "atan": _unary(np.arctan),
-    "atanh": _unary(np.arctanh),
     "cast": cast,
-    "ceil": _unary(np.ceil),
     "clip": lambda x, alpha, beta: np.clip(x, alpha, beta),
     "cos": _unary(np.cos),
-    "cosh": _unary(np.cosh),
     "erf": erf,
     "exp": _unary(np.exp),
-    "exp2": _unary(np.exp2),
     "floor": _unary(np.floor),
     "inverse": lambda x, epsilon=np.float32(1e-4): 1 / (x + epsilon),
     "log": lambda x, epsilon=np.float32(1e-45): np.log(x + epsilon),
     "logical_not": _unary(np.logical_not),
     "round": _unary(np.round),
     "rsqrt": lambda x, epsilon=np.float32(1e-12): 1 / np.sqrt(x + epsilon),
-    "sign": _unary(np.sign),
     "sin": _unary(np.sin),
-    "sinh": _unary(np.sinh),
     "sqrt": _unary(np.sqrt),
     "square": _unary(np.square),
-    "tan": _unary(np.tan),
     "tanh": _unary(np.tanh),
-    "threshold": lambda x, alpha: np.maximum(x, alpha),
     # activations
-    "clamped_relu": lambda x, alpha, beta: np.minimum(np.where(x >= 0, x, alpha * x), beta),
-    "elu": lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))),
     "gelu": gelu,
-    "leaky_relu": lambda x, alpha: np.where(x > 0, x, alpha * x),
-    "linear_activation": lambda x, alpha, beta: alpha * x + beta,
-    "prelu": prelu,
     "relu": lambda x: np.maximum(x, 0),
-    "relu6": lambda x: np.clip(x, 0, 6),
-    "scaled_tanh": lambda x, alpha, beta: alpha * np.tanh(beta * x),
     "sigmoid": sigmoid,
-    "sigmoid_hard": lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1),
     "silu": lambda x: x * sigmoid(x),
     "softmax": softmax,
     "softplus": lambda x: np.logaddexp(np.float32(0), x),
-    "softplus_parametric": softplus_parametric,
-    "softsign": lambda x: x / (1 + np.abs(x)),
-    "thresholded_relu": lambda x, alpha: np.where(x >= alpha, x, 0),
     "select": lambda cond, a, b: np.where(cond, a, b),
 }

@@ -123,13 +123,6 @@ def cumsum(x: Array, axis: Any = 0, exclusive: Any = False, reverse: Any = False
     return np.flip(out, axis) if reverse else out
 
 
-def one_hot(indices: Array, one_hot_vector_size: Any, axis: Any = -1, on_value: Any = 1, off_value: Any = 0) -> Array:
-    size = int(one_hot_vector_size)
-    room([*indices.shape, size])
-    hot = np.where(indices[..., None] == np.arange(size), on_value, off_value)
-    return np.moveaxis(hot, -1, int(axis))
-
-
 def topk(
     x: Array,
     k: Any = 1,
@@ -182,30 +175,8 @@ def _scattered(data: Array, where: Any, updates: Array, mode: Any) -> Array:
     return out
 
 
-def scatter(
-    data: Array, indices: Array, updates: Array, axis: Any = 0, mode: Any = "add", validate_indices: Any = False
-) -> Array:
-    where = (slice(None),) * (int(axis) % data.ndim) + (indices,)
-    return _scattered(data, where, updates, mode)
-
-
-def scatter_along_axis(
-    data: Array, indices: Array, updates: Array, axis: Any = 0, mode: Any = "add", validate_indices: Any = False
-) -> Array:
-    where: list[Array] = list(np.indices(indices.shape, sparse=True))
-    where[int(axis) % data.ndim] = indices
-    return _scattered(data, tuple(where), updates, mode)
-
-
 def scatter_nd(data: Array, indices: Array, updates: Array, mode: Any = "add", validate_indices: Any = False) -> Array:
     return _scattered(data, tuple(np.moveaxis(indices, -1, 0)), updates, mode)
-
-
-def sliding_windows(x: Array, axis: Any, size: Any, stride: Any = 1) -> Array:
-    axis = int(axis) % x.ndim
-    windows = np.lib.stride_tricks.sliding_window_view(x, int(size), axis)
-    windows = windows[(slice(None),) * axis + (slice(None, None, int(stride)),)]
-    return np.moveaxis(windows, -1, axis + 1)
 
 
 def range_1d(start: Any, end: Any, step: Any) -> Array:
@@ -230,26 +201,18 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "concat": concat,
     "split": split,
     "stack": lambda values, axis: np.stack(values, int(axis)),
-    "flatten2d": lambda x, axis=1: x.reshape(math.prod(x.shape[: int(axis)]), -1),
-    "reverse": lambda x, axes=None: np.flip(x, None if axes is None else ints(axes)),
     "tile": lambda x, reps: np.tile(x, ints(reps)) if room([math.prod(ints(reps)) * x.size]) else x,
     "pad": pad,
-    "sliding_windows": sliding_windows,
     "gather": gather,
     "gather_along_axis": lambda x, indices, axis=0, validate_indices=False: np.take_along_axis(x, indices, int(axis)),
     "gather_nd": gather_nd,
-    "scatter": scatter,
-    "scatter_along_axis": scatter_along_axis,
     "scatter_nd": scatter_nd,
     "band_part": band_part,
     "cumsum": cumsum,
     "fill": lambda shape, value=np.float32(0): np.full(room(ints(shape)), value),
     "fill_like": lambda ref_tensor, value=np.float32(0): np.full(ref_tensor.shape, value),
-    "non_zero": lambda x: np.argwhere(x),
-    "one_hot": one_hot,
     "range_1d": range_1d,
     "shape": lambda x: np.array(x.shape, np.int32),
-    "argsort": lambda x, axis=-1, ascending=False: np.argsort(x if ascending else -x, int(axis), kind="stable"),
     "topk": topk,
     "read_state": lambda input: input,
     "write_state": write_state,
@@ -264,10 +227,7 @@ VIEWS = {
     "slice_by_index",
     "slice_by_size",
     "split",
-    "flatten2d",
-    "reverse",
     "tile",
-    "sliding_windows",
     "read_state",
 }
 # They make no numbers: there is nothing to round, and nothing that was not there before.

@@ -14,7 +14,7 @@ from smolship.runtime.bundle import Bundle
 from smolship.runtime.errors import InputError, clip, unknown
 from smolship.runtime.files import inside, read_json
 from smolship.runtime.readback.hashing import Entry, TensorHash, digest
-from smolship.runtime.readback.stored import Rows, Stored
+from smolship.runtime.readback.stored import Rows, StoredTensor
 
 READERS = {  # engine -> module that reads its files
     "coreml": "smolship.runtime.readback.coreml",
@@ -30,8 +30,8 @@ Progress = Callable[[str, int, int], None]  # (target, tensors done, total)
 
 
 @dataclass
-class Held:
-    """What one target was found to hold.
+class Comparison:
+    """What one target holds, compared with what it should.
 
     entries  what it should hold
     found    tensor -> EQUAL, MISSING, or what is wrong with it; tensors that it should not hold are in it, too
@@ -77,7 +77,7 @@ def _entry(raw: dict[str, Any]) -> Entry:
     return entry
 
 
-def stored(bundle: Bundle, target: str, entries: Entries) -> Iterator[Stored]:
+def stored(bundle: Bundle, target: str, entries: Entries) -> Iterator[StoredTensor]:
     """Every tensor that a target's file holds, one at a time; each of several copies comes by itself."""
     entry = bundle.entry(target)
     if entry.engine not in READERS:
@@ -90,38 +90,38 @@ def stored(bundle: Bundle, target: str, entries: Entries) -> Iterator[Stored]:
 
 def compare(
     bundle: Bundle, targets: Iterable[str], progress: Progress = lambda target, done, total: None
-) -> list[Held]:
+) -> list[Comparison]:
     """Read the weights of each target and compare them with the set's digest. Hashes of files play no part in it."""
-    held = [check(bundle, target, progress) for target in targets]
-    if not held:
+    comparisons = [check(bundle, target, progress) for target in targets]
+    if not comparisons:
         raise InputError("the bundle holds no target", got=bundle.path)
-    for one in held:
+    for one in comparisons:
         for name, what in one.wrong.items():
-            right = next((other.target for other in held if _vouches(other, name, one.entries)), None)
+            right = next((other.target for other in comparisons if _vouches(other, name, one.entries)), None)
             if right is not None and what == DIFFERENT:
                 one.found[name] = f"{what}: {difference(bundle, name, one.entries, one.target, right)}"
-    return held
+    return comparisons
 
 
-def _vouches(held: Held, name: str, entries: Entries) -> bool:
+def _vouches(other: Comparison, name: str, entries: Entries) -> bool:
     """Whether a target holds the tensor that another should hold."""
-    return held.found.get(name) == EQUAL and held.entries[name].sha256 == getattr(entries.get(name), "sha256", None)
+    return other.found.get(name) == EQUAL and other.entries[name].sha256 == getattr(entries.get(name), "sha256", None)
 
 
-def check(bundle: Bundle, target: str, progress: Progress) -> Held:
+def check(bundle: Bundle, target: str, progress: Progress) -> Comparison:
     """One target by itself."""
     entries = expected(bundle, target)
-    held = Held(target, entries)
+    comparison = Comparison(target, entries)
     for tensor in stored(bundle, target, entries):
         what = judge(tensor, entries)
-        if held.found.get(tensor.name, EQUAL) == EQUAL:  # of several copies, the first that differs
-            held.found[tensor.name] = what
-        progress(target, len(held.found), len(entries))
-    held.found |= {name: MISSING for name in entries if name not in held.found}
-    return held
+        if comparison.found.get(tensor.name, EQUAL) == EQUAL:  # of several copies, the first that differs
+            comparison.found[tensor.name] = what
+        progress(target, len(comparison.found), len(entries))
+    comparison.found |= {name: MISSING for name in entries if name not in comparison.found}
+    return comparison
 
 
-def judge(tensor: Stored, entries: Entries) -> str:
+def judge(tensor: StoredTensor, entries: Entries) -> str:
     """EQUAL, or in what a tensor differs from what the set says of it."""
     entry = entries.get(tensor.name)
     if entry is None:
@@ -145,7 +145,7 @@ def chunks(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, shape[0])
 
 
-def canonical(tensor: Stored, entry: Entry, start: int, stop: int) -> Rows:
+def canonical(tensor: StoredTensor, entry: Entry, start: int, stop: int) -> Rows:
     """Rows as the digest wants them. Raises ValueError where the file holds what no set of ours could make of them."""
     values, scales = tensor.read(start, stop)
     if scales is None:
@@ -188,7 +188,7 @@ def difference(bundle: Bundle, name: str, entries: Entries, target: str, right: 
     return f"{right} has it"
 
 
-def _count(tensor: Stored, true: Stored, entry: Entry) -> tuple[list[int], int | None]:
+def _count(tensor: StoredTensor, true: StoredTensor, entry: Entry) -> tuple[list[int], int | None]:
     """How many codes (or values) and scales differ, and in which row first."""
     counts, first = [0, 0], None
     for start, stop in chunks(entry.shape):

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from smolship.runtime.mil.package import Package, declaration
-from smolship.runtime.readback.stored import Shapes, Stored, reading
+from smolship.runtime.readback.stored import Shapes, StoredTensor, reading
 from smolship.runtime.tensors import KINDS, Name
 
 NAME = re.compile(rf"(?:layers_(\d{{1,6}})_)?({'|'.join(KINDS)})(_bias)?")
 BITS = {"int4": 4, "int8": 8}
 
 
-def read(folder: Path, file: str, shapes: Shapes) -> Iterator[Stored]:
+def read(folder: Path, file: str, shapes: Shapes) -> Iterator[StoredTensor]:
     """Every tensor of the package, every copy of it."""
     with reading(folder / file):
         package = Package(folder / file)
@@ -66,13 +66,13 @@ def _values(operation: Any, consts: dict[str, Any]) -> list[Any]:
     return found
 
 
-def _stored(package: Package, name: str, values: list[Any]) -> Stored:
+def _stored(package: Package, name: str, values: list[Any]) -> StoredTensor:
     kinds = [declaration(value.type).dtype for value in values]
     arrays = [package.value(value) for value in values]
     if len(values) == 1:
         if kinds != ["fp16"]:
             raise ValueError(f"{name} is {kinds[0]}")
-        return Stored(name, arrays[0].shape, 16, 0, lambda start, stop: (arrays[0][start:stop], None))
+        return StoredTensor(name, arrays[0].shape, 16, 0, lambda start, stop: (arrays[0][start:stop], None))
     codes, scales = arrays
     (rows, width), bits = codes.shape, BITS[kinds[0]]
     if kinds[1] != "fp16" or scales.shape[0] != rows or width % scales.shape[1]:
@@ -81,4 +81,4 @@ def _stored(package: Package, name: str, values: list[Any]) -> Stored:
     def read(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         return codes[start:stop], scales[start:stop]
 
-    return Stored(name, codes.shape, bits, width // scales.shape[1], read)
+    return StoredTensor(name, codes.shape, bits, width // scales.shape[1], read)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from smolship.runtime.files import regular_file
-from smolship.runtime.readback.stored import Rows, Shapes, Stored, cut, mapped, reading
+from smolship.runtime.readback.stored import Rows, Shapes, StoredTensor, cut, mapped, reading
 from smolship.runtime.tensors import GGUF, GGUF_WOVEN, TOP, Name
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -33,7 +33,7 @@ KINDS = {name.removeprefix("blk.{}."): kind for kind, name in GGUF.items()}  # l
 NO_WEIGHTS = {"rope_freqs.weight"}  # what the frequencies of the rotary embedding are divided by
 
 
-def read(folder: Path, file: str, shapes: Shapes) -> Iterator[Stored]:
+def read(folder: Path, file: str, shapes: Shapes) -> Iterator[StoredTensor]:
     """Every tensor of the file."""
     path = folder / file
     regular_file(path, "GGUF file")
@@ -53,7 +53,7 @@ def our_name(name: str) -> str:
     return str(Name(int(found[1]) if found[1] else None, KINDS[found[2]], found[3] == "bias"))
 
 
-def _stored(name: str, kind: int, shape: tuple[int, ...], data: np.ndarray, offset: int, head: int) -> Stored:
+def _stored(name: str, kind: int, shape: tuple[int, ...], data: np.ndarray, offset: int, head: int) -> StoredTensor:
     if kind not in ROW_BYTES or len(shape) > 2:
         raise ValueError(f"{name} is of GGML type {kind} and shape {shape}")
     numbers, size = ROW_BYTES[kind]
@@ -68,7 +68,7 @@ def _stored(name: str, kind: int, shape: tuple[int, ...], data: np.ndarray, offs
 
     if kind in (F32, F16):
         dtype = "<f4" if kind == F32 else "<f2"
-        return Stored(
+        return StoredTensor(
             name, shape, 16, 0, lambda i, j: (rows(i, j).reshape(-1).view(dtype).reshape(-1, *shape[1:]), None)
         )
 
@@ -81,7 +81,7 @@ def _stored(name: str, kind: int, shape: tuple[int, ...], data: np.ndarray, offs
         halves = np.concatenate([packed & 15, packed >> 4], axis=-1)
         return halves.reshape(-1, width).view(np.int8) - np.int8(8), scales
 
-    return Stored(name, shape, 8 if kind == Q8_0 else 4, BLOCK, codes)
+    return StoredTensor(name, shape, 8 if kind == Q8_0 else 4, BLOCK, codes)
 
 
 def _order(rows: int, head: int) -> np.ndarray:

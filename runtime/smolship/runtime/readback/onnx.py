@@ -20,7 +20,7 @@ import numpy as np
 
 from smolship.runtime.errors import missing_engine
 from smolship.runtime.files import inside, read_bytes, regular_file
-from smolship.runtime.readback.stored import Rows, Shapes, Stored, cut, mapped, nibbles, parts, reading
+from smolship.runtime.readback.stored import Rows, Shapes, StoredTensor, cut, mapped, nibbles, parts, reading
 
 FLOAT, UINT8 = 1, 2  # of TensorProto.DataType
 TYPES: dict[int, Any] = {FLOAT: np.dtype("<f4"), UINT8: np.dtype("u1")}
@@ -35,7 +35,7 @@ VECTORS = {  # operator -> which of its inputs is a vector or matrix of floats
 OTHER = {"GroupQueryAttention"}  # its constants are rotary tables
 
 
-def read(folder: Path, file: str, shapes: Shapes) -> Iterator[Stored]:
+def read(folder: Path, file: str, shapes: Shapes) -> Iterator[StoredTensor]:
     """Every tensor of the graph, every copy of it; and what the data holds that no node was seen to use."""
     try:
         from google.protobuf.message import DecodeError
@@ -60,7 +60,7 @@ class Graph:
         self.initializers = {tensor.name: tensor for tensor in graph.initializer if tensor.external_data}
         self.files: dict[str, np.ndarray] = {}
 
-    def tensors(self) -> Iterator[Stored]:
+    def tensors(self) -> Iterator[StoredTensor]:
         done: set[tuple[str, ...]] = set()
         used: set[str] = set()
         for node in self.nodes:
@@ -79,9 +79,9 @@ class Graph:
                 raise ValueError(f"{node.op_type} with constants {', '.join(filter(None, constants))}")
         places = {self._place(name) for name in used if name}
         for name in (n for n in self.initializers if self._place(n) not in places):
-            yield Stored(name, tuple(self.initializers[name].dims), 0, 0, lambda start, stop: (np.zeros(0), None))
+            yield StoredTensor(name, tuple(self.initializers[name].dims), 0, 0, lambda start, stop: (np.zeros(0), None))
 
-    def _matmul(self, node: Any, constants: tuple[str, ...]) -> Iterator[Stored]:
+    def _matmul(self, node: Any, constants: tuple[str, ...]) -> Iterator[StoredTensor]:
         a = {attribute.name: attribute.i for attribute in node.attribute}
         _, table, scales, zero, order, bias = (*constants, "", "", "")[:6]
         if zero or order or node.input[3:5] not in ([], [""], ["", ""]):
@@ -92,7 +92,7 @@ class Graph:
         if bias:
             yield from self._floats(bias)
 
-    def _gather(self, node: Any, constants: tuple[str, ...]) -> Iterator[Stored]:
+    def _gather(self, node: Any, constants: tuple[str, ...]) -> Iterator[StoredTensor]:
         a = {attribute.name: attribute.i for attribute in node.attribute}
         table, _, scales, *zero = constants
         if any(zero) or (a["gather_axis"], a["quantize_axis"]) != (0, 1) or a["bits"] not in (4, 8):
@@ -101,7 +101,7 @@ class Graph:
         width = self.shapes[name][1] if name in self.shapes else math.prod(self.initializers[table].dims[1:])
         yield from self._blocks(table, scales, width, a["bits"], a["block_size"])
 
-    def _blocks(self, table: str, steps: str, width: int, bits: int, block: int) -> Iterator[Stored]:
+    def _blocks(self, table: str, steps: str, width: int, bits: int, block: int) -> Iterator[StoredTensor]:
         """Codes in blocks, with their scales; `width` is less than the blocks hold where the last is padded."""
         packed, scales = self._array(table, UINT8), self._array(steps, FLOAT)
         packed = packed.reshape(packed.shape[0], -1)
@@ -115,13 +115,13 @@ class Graph:
             return codes, scales[start:stop]
 
         names = steps.removesuffix(".scales").split("+")
-        yield from parts(names, Stored("", (packed.shape[0], width), bits, block, read), self.shapes)
+        yield from parts(names, StoredTensor("", (packed.shape[0], width), bits, block, read), self.shapes)
 
-    def _floats(self, name: str) -> Iterator[Stored]:
+    def _floats(self, name: str) -> Iterator[StoredTensor]:
         if not name:
             return
         values = self._array(name, FLOAT)
-        whole = Stored("", values.shape, 16, 0, lambda start, stop: (values[start:stop], None))
+        whole = StoredTensor("", values.shape, 16, 0, lambda start, stop: (values[start:stop], None))
         yield from parts(name.split("+"), whole, self.shapes)
 
     def _place(self, name: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from smolship.runtime.readback.flatbuffer import Table
-from smolship.runtime.readback.stored import Rows, Shapes, Stored, cut, mapped, nibbles, parts, reading
+from smolship.runtime.readback.stored import Rows, Shapes, StoredTensor, cut, mapped, nibbles, parts, reading
 
 KERNEL_CALL, TENSOR, SEGMENT = 1, 5, 1  # of InstructionArguments, KernelTypes, DataLocation
 CHAR, FLOAT = 1, 6  # of ScalarType
@@ -32,7 +32,7 @@ TRANSPOSED, NO_VALUE = 1, 0xFFFFFFFF
 OWN = "constant."  # keys of constants that are no weights: 1 / n and epsilon of the norms
 
 
-def read(folder: Path, file: str, shapes: Shapes) -> Iterator[Stored]:
+def read(folder: Path, file: str, shapes: Shapes) -> Iterator[StoredTensor]:
     """Every tensor of the program, every copy of it."""
     path = folder / file
     with reading(path):
@@ -54,7 +54,7 @@ class Program:
         constants = self.program.want(5)
         self.constants = self.segments[constants.number(0)][0], constants.numbers(1, "<u8")
 
-    def tensors(self) -> Iterator[Stored]:
+    def tensors(self) -> Iterator[StoredTensor]:
         for plan in self.program.tables(1):
             values, seen = list(plan.tables(2)), set[int]()
             yield from self._kernels(plan, values, seen)
@@ -84,7 +84,7 @@ class Program:
         extra = tensor.table(9)
         return extra.text(1) if extra else ""
 
-    def _kernels(self, plan: Table, values: list[Table], seen: set[int]) -> Iterator[Stored]:
+    def _kernels(self, plan: Table, values: list[Table], seen: set[int]) -> Iterator[StoredTensor]:
         """Quantized tables, by the kernels that read them; their constants are added to `seen`. Their name is that of
         the codes, less `.codes`."""
         operators = [operator.text(0) for operator in plan.tables(6)]
@@ -100,7 +100,7 @@ class Program:
                     name = self._name(table).removesuffix(".codes")
                     yield from self._codes([name], 8, self._constant(table, CHAR), self._constant(steps, FLOAT))
 
-    def _graph(self, data: np.ndarray) -> Iterator[Stored]:
+    def _graph(self, data: np.ndarray) -> Iterator[StoredTensor]:
         """Fully connected nodes of one XNNPACK graph."""
         header = cut(data, 0, 18).tobytes()
         if header[4:8] != b"XH00":
@@ -123,7 +123,7 @@ class Program:
             if (bias := connected.number(2)) != NO_VALUE:
                 yield from self._matrix(*values[bias], keys)
 
-    def _matrix(self, tensor: Table, quantized: Table | None, keys: list[str]) -> Iterator[Stored]:
+    def _matrix(self, tensor: Table, quantized: Table | None, keys: list[str]) -> Iterator[StoredTensor]:
         """A constant of a graph."""
         key, kind, dims = keys[tensor.number(3)], tensor.number(0, "h"), tuple(tensor.numbers(2, "<u4"))
         if key.startswith(OWN):
@@ -146,10 +146,12 @@ class Program:
         else:
             raise ValueError(f"{key} is of type {kind} with parameters of type {how}")
 
-    def _floats(self, names: list[str], shape: tuple[int, ...], values: np.ndarray) -> Iterator[Stored]:
-        yield from parts(names, Stored("", shape, 16, 0, lambda start, stop: (values[start:stop], None)), self.shapes)
+    def _floats(self, names: list[str], shape: tuple[int, ...], values: np.ndarray) -> Iterator[StoredTensor]:
+        yield from parts(
+            names, StoredTensor("", shape, 16, 0, lambda start, stop: (values[start:stop], None)), self.shapes
+        )
 
-    def _codes(self, names: list[str], bits: int, data: np.ndarray, scales: np.ndarray) -> Iterator[Stored]:
+    def _codes(self, names: list[str], bits: int, data: np.ndarray, scales: np.ndarray) -> Iterator[StoredTensor]:
         rows, width = data.shape[0], data.shape[1] * 8 // bits
         if scales.shape[0] != rows or width % scales.shape[1]:
             raise ValueError(f"{'+'.join(names)} has {scales.shape} scales for {rows} x {width} codes")
@@ -160,4 +162,4 @@ class Program:
             exact = (scales[start:stop].astype(np.uint32) << 16).view(np.float32)
             return nibbles(data[start:stop]) - np.int8(8), exact
 
-        yield from parts(names, Stored("", (rows, width), bits, width // scales.shape[1], read), self.shapes)
+        yield from parts(names, StoredTensor("", (rows, width), bits, width // scales.shape[1], read), self.shapes)

@@ -17,7 +17,7 @@ Rows = tuple[np.ndarray, np.ndarray | None]
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """One tensor, or one of several copies of it, as an artifact holds it.
 
     name   ours
@@ -50,14 +50,14 @@ def stacked(names: list[str], rows: int, shapes: Shapes) -> Iterator[tuple[str, 
         at += shapes[name][0]
 
 
-def parts(names: list[str], whole: Stored, shapes: Shapes) -> Iterator[Stored]:
+def parts(names: list[str], whole: StoredTensor, shapes: Shapes) -> Iterator[StoredTensor]:
     """The matrices of a stack, each by itself."""
     for name, first, last in stacked(names, whole.shape[0], shapes):
 
         def read(start: int, stop: int, first: int = first) -> Rows:
             return whole.read(first + start, first + stop)
 
-        yield Stored(name, (last - first, *whole.shape[1:]), whole.bits, whole.block, read)
+        yield StoredTensor(name, (last - first, *whole.shape[1:]), whole.bits, whole.block, read)
 
 
 def nibbles(packed: np.ndarray) -> np.ndarray:

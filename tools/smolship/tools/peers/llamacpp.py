@@ -34,7 +34,7 @@ def export(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any
     if lib.llama_model_quantize(str(wide).encode(), str(folder / "model.gguf").encode(), ctypes.byref(params)):
         raise RuntimeError("llama_model_quantize failed")
     shutil.rmtree(folder / "f16")
-    return {"files": ["model.gguf"], "peak_bytes": max(s["peak_bytes"] or 0 for s in bundle.manifest.steps.values())}
+    return {"files": ["model.gguf"], "peak_bytes": max(s.peak_bytes or 0 for s in bundle.manifest.steps.values())}
 
 
 def open_session(folder: Path, options: dict[str, Any], threads: int) -> Session:

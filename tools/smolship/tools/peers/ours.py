@@ -25,7 +25,7 @@ def export(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any
     files = artifact_files(bundle.path / entry.folder, entry.info)
     return {
         "files": [path.relative_to(folder).as_posix() for path in files],
-        "peak_bytes": max(step["peak_bytes"] or 0 for step in bundle.manifest.steps.values()),
+        "peak_bytes": max(step.peak_bytes or 0 for step in bundle.manifest.steps.values()),
         "weights_digest": bundle.manifest.weights_digest,
     }
 

@@ -14,7 +14,7 @@ from smolship.runtime.bench import BenchReport
 from smolship.runtime.bundle import Bundle, default_threads
 from smolship.runtime.manifest import Manifest
 from smolship.runtime.parity import ParityReport
-from smolship.runtime.readback.compare import Held, compare
+from smolship.runtime.readback.compare import Comparison, compare
 from smolship.tools.comparison import findings, verdicts_table, weights_table
 from smolship.tools.console import Screen
 from smolship.tools.display import Steps
@@ -40,7 +40,7 @@ class Results:
     parity: Sequence[ParityReport] = ()
     bench: Sequence[BenchReport] = ()
     answers: Mapping[str, Answer] = field(default_factory=dict)
-    held: Sequence[Held] = ()
+    held: Sequence[Comparison] = ()
     verdicts: Sequence[Verdict] = ()
 
     @property

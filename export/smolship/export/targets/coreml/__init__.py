@@ -18,10 +18,10 @@ from smolship.export.features import COMMON, beyond
 from smolship.export.targets import Job
 from smolship.export.targets.coreml.arithmetic import OTHER_ARITHMETICS as OTHER_ARITHMETICS
 from smolship.export.targets.coreml.arithmetic import numerics as numerics
-from smolship.export.weights import Entry
 from smolship.runtime.errors import missing_engine
-from smolship.runtime.facts import Facts
+from smolship.runtime.facts import GenerationFacts
 from smolship.runtime.native import native_path
+from smolship.runtime.readback.hashing import Entry
 
 NAME = "coreml-gpu"
 ENGINE = "coreml"
@@ -42,7 +42,9 @@ def problems(config: DecoderConfig) -> list[str]:
     return found
 
 
-def refusals(config: DecoderConfig, entries: Mapping[str, Entry], files: dict[str, bytes], facts: Facts) -> list[str]:
+def refusals(
+    config: DecoderConfig, entries: Mapping[str, Entry], files: dict[str, bytes], facts: GenerationFacts
+) -> list[str]:
     """coremltools keeps arrays of so few numbers in the program, where nothing of ours would look for them."""
     counts = {
         name: (entry.shape[0] * (entry.shape[1] // entry.group) if entry.group else math.prod(entry.shape))

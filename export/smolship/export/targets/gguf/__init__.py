@@ -24,9 +24,10 @@ from smolship.export.targets.gguf.arithmetic import BLOCK
 from smolship.export.targets.gguf.arithmetic import numerics as numerics
 from smolship.export.targets.gguf.vocab import CONTROL, USER_DEFINED, vocabulary
 from smolship.export.transforms import theirs
-from smolship.export.weights import Entry, Weights
+from smolship.export.weights import Weights
 from smolship.runtime.errors import InputError
-from smolship.runtime.facts import Facts, Recommended
+from smolship.runtime.facts import GenerationFacts, Recommended
+from smolship.runtime.readback.hashing import Entry
 from smolship.runtime.template import TEMPLATE
 from smolship.runtime.tensors import GGUF_WOVEN, parse
 
@@ -55,7 +56,9 @@ def problems(config: DecoderConfig) -> list[str]:
     return found
 
 
-def refusals(config: DecoderConfig, entries: Mapping[str, Entry], files: dict[str, bytes], facts: Facts) -> list[str]:
+def refusals(
+    config: DecoderConfig, entries: Mapping[str, Entry], files: dict[str, bytes], facts: GenerationFacts
+) -> list[str]:
     """Why its blocks cannot hold such weights, or llama.cpp would read text otherwise."""
     found = _unsaid(facts)
     wide = [name for name, entry in entries.items() if entry.bits < 16 and entry.group % BLOCK]
@@ -72,7 +75,7 @@ def refusals(config: DecoderConfig, entries: Mapping[str, Entry], files: dict[st
     return found
 
 
-def _unsaid(facts: Facts) -> list[str]:
+def _unsaid(facts: GenerationFacts) -> list[str]:
     """What llama.cpp cannot do without: it would take token 11 for the end of a text."""
     why = "no token ends a text, and llama.cpp needs one: give eos_token_id in generation_config.json"
     return [] if facts.ends else [why]

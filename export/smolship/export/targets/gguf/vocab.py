@@ -12,7 +12,7 @@ from typing import Any
 from smolship.export.checkpoints.gguf_splits import SPLITS, WHOLE_WORDS_FIRST
 from smolship.export.config import DecoderConfig
 from smolship.runtime.errors import InputError, show
-from smolship.runtime.facts import Facts
+from smolship.runtime.facts import GenerationFacts
 from smolship.runtime.tokenizer import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # llama.cpp's token types
@@ -28,7 +28,7 @@ SENTENCEPIECE = [
 ]
 
 
-def vocabulary(files: dict[str, bytes], config: DecoderConfig, facts: Facts) -> dict[str, Any]:
+def vocabulary(files: dict[str, bytes], config: DecoderConfig, facts: GenerationFacts) -> dict[str, Any]:
     """GGUF's metadata of the tokenizer, by key. Raises InputError where llama.cpp would not give the same ids."""
     tokenizer = Tokenizer(files["tokenizer.json"])  # which also checks the file
     raw = json.loads(files["tokenizer.json"])
@@ -169,7 +169,9 @@ def _around(post: dict[str, Any] | None) -> tuple[str | None, str | None]:
     return before, after
 
 
-def _special_ids(facts: Facts, tokenizer: Tokenizer, before: str | None, behind: str | None) -> dict[str, int]:
+def _special_ids(
+    facts: GenerationFacts, tokenizer: Tokenizer, before: str | None, behind: str | None
+) -> dict[str, int]:
     """Ids of the special tokens. Of several that end an answer, `eos` is the one that the tokenizer puts behind a text
     or else calls so, `eot` the one that ends a turn of the chat template, `eom` another: llama.cpp ends at each."""
 

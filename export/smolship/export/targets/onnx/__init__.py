@@ -15,8 +15,8 @@ from smolship.export.targets import Job
 from smolship.export.targets.onnx.arithmetic import numerics as numerics
 from smolship.export.targets.onnx.data import DataFile, block_of
 from smolship.export.targets.onnx.emit import emit
-from smolship.export.weights import Entry
-from smolship.runtime.facts import Facts
+from smolship.runtime.facts import GenerationFacts
+from smolship.runtime.readback.hashing import Entry
 
 NAME = "onnx-cpu"
 ENGINE = "onnx"
@@ -63,7 +63,7 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
     return info
 
 
-def genai_config(config: DecoderConfig, context: int, facts: Facts) -> dict[str, Any]:
+def genai_config(config: DecoderConfig, context: int, facts: GenerationFacts) -> dict[str, Any]:
     """onnxruntime-genai's description of the model. It refuses keys that it does not know."""
     ends, sampling, mixer = list(facts.end_ids), facts.sampling, config.layers[0].mixer
     return {

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from smolship.export.targets import Job
-from smolship.export.weights import Entry
+from smolship.runtime.readback.hashing import Entry
 
 # On SmolLM2 with two x86 cores: 64 decodes 1.14 times as fast as 32 and adds .003 to a KL of .008; 128 is 1.16 times as
 # fast and adds .007.

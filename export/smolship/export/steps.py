@@ -1,0 +1,189 @@
+"""The steps of an export: what each does. Each runs in a process of its own (worker.py), so that what it is given and
+what it returns are JSON, and what it needs is imported when it begins.
+
+check     asks all that can be asked before the work
+quantize  writes what targets share: the one set of weights, and the model's side files
+lower     writes the artifact of one target
+probe     runs the original and our decoder over real text, and compares them
+
+`model` is the folder or file that the checkpoint lies in, `bundle` the folder of the bundle that is made, and `work` a
+folder for what does not stay.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from smolship.export.facts import Resolved
+from smolship.export.options import Options, source_name
+from smolship.runtime.facts import ModelFacts
+from smolship.runtime.manifest import TargetEntry
+from smolship.runtime.records import read_record
+
+Progress = Callable[[str, int, int], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check` returns."""
+
+    model: ModelFacts
+    resolved: Resolved
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What `quantize` returns.
+
+    share_at_4_bits  of the parameters of the layers' linears
+    lifted           matrices that are as a GGUF file held them
+    bytes_per_token  of the set, that one decoded token reads
+    """
+
+    digest: str
+    share_at_4_bits: float
+    lifted: int
+    bytes_per_token: int
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What `lower` returns: the manifest's entry of the target, and what the user should know of it."""
+
+    entry: TargetEntry
+    notes: list[str]
+
+
+def read(kind: type[T], raw: Any) -> T:
+    """A dataclass out of what a step was given or returned."""
+    return read_record(kind, raw, "a step of the export")
+
+
+def check(model: str, options: Any, out: str, progress: Progress) -> Any:
+    """Raises InputError with every problem, and SetupError where the disk has no room for a bundle in `out`."""
+    from smolship.export import preflight
+    from smolship.export.checkpoints import open_checkpoint
+    from smolship.export.config import only
+    from smolship.export.output import check_space
+
+    asked, checkpoint = read(Options, options), open_checkpoint(model)
+    tokens, text = asked.probe_tokens, asked.probe_text
+    resolved = preflight.check(
+        checkpoint, asked.targets, asked.scheme, asked.context, progress, tokens=tokens, text=text
+    )
+    check_space(Path(out), checkpoint, asked.scheme, asked.targets)
+    config = checkpoint.config
+    facts = ModelFacts(
+        source=source_name(asked.model),
+        revision=asked.revision,
+        architecture=config.architecture,
+        layers=len(config.layers),
+        hidden=config.hidden,
+        heads=only(mixer.heads for mixer in config.attentions),
+        kv_heads=only(mixer.kv_heads for mixer in config.attentions),
+        head_dim=only(mixer.head_dim for mixer in config.attentions),
+        vocab=config.vocab,
+        parameters=sum(map(math.prod, config.shapes().values())),
+    )
+    return asdict(Checked(facts, resolved))
+
+
+def quantize(model: str, options: Any, resolved: Any, bundle: str, folder: str, progress: Progress) -> Any:
+    """Write the one set of weights to `folder`, and its list to the bundle, with config.json, tokenizer, chat template
+    and generation config, as other tools look for them."""
+    from smolship.export.checkpoints import open_checkpoint
+    from smolship.export.traffic import bytes_per_token, set_bytes
+    from smolship.export.weights import write_weights
+
+    asked, checkpoint = read(Options, options), open_checkpoint(model)
+    weights = write_weights(checkpoint, checkpoint.config, asked.scheme, Path(folder), progress)
+    shutil.copyfile(Path(folder, "weights.json"), Path(bundle, "weights.json"))
+    Path(bundle, "config.json").write_text(json.dumps(checkpoint.raw, indent=1) + "\n")
+    for name, content in read(Resolved, resolved).side_files(checkpoint).items():
+        Path(bundle, name).write_bytes(content)
+    return asdict(
+        Quantized(
+            weights.digest,
+            round(weights.share_at(4, checkpoint.config), 4),
+            sum(entry.origin == "lifted" for entry in weights.entries.values()),
+            bytes_per_token(checkpoint.config, weights, set_bytes),
+        )
+    )
+
+
+def lower(
+    model: str, options: Any, resolved: Any, work: str, bundle: str, target: str, folder: str, progress: Progress
+) -> Any:
+    """Write the artifact of `target` to `folder`. Its set of weights, where that is its own, goes to `work`, and the
+    list of it to the bundle."""
+    from smolship.export.checkpoints import open_checkpoint
+    from smolship.export.rerounding import make_weights_for
+    from smolship.export.targets import Job, load_target
+    from smolship.export.traffic import bytes_per_token
+    from smolship.export.weights import Weights
+
+    asked, generation = read(Options, options), read(Resolved, resolved)
+    checkpoint, module = open_checkpoint(model), load_target(target)
+    config = checkpoint.config
+    weights, own = make_weights_for(module, config, Weights(Path(work)), Path(work, target), progress)
+    if own:
+        shutil.copyfile(Path(work, target, "weights.json"), Path(bundle, f"weights-{target}.json"))
+    job = Job(config, weights, asked.context, generation.side_files(checkpoint), generation.facts, progress)
+    info = module.lower(job, Path(folder))
+    notes = info.pop("notes", [])
+    count = bytes_per_token(config, weights, module.stored_bytes)
+    entry = TargetEntry(module.NAME, module.ENGINE, target, info, own, count)
+    return {"entry": entry.to_json(), "notes": notes}
+
+
+def probe(model: str, options: Any, resolved: Any, work: str, path: str, progress: Progress) -> Any:
+    """Write the golden probes to `path`; returns notes. Raises GateError where our decoder differs from the
+    original."""
+    from smolship.export.checkpoints import open_checkpoint
+    from smolship.export.probe import DATE, make_probes
+    from smolship.export.rerounding import open_weights_for
+    from smolship.export.targets import load_target
+    from smolship.export.translation import check_translation
+    from smolship.export.weights import Weights
+
+    asked, generation = read(Options, options), read(Resolved, resolved)
+    weights = Weights(Path(work))
+    own = {name: open_weights_for(weights, Path(work, name)) for name in asked.targets}
+    numerics: dict[str, Any] = {}
+    for name in asked.targets:
+        target = load_target(name)
+        numerics[name] = target.numerics(own[name])
+        for other, how in getattr(target, "OTHER_ARITHMETICS", {}).items():
+            numerics[f"{name}.{other}"], own[f"{name}.{other}"] = partial(_alike, how), own[name]
+    notes: list[str] = []
+    probes = make_probes(
+        open_checkpoint(model),
+        weights,
+        numerics,
+        asked.context,
+        asked.probe_tokens,
+        asked.probe_text,
+        progress,
+        own,
+        generation.chat_template(DATE),
+        notes,
+    )
+    check_translation(probes)
+    probes.save(Path(path))
+    return notes
+
+
+def _alike(numerics: Any, linear: str) -> Any:
+    """The numerics of an engine that computes every linear alike."""
+    return numerics
+
+
+STEPS: dict[str, Callable[..., Any]] = {"check": check, "quantize": quantize, "lower": lower, "probe": probe}
