@@ -28,7 +28,7 @@ def bundles(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bu
     home = tmp_path_factory.mktemp("qwen")
     return {
         f"{kind}-{quant}": export(
-            tiny(kind), home / f"{kind}-{quant}", to=list(TARGETS), quant=quant, context=128, probe_tokens=128
+            tiny(kind), home / f"{kind}-{quant}", to=list(TARGETS), quant=quant, context=128, probe_tokens=256
         )  # type: ignore[arg-type]
         for kind, quant in (("qwen2", "int4"), ("qwen3", "int8"))
     }
