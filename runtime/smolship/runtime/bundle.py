@@ -65,6 +65,8 @@ class Bundle:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
+        """The tokenizer; its file is hashed first, as native code parses it."""
+        self.verify("tokenizer.json")
         return Tokenizer(read_bytes(self.path / "tokenizer.json", "tokenizer.json"))
 
     @cached_property

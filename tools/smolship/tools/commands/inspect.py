@@ -19,13 +19,11 @@ def inspect(folder: options.BundleDir, as_json: options.Json = False) -> None:
 
 def show_bundle(bundle: Bundle, as_json: bool) -> None:
     """The manifest: a table with its notes, or JSON."""
-    from dataclasses import asdict
-
     from smolship.tools.tables import manifest_table
     from smolship.tools.units import notes
 
     if as_json:
-        options.print_json(asdict(bundle.manifest))
+        options.print_json(bundle.manifest.to_json())
         return
     Screen().print(manifest_table(bundle.manifest, bundle.path))
     options.say_notes(notes(bundle.manifest))
