@@ -150,6 +150,11 @@ def test_a_manifest_is_written_as_it_was_read(bundle):
     assert (bundle / "manifest.json").read_text() == text
 
 
+def test_inspect_shows_the_manifest_as_it_is(bundle, capsys):
+    assert run(["inspect", str(bundle), "--json"]) == 0
+    assert capsys.readouterr().out == (bundle / "manifest.json").read_text()
+
+
 def test_an_older_bundle_is_to_be_exported_again(bundle):
     change(bundle, "schema", value=SCHEMA - 1)
     with pytest.raises(InputError, match=r"(?s)another version.*export it again"):
