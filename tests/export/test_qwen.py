@@ -59,7 +59,7 @@ def test_the_file_that_llama_cpp_gets_is_a_checkpoint_of_the_same_weights(bundle
         quant=name.partition("-")[2],
         probe_tokens=256,
     )  # type: ignore[arg-type]
-    assert again.manifest.quantization["lifted"] > 0
+    assert again.manifest.quantization.lifted > 0
     assert parity(again, "onnx", threads=1, quick=True).passed
     with bundle.session("gguf", threads=1) as first, again.session("gguf", threads=1) as second:
         assert np.array_equal(first.forward(IDS), second.forward(IDS))

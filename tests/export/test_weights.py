@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 from smolship.export import weights as weights_module
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.quantize import QuantTensor, layout, quantize, to_half, unpack4
-from smolship.export.tensorfile import TensorWriter, read_header, row_chunks
+from smolship.export.slots import row_chunks
+from smolship.export.tensorfile import TensorWriter, read_header
 from smolship.export.weights import SCHEMES, Scheme, write_weights
 from smolship.runtime.disk import disk_errors
 from smolship.runtime.errors import SetupError

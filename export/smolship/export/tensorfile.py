@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -134,10 +133,3 @@ class TensorWriter:
         else:
             with contextlib.suppress(OSError):  # what could not be written was said already
                 self.file.close()
-
-
-def row_chunks(rows: int, width: int, limit: int = 1 << 22) -> Iterator[tuple[int, int]]:
-    """(start, stop) pieces of `rows` rows of `width` numbers, each of about `limit` numbers (16 MB of float32)."""
-    step = max(1, limit // max(width, 1))
-    for start in range(0, rows, step):
-        yield start, min(start + step, rows)

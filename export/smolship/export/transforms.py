@@ -13,8 +13,7 @@ import numpy as np
 
 from smolship.export.config import DecoderConfig
 from smolship.export.quantize import QuantTensor
-from smolship.export.slots import Rows
-from smolship.export.tensorfile import row_chunks
+from smolship.export.slots import Rows, row_chunks
 from smolship.runtime.tensors import Name, parse
 
 Shape = tuple[int, ...]

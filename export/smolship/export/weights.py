@@ -21,7 +21,8 @@ import numpy as np
 
 from smolship.export.config import DecoderConfig
 from smolship.export.quantize import GROUPS, QuantTensor, layout, pack4, quantize, to_half, unpack4
-from smolship.export.tensorfile import Slot, TensorWriter, read_header, row_chunks
+from smolship.export.slots import row_chunks
+from smolship.export.tensorfile import Slot, TensorWriter, read_header
 from smolship.runtime.readback.hashing import Entry, TensorHash, digest
 
 Bits = Literal[4, 8, 16]

@@ -26,7 +26,8 @@ from smolship.export.checkpoints import Checkpoint, open_checkpoint
 from smolship.export.checkpoints.gguf import open_gguf
 from smolship.export.families import family_of
 from smolship.export.quantize import to_half
-from smolship.export.tensorfile import TensorWriter, row_chunks
+from smolship.export.slots import row_chunks
+from smolship.export.tensorfile import TensorWriter
 from smolship.export.transforms import theirs
 from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.files import sha256

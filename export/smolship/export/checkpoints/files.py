@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from smolship.export.checkpoints import advice
-from smolship.export.checkpoints.matching import same
+from smolship.export.checkpoints.prequantized import quantized
+from smolship.export.slots import same
 from smolship.export.tensorfile import Slot, read_header
 from smolship.runtime.errors import InputError, show
 from smolship.runtime.files import read_json
@@ -63,6 +64,8 @@ def stored(path: Path, raw: dict[str, Any]) -> Stored:
         raise advice.adapter_beside(path)
     found = _sharded(path, file) if file.endswith(".json") else Stored(read_header(path / file), (file,), [])
     taken = {str(PurePosixPath(name)) for name in found.files}
+    if refusal := quantized(raw, {name: slot.dtype for name, slot in found.tensors.items()}, path):
+        raise refusal
     if left := [name for name in names if OTHERS.search(name) and name not in taken]:
         found.notes.append(f"not read, as transformers takes {file} and not these: {advice.some(left)}")
     return found

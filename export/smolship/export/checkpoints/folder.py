@@ -9,7 +9,7 @@ from smolship.export.checkpoints import advice
 from smolship.export.checkpoints.checkpoint import Checkpoint
 from smolship.export.checkpoints.files import stored
 from smolship.export.checkpoints.matching import as_transformers, match
-from smolship.export.checkpoints.prequantized import QUANTIZATION_KEYS, WHOLE, quantization_of, quantized
+from smolship.export.checkpoints.prequantized import QUANTIZATION_KEYS, WHOLE, quantization_of
 from smolship.export.families import family_of, translate
 from smolship.runtime.errors import InputError
 from smolship.runtime.files import parse_json, read_bytes, read_json
@@ -26,8 +26,6 @@ def open_folder(path: Path, revision: str | None = None) -> Checkpoint:
         raise foreign
     family_of(raw, path / "config.json")  # an unknown one is no matter of its weights
     weights = stored(path, raw)
-    if refusal := quantized(raw, {name: slot.dtype for name, slot in weights.tensors.items()}, path):
-        raise refusal
     config, family, reading = translate(raw, path / "config.json")
     matched = match(config, as_transformers(weights.tensors, config, family.NAMES, path), family.NAMES, path)
     if matched.config.tied_head != config.tied_head:

@@ -12,8 +12,7 @@ import numpy as np
 
 from smolship.export.checkpoints.advice import FETCH, MERGE, RESAVE, some
 from smolship.export.config import DecoderConfig
-from smolship.export.slots import Rows
-from smolship.export.tensorfile import row_chunks
+from smolship.export.slots import Rows, same
 from smolship.export.transforms import Names, source, theirs
 from smolship.runtime.errors import InputError
 from smolship.runtime.tensors import parse
@@ -101,15 +100,6 @@ def match(config: DecoderConfig, stored: Mapping[str, R], names: Names, path: Pa
     if left:
         raise _extra(left, config, names, path)
     return Matched(config, slots, consumed, notes)
-
-
-def same(one: Rows, other: Rows) -> bool:
-    """Whether two tensors hold the same values, whatever their types; read in rows, to the first that differ."""
-    if one is other or one.shape != other.shape:
-        return one is other
-    rows, *rest = one.shape or (1,)
-    pieces = row_chunks(rows, int(np.prod(rest, dtype=np.int64)))
-    return all(np.array_equal(one.read(*piece), other.read(*piece)) for piece in pieces)
 
 
 def as_transformers(stored: Mapping[str, R], config: DecoderConfig, names: Names, path: Path) -> dict[str, R]:
