@@ -85,7 +85,7 @@ def _answer(bundle: Bundle, chat: Chat, text: str, max_tokens: int) -> None:
     if answer:
         answer.close()
     if answer and answer.generation:
-        options.err.print(generation_line(answer.generation, bundle), style="dim", highlight=False)
+        options.err.print(generation_line(answer.generation, bundle), style="dim", highlight=False, soft_wrap=True)
     options.err.print(
         f"[{chat.session.position:,} of {chat.session.capacity:,} tokens, {chat.reused:,} reused]",
         style="dim",

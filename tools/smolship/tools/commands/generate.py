@@ -62,7 +62,7 @@ def generate(
         finally:  # after Ctrl-C, too
             if not as_json and (generation.ids or generation.end == "stop"):
                 print(flush=True)
-                options.err.print(generation_line(generation, bundle), style="dim", highlight=False)
+                options.err.print(generation_line(generation, bundle), style="dim", highlight=False, soft_wrap=True)
     if as_json:
         options.print_json({"text": answer, **_facts(generation), "sampling": asdict(sampling)})
 
