@@ -80,13 +80,14 @@ def match(config: DecoderConfig, stored: Mapping[str, R], names: Names, path: Pa
                 f"the config ties the head to the embedding, and another {head} is stored: that one is used, "
                 "as transformers 5 does"
             )
-    sources = {ours: source(names, ours) for ours in config.shapes()}
+    shapes = config.shapes()
+    sources = {ours: source(names, ours) for ours in shapes}
     used = {name for name, _ in sources.values()}
     if missing := [name for name in dict.fromkeys(name for name, _ in sources.values()) if name not in left]:
         raise _missing(missing, {n: left[n] for n in left if n not in used}, config, names, path)
     slots: dict[str, Rows] = {}
     for ours, (name, transform) in sources.items():
-        wanted = config.shapes()[ours] if transform is None else transform.stored_shape(parse(ours), config)
+        wanted = shapes[ours] if transform is None else transform.stored_shape(parse(ours), config)
         if left[name].shape != wanted:
             raise InputError(
                 f"{name} has the wrong shape",

@@ -122,7 +122,7 @@ class Compiled:
             raise ValueError(f"it is declared to give {sorted(declared)}, and gives {sorted(said)}")
 
     def _fold(self, instruction: Instruction) -> None:
-        """Run a instruction whose inputs are all constants."""
+        """Run an instruction whose inputs are all constants."""
         values: list[Any] = [self.constants.get(i) for i in range(len(self.slot))]
         key = (instruction.kind, *((name, _key(values[s])) for name, s in instruction.inputs if isinstance(s, int)))
         if instruction.kind.startswith("constexpr_") and key in self.unpacked:
