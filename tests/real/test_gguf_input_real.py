@@ -126,7 +126,7 @@ def test_gemmas_tensors_are_llama_cpps(gemma):
             continue
         seen.add(slot.kind)
         rows = min(slot.shape[0], 400)
-        raw = slot._stored(0, rows)
+        raw = slot._rows(0, rows)
         expected = np.empty((rows, slot.shape[1]), np.float32)
         function = getattr(ggml, f"dequantize_row_{names[slot.kind]}")
         function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
