@@ -10,10 +10,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from smolship.export.checkpoints import open_checkpoint
-from smolship.export.long_text import at_positions
 from smolship.export.opaque import trace
 from smolship.export.reference import Reference, run
 from tests.conftest import TINY, make_tiny
+from tests.flows import logits_at
 from tests.layers import with_rotary
 
 IDS = np.random.default_rng(3).integers(0, 300, 70).tolist()
@@ -73,7 +73,7 @@ def test_far_out_the_tables_still_agree(tmp_path):
         wanted = model(torch.from_numpy(ids[None]), logits_to_keep=16, use_cache=False).logits[0]
 
     def last(config) -> np.ndarray:
-        return at_positions(Reference(config, checkpoint, 8192), ids, np.arange(8176, 8192))
+        return logits_at(Reference(config, checkpoint, 8192), ids, np.arange(8176, 8192))
 
     torch.testing.assert_close(torch.from_numpy(last(checkpoint.config)), wanted)
     near = with_rotary(checkpoint.config, lambda rotary: replace(rotary, theta=5_000_100.0))

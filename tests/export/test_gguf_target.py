@@ -94,8 +94,8 @@ def test_the_cache_is_ours(built):
         session.rewind(12)
         session.forward(IDS[12:30])
         for layer in range(len(checkpoint.config.layers)):
-            for ours, theirs_ in zip((ops.k, ops.v), session.cache(layer), strict=True):
-                np.testing.assert_allclose(theirs_, ours[layer][0, :30].numpy(), atol=0.02, rtol=0.02)
+            for ours, theirs_ in zip(ops.cache[layer], session.cache(layer), strict=True):
+                np.testing.assert_allclose(theirs_, ours[0, :30].numpy(), atol=0.02, rtol=0.02)
         assert session.cache(len(checkpoint.config.layers)) is None
 
 

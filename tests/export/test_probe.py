@@ -12,9 +12,9 @@ from smolship.export import export
 from smolship.export import probe as making
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.config import Rotary
-from smolship.export.long_text import at_positions, in_steps, spread
+from smolship.export.long_text import spread
 from smolship.export.probe import make_probes
-from smolship.export.reference import Reference
+from smolship.export.reference import Reference, run
 from smolship.export.targets.executorch.arithmetic import Tokens
 from smolship.export.targets.gguf.arithmetic import Q8Blocks
 from smolship.export.targets.onnx.arithmetic import Blocks
@@ -25,6 +25,7 @@ from smolship.runtime.judge import translation_checks
 from smolship.runtime.parity import parity
 from smolship.runtime.probes import Probes
 from tests.bundles import parity as parity_of
+from tests.flows import logits_at
 
 
 @pytest.fixture
@@ -79,10 +80,8 @@ def test_a_long_text_goes_through_the_head_only_where_it_is_looked_at(tiny):
     ids = np.random.default_rng(2).integers(0, 300, 400).astype(np.int32)
     at = spread(400)
     assert at[-1] == 399 and {100, 103, 200, 300, 384} <= set(at) and not {104, 383} & set(at)
-    whole = in_steps(Reference(checkpoint.config, checkpoint, 400), ids)
-    np.testing.assert_allclose(
-        at_positions(Reference(checkpoint.config, checkpoint, 400), ids, at), whole[at], atol=1e-5
-    )
+    whole = run(checkpoint.config, Reference(checkpoint.config, checkpoint, 400), ids.tolist())
+    np.testing.assert_allclose(logits_at(Reference(checkpoint.config, checkpoint, 400), ids, at), whole[at], atol=1e-5)
 
 
 def test_few_probes_read_less_far(tiny, tmp_path):

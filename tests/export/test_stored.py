@@ -66,11 +66,12 @@ def assert_as_transformers(checkpoint: Checkpoint) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from smolship.export.original import original
+    from smolship.export.original import Original
 
     model = AutoModelForCausalLM.from_pretrained(checkpoint.path, dtype=torch.float32, local_files_only=True)
-    state, probed = model.state_dict(), original(checkpoint).state_dict()
-    assert all(torch.equal(values, probed[name]) for name, values in state.items())
+    state, probed = model.state_dict(), Original(checkpoint)
+    for name, values in state.items():
+        assert torch.equal(values, probed.tensors[name]), name
     assert checkpoint.config.tied_head == (
         model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
     )

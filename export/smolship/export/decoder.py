@@ -53,19 +53,32 @@ class Decoder(torch.nn.Module):
         self.config, self.ops, self.last_only = config, ops, last_only
 
     def forward(self, ids: Tensor, position: Tensor) -> Tensor:
-        x: Tensor | None = None  # the hidden state, without `delta`, which is still to be added
-        delta = scaled(self.ops.embed("embed", ids), self.config.embedding_scale)  # [1, S, D]
-        last = len(self.config.layers) - 1
-        for i, layer in enumerate(self.config.layers):
-            normed, x = self.before(layer, f"layers.{i}.attn_norm", delta, x)
-            delta = self.attention(i, layer.mixer, normed, position)
-            delta = self.after(layer, f"layers.{i}.attn_out_norm", delta)
-            if self.last_only and i == last:
-                delta, x = delta[:, -1:], x[:, -1:]  # [1, 1, D]: nothing after this looks at other tokens
-            normed, x = self.before(layer, f"layers.{i}.mlp_norm", delta, x)
-            delta = self.after(layer, f"layers.{i}.mlp_out_norm", self.mlp(i, layer.mlp, normed))
+        delta, x = self.begin(ids), None
+        for i in range(len(self.config.layers)):
+            delta, x = self.layer(i, delta, x, position)
+        return self.end(delta, x)
+
+    # Between two layers the hidden state is x + delta: the norm that comes next adds them.
+
+    def begin(self, ids: Tensor) -> Tensor:
+        """The `delta` that the first layer takes, [1, S, D]; its x is None."""
+        return scaled(self.ops.embed("embed", ids), self.config.embedding_scale)
+
+    def layer(self, i: int, delta: Tensor, x: Tensor | None, position: Tensor) -> tuple[Tensor, Tensor]:
+        """delta and x [1, S, D] after layer `i`."""
+        layer = self.config.layers[i]
+        normed, x = self.before(layer, f"layers.{i}.attn_norm", delta, x)
+        delta = self.attention(i, layer.mixer, normed, position)
+        delta = self.after(layer, f"layers.{i}.attn_out_norm", delta)
+        if self.last_only and i == len(self.config.layers) - 1:
+            delta, x = delta[:, -1:], x[:, -1:]  # [1, 1, D]: nothing after this looks at other tokens
+        normed, x = self.before(layer, f"layers.{i}.mlp_norm", delta, x)
+        return self.after(layer, f"layers.{i}.mlp_out_norm", self.mlp(i, layer.mlp, normed)), x
+
+    def end(self, delta: Tensor, x: Tensor | None) -> Tensor:
+        """Logits [1, S, V]."""
         normed, _ = self.ops.rms_norm("norm", delta, x)
-        return scaled(self.ops.linear([self.config.head], normed)[0], self.config.logits_scale)  # [1, S or 1, V]
+        return scaled(self.ops.linear([self.config.head], normed)[0], self.config.logits_scale)
 
     def before(self, layer: Layer, name: str, delta: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor]:
         """What the mixer or the MLP takes, and the hidden state with `delta`."""

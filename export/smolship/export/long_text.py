@@ -1,4 +1,4 @@
-"""Texts longer than a probed window: which positions of them are looked at, and how they are run.
+"""Texts longer than a probed window: what they hold, and which positions of them are looked at.
 
 Rotary tables, masks and buffers go wrong at the end of a context, where no window reaches.
 """
@@ -7,33 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from smolship.export.reference import Reference, run
 from smolship.runtime.probes import Window
 
 EDGE = 16  # positions probed at the very end of the cache
 BESIDE = range(510, 517)  # and around the longest chunk that an engine takes, with some after it
 WAY = 4  # and at each quarter of the way
-STEP = 512  # positions run at once: logits of more would not fit into memory for large vocabularies
-
-
-def in_steps(ops: Reference, ids: np.ndarray) -> np.ndarray:
-    """Logits float32 [S, V] through the cache, 512 tokens at a time."""
-    return np.concatenate(
-        [run(ops.config, ops, ids[start : start + STEP].tolist(), start) for start in range(0, len(ids), STEP)]
-    )
-
-
-def at_positions(ops: Reference, ids: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Logits float32 [N, V] at the positions `at` of a long text. The head is left out where nobody looks."""
-    wanted, rows, start = set(at.tolist()), [], 0
-    while start < len(ids):
-        stop = start + 1
-        while stop < min(start + STEP, len(ids)) and (stop in wanted) == (start in wanted):
-            stop += 1
-        logits = run(ops.config, ops, ids[start:stop].tolist(), start, last_only=start not in wanted)
-        rows += [logits] if start in wanted else []
-        start = stop
-    return np.concatenate(rows)
 
 
 def repeated(windows: list[Window], length: int) -> np.ndarray:

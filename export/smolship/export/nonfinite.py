@@ -4,46 +4,48 @@ engine's fault."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
-from smolship.export.reference import Reference
+from smolship.export.decoder import Primitives
+from smolship.export.rotary import Rotary
 
 
-class Watched(Reference):
-    """A reference that looks at every tensor.
+class Watched:
+    """Primitives whose every tensor is looked at.
 
     first  the operator that made the first infinity or NaN; empty while there is none
     """
 
-    def __init__(self, *arguments: Any):
-        super().__init__(*arguments)
-        self.first = ""
+    def __init__(self, ops: Primitives):
+        self.ops, self.first = ops, ""
 
     def _look(self, name: str, *tensors: Tensor) -> None:
         if not self.first and not all(bool(t.isfinite().all()) for t in tensors):
             self.first = name
 
     def embed(self, name: str, ids: Tensor) -> Tensor:
-        out = super().embed(name, ids)
+        out = self.ops.embed(name, ids)
         self._look(name, out)
         return out
 
     def linear(self, names: Sequence[str], x: Tensor) -> list[Tensor]:
         self._look(f"the input of {names[0]}", x)
-        out = super().linear(names, x)
+        out = self.ops.linear(names, x)
         for name, y in zip(names, out, strict=True):
             self._look(name, y)
         return out
 
     def rms_norm(self, name: str, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        out, s = super().rms_norm(name, x, residual)
+        out, s = self.ops.rms_norm(name, x, residual)
         self._look(f"the sum before {name}", s)
         self._look(name, out)
         return out, s
 
+    def rotary(self, rotary: Rotary, x: Tensor, position: Tensor) -> Tensor:
+        return self.ops.rotary(rotary, x, position)
+
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
-        out = super().attend(layer, q, k, v, position)
+        out = self.ops.attend(layer, q, k, v, position)
         self._look(f"layers.{layer}'s attention", out)
         return out

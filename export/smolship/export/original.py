@@ -5,50 +5,215 @@ from __future__ import annotations
 
 import json
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.nn import Parameter
+from torch.overrides import TorchFunctionMode
 
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.checkpoints.files import INDEX, SINGLE
 from smolship.export.families import translate
+from smolship.export.reference import product
+from smolship.export.stream import Progress
 from smolship.runtime.errors import InputError
 
+PIECE = 256  # positions whose logits exist at once
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")  # no logit depends on them, and a wrong one ends the loading
 
 
-def original(checkpoint: Checkpoint) -> Any:
-    """The model, in evaluation mode.
+class Original:
+    """The model, in evaluation mode. `notes` say what the user should know of how it is read.
 
-    Of a folder, transformers sees the weights and a config.json of ours (`witness`) and nothing else: generation
-    configs, adapters and quantization settings beside them would be loaded, too. Raises InputError where transformers
-    refuses.
+    Of a folder its weights are read when a module is called, that module's alone, and let go of when it is done:
+    larger models than memory run so. A GGUF file, and a folder whose tensors have other names than the model's
+    parameters, are loaded whole.
     """
+
+    def __init__(self, checkpoint: Checkpoint, progress: Progress = lambda positions: None):
+        """Raises InputError where transformers refuses."""
+        import transformers
+
+        transformers.utils.logging.disable_progress_bar()
+        self.notes: list[str] = []
+        self.tensors = Tensors([checkpoint.path / name for name in checkpoint.weights], progress)
+        with ExitStack() as stack, _refusals():
+            options: dict[str, Any]
+            folder, options = checkpoint.path.parent, {"gguf_file": checkpoint.path.name}
+            if checkpoint.path.is_dir():
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-")))
+                _link(checkpoint, folder)
+                options = {"use_safetensors": True}
+                self.model = _by_modules(folder, self.tensors)
+            else:
+                options["config"] = _config(folder, checkpoint)
+                self.model = None
+            if self.model is None:
+                self.notes.append("transformers loads the original whole, in float32, to compare with it")
+                self.model = _whole(folder, **options)
+
+    def logits(self, ids: np.ndarray, at: np.ndarray) -> Iterator[Iterator[np.ndarray]]:
+        """For each text of `ids` [N, S] its logits float32 [n, V] at the positions `at`, in pieces."""
+        self.tensors.pass_by(ids.size)
+        with torch.inference_mode(), Products():
+            given = self.model.base_model(torch.from_numpy(ids.astype(np.int64)), use_cache=False)
+        self.tensors.pass_by(0)
+        for hidden in given.last_hidden_state:
+            yield self._head(hidden[torch.from_numpy(at.astype(np.int64))])
+
+    def _head(self, hidden: Tensor) -> Iterator[np.ndarray]:
+        """The model's own way from hidden states [n, D] to logits, in pieces."""
+        from transformers.modeling_outputs import BaseModelOutputWithPast
+
+        for piece in hidden.split(PIECE):
+            layers = {self.model.base_model_prefix: Given(BaseModelOutputWithPast(last_hidden_state=piece[None]))}
+            with torch.inference_mode(), Products(), mock.patch.dict(self.model._modules, layers):
+                found = self.model(input_ids=torch.zeros(1, len(piece), dtype=torch.int64), use_cache=False).logits
+            yield np.asarray(found[0].float().numpy())
+
+    def continuations(self, prompts: list[list[int]], tokens: int, reading: float = 0) -> list[np.ndarray]:
+        """int32 [tokens] after each prompt: always the likeliest token. `reading` is what each token takes, in
+        positions."""
+        if not prompts:
+            return []
+        self.tensors.pass_by(reading)
+        longest = max(map(len, prompts))
+        padded = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
+        there = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        with torch.inference_mode(), Products():
+            out = self.model.generate(
+                padded,
+                attention_mask=there,
+                max_new_tokens=tokens,
+                min_new_tokens=tokens,
+                do_sample=False,
+                eos_token_id=None,
+                pad_token_id=0,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+            )
+        return [row[longest:].numpy().astype(np.int32) for row in out]
+
+
+class Given(torch.nn.Module):
+    """In place of the layers: what they gave."""
+
+    def __init__(self, output: Any):
+        super().__init__()
+        self.output = output
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        return self.output
+
+
+class Products(TorchFunctionMode):
+    """Products of matrices in the faster library."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return (product if func is torch.nn.functional.linear else func)(*args, **(kwargs or {}))
+
+
+class Tensors(Mapping[str, Tensor]):
+    """The tensors of safetensors files, in float32, each read when it is asked for.
+
+    names  of the model's parameters -> those in the files
+    """
+
+    def __init__(self, paths: Sequence[Path], progress: Progress = lambda positions: None):
+        self.files: dict[str, Any] = {}  # open, by the name of each tensor in it
+        self.names: dict[str, str] = {}
+        self.progress, self.share = progress, 0.0
+        for path in paths:
+            if path.suffix == ".safetensors":
+                file = safe_open(path, "pt")
+                self.files |= dict.fromkeys(file.keys(), file)
+
+    def pass_by(self, positions: float) -> None:
+        """So many are about to pass through the whole model: progress is told as it is read."""
+        self.share = positions / max(len(self.names), 1)
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.progress(self.share)
+        stored = self.names[name]
+        return self.files[stored].get_tensor(stored).float()
+
+    def find(self, model: Any) -> bool:
+        """Whether all parameters of the model are there, under their names or, as transformers looks for them, with or
+        without the prefix of the layers."""
+        ties, prefix = model.all_tied_weights_keys, f"{model.base_model_prefix}."
+        for name, _ in model.named_parameters():
+            own = ties.get(name, name)
+            there = [stored for stored in (own, own.removeprefix(prefix), prefix + own) if stored in self.files]
+            if not there:
+                return False
+            self.names[name] = there[0]
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def _by_modules(folder: Path, tensors: Tensors) -> Any:
+    """The model without weights, each module of which takes its own when it is called; None where they have other
+    names."""
+    import transformers
+    from accelerate import init_empty_weights
+    from transformers.initialization import no_init_weights
+
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with no_init_weights(), init_empty_weights(include_buffers=False):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    if not tensors.find(model):
+        return None
+    for prefix, module in model.named_modules():
+        if empty := dict(module.named_parameters(recurse=False)):
+            module.register_forward_pre_hook(partial(_fill, tensors, f"{prefix}.", empty))
+            module.register_forward_hook(partial(_empty, empty))
+    return model.eval()
+
+
+def _fill(tensors: Tensors, prefix: str, empty: dict[str, Parameter], module: torch.nn.Module, given: object) -> None:
+    """Before a module is called."""
+    for name in empty:
+        setattr(module, name, Parameter(tensors[prefix + name], requires_grad=False))
+
+
+def _empty(empty: dict[str, Parameter], module: torch.nn.Module, given: object, output: object) -> None:
+    """After it."""
+    for name, parameter in empty.items():
+        setattr(module, name, parameter)
+
+
+def _whole(folder: Path, **options: Any) -> Any:
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()
-    options: dict[str, Any]
-    with ExitStack() as stack:
-        folder, options = checkpoint.path.parent, {"gguf_file": checkpoint.path.name}
-        if checkpoint.path.is_dir():
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-")))
-            _link(checkpoint, folder)
-            options = {"use_safetensors": True}
-        try:
-            if checkpoint.path.is_file():
-                options["config"] = _config(folder, checkpoint)
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **options
-            )
-        except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
-            raise InputError(
-                "transformers cannot open the model",
-                got=f"{type(error).__name__}: {error}",
-                todo="report it; --probe-tokens 0 exports without the original, and without parity",
-            ) from None
-    return model.eval()
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **options
+    ).eval()
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
+        raise InputError(
+            "transformers cannot open the model",
+            got=f"{type(error).__name__}: {error}",
+            todo="report it; --probe-tokens 0 exports without the original, and without parity",
+        ) from None
 
 
 def _config(folder: Path, checkpoint: Checkpoint) -> Any:

@@ -1,31 +1,36 @@
-"""Making the golden probes: run the original, our decoder and each target's simulation over real text.
+"""Making the golden probes: the original, our decoder and each target's simulation over real text.
 
-One model at a time is in memory: each pass compares its full logits with the sketches of an earlier one.
+They are made in units, each some passes over one set of weights, a layer at a time (stream.py). Where there is a
+folder to keep them in, a unit that ended is found there, and one that was interrupted goes on at its last layer.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
 
 from smolship.export.checkpoints import Checkpoint
-from smolship.export.long_text import at_positions, in_steps, repeated, spread
-from smolship.export.nonfinite import Watched
+from smolship.export.kept_units import KeptUnits
+from smolship.export.long_text import repeated, spread
+from smolship.export.noise import Noisy
 from smolship.export.numerics import Numerics
-from smolship.export.original import original
-from smolship.export.reference import Reference, run
+from smolship.export.original import Original
+from smolship.export.passes import Pass, run_passes
+from smolship.export.reference import Held, Reference
+from smolship.export.stream import Flow, Progress, Saved, continuations
 from smolship.export.templates import DATE
 from smolship.export.weights import Source, Weights
 from smolship.export.windows import make_windows
 from smolship.runtime.errors import InputError
 from smolship.runtime.parity import relative
-from smolship.runtime.probes import FILLED, Gap, Probes, Sketch, Window
+from smolship.runtime.probes import FILLED, Gap, Probes, Sketch
 from smolship.runtime.template import ChatTemplate
 from smolship.runtime.tokenizer import Tokenizer
 
@@ -33,49 +38,32 @@ EDGE_LIMIT = FILLED  # longer caches are not filled
 FAR = 16  # the original reads one text of so many times the positions that are probed, up to EDGE_LIMIT
 DRIFT = 32  # tokens whose keys and values are kept
 GREEDY = 32  # tokens of each greedy continuation
+READING = 100  # positions that are computed in the time in which all weights are read for one token, about
 PROMPTS = (
     "What is the capital of France? Answer in one sentence.",
     "Write a Python function that returns the n-th Fibonacci number.",
 )
+Arithmetic = Callable[[str], Numerics]  # of each linear, by its name
 
 
-class InMemory:
-    """A source in memory: passes over the same weights share one float32 copy of them."""
+@dataclass(frozen=True)
+class Unit:
+    """A part of the probes that is made, timed and kept as one.
 
-    def __init__(self, source: Source):
-        self.source = source
-        self.copies: dict[str, np.ndarray] = {}
+    work  positions that pass through the whole model, about
+    make  puts it into probes of its own; what it saves between layers goes to `Saved`
+    """
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        if name not in self.copies:
-            self.copies[name] = self.source.read(name)
-        return self.copies[name][start:stop]
-
-
-class Noisy:
-    """A source of the checkpoint's values, each moved by uniform noise as wide as the step of the grid that holds it
-    (int4, int8 or fp16): what rounding would cost if it were no better and no worse than noise. Values that the grid
-    holds exactly stay as they are."""
-
-    def __init__(self, checkpoint: Source, weights: Weights):
-        self.checkpoint, self.weights = checkpoint, weights
-
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        values = self.checkpoint.read(name, start, stop)
-        if self.weights.quantized(name):
-            q = self.weights.tensor(name, start, stop)
-            held, step = q.dequantize(), np.repeat(q.scales, q.group, axis=1)
-        else:
-            held = self.weights.values(name, start, stop)
-            step = np.spacing(np.abs(held).astype(np.float16)).astype(np.float32)
-        noise = np.random.default_rng(zlib.crc32(name.encode())).uniform(-0.5, 0.5, values.shape).astype(np.float32)
-        return np.where(held == values, values, values + noise * step)
+    name: str
+    label: str
+    work: float
+    make: Callable[[Probes, Progress, Saved], None]
 
 
 def make_probes(
     checkpoint: Checkpoint,
     weights: Weights,
-    targets: dict[str, Callable[[str], Numerics]],
+    targets: Mapping[str, Arithmetic],
     context: int,
     tokens: int,
     text: str | None = None,
@@ -83,149 +71,192 @@ def make_probes(
     own: Mapping[str, Weights] = MappingProxyType({}),
     template: ChatTemplate | None = None,
     notes: list[str] | None = None,
+    kept: Path | None = None,
+    translated: Callable[[Probes], None] = lambda probes: None,
 ) -> Probes:
-    """Probes for `targets` (name -> numerics of each linear); about `tokens` positions. `own` are the sets of weights
-    of targets that could not hold `weights` as they are. Prompts go through `template`; where it refuses them, `notes`
-    say so.
+    """Probes for `targets` (name -> numerics of each linear); about `tokens` positions.
+
+    own         the sets of weights of targets that could not hold `weights` as they are
+    template    what prompts go through; where it refuses them, `notes` say so
+    kept        a folder for these probes alone, whatever the targets
+    translated  is called with what there is as soon as our decoder was compared with the original: it may raise
 
     The floors and the noise that bounds derive from are measured on every other window: they need no such precision.
     """
-    config = checkpoint.config
+    notes = [] if notes is None else notes
     tokenizer = Tokenizer(checkpoint.files["tokenizer.json"])
     windows = make_windows(tokenizer, context, tokens, text)
     probes = Probes(windows, {"tokens": tokens, "torch": torch.__version__, "date": DATE})
-    prompts = _prompts(template, tokenizer, context, [] if notes is None else notes)
-    every = list(range(len(windows)))
-    some = every[::4] + every[1::4]  # of English and of code alike
-    rerounded = [name for name in targets if own.get(name, weights) is not weights]
-    total = len(every) * (3 + len(targets) + len(rerounded)) + len(some) * (2 + 2 * len(targets) + len(rerounded))
-    done = [0]
-
-    def passes(what: str, forward: Callable[[Window], np.ndarray], of: list[int] = every) -> Iterator[np.ndarray]:
-        for i in of:
-            progress(what, done[0], total)
-            yield forward(windows[i])
-            done[0] += 1
-
-    def decoder(source: Source, numerics: Any = Numerics(), ulp: int | None = None) -> Ours:
-        return Ours(lambda kind: kind(config, source, context, numerics, ulp))
-
-    def against(name: str, reference: Sketch, what: str, forward: Ours, of: list[int] = some) -> None:
-        """Measure the gap `name`."""
-        rows = zip(of, passes(what, forward, of), strict=True)
-        probes.gaps[name] = Gap.join([Gap.between(reference[probes.rows(i)], x, windows[i].following) for i, x in rows])
-        forward.explain(probes, name, of)
-
-    def both(name: str, reference: Sketch, what: str, forward: Ours) -> Sketch:
-        """Measure the gap `name` in every window, and keep a sketch of what was compared."""
-        sketches, gaps = [], []
-        for i, x in zip(every, passes(what, forward), strict=True):
-            sketches.append(Sketch.of(x, windows[i].following))
-            gaps.append(Gap.between(reference[probes.rows(i)], x, windows[i].following))
-        probes.gaps[name] = Gap.join(gaps)
-        forward.explain(probes, name, every)
-        return Sketch.join(sketches)
-
-    progress("original", 0, total)
-    long = repeated(windows, min(context, EDGE_LIMIT, FAR * tokens))
-    forward, far = _transformers(checkpoint, prompts, probes, long)
-    logits = passes("original", forward)
-    first = Sketch.join([Sketch.of(x, window.following) for window, x in zip(windows, logits, strict=True)])
-    probes.sketches["original"] = first
-    del forward  # and with it the model
-    loaded = InMemory(checkpoint)
-    ours = both("decoder", first, "our decoder", decoder(loaded))
-    progress("our decoder, far positions", done[0], total)
-    _far(probes, far, Reference(config, loaded, context), long)
-    against("decoder.ulp", ours, "our decoder, moved by an ulp", decoder(loaded, ulp=1))
-    loaded = InMemory(Noisy(checkpoint, weights))
-    against("quantized.noise", first, "weights with noise", decoder(loaded))
-    loaded = InMemory(weights)
-    shared = quantized = both("quantized", first, "quantized weights", decoder(loaded))
+    prompts = _prompts(template, tokenizer, context, notes)
+    making = _Making(checkpoint, context, probes, prompts, min(context, EDGE_LIMIT, FAR * tokens))
+    units = [making.original(), making.decoder(), making.noise(weights), making.quantized(weights)]
+    sets = {name: own.get(name, weights) for name in targets}
+    rerounded = [name for name in targets if sets[name] is not weights]
     for name in sorted(targets, key=lambda name: name in rerounded):
-        numerics = targets[name]
-        if name in rerounded:  # its own weights take the place of the others, one copy at a time
-            loaded = InMemory(Noisy(weights, own[name]))
-            against(f"{name}.rerounded.noise", shared, f"{name}, weights with noise", decoder(loaded))
-            loaded = InMemory(own[name])
-            quantized = both(f"{name}.rerounded", shared, f"{name}, rounded again", decoder(loaded))
-        simulated = both(f"{name}.simulated", quantized, f"{name}, simulated", decoder(loaded, numerics))
-        probes.sketches[f"{name}.simulated"] = simulated
-        against(f"{name}.ulp", simulated, f"{name}, moved by an ulp", decoder(loaded, numerics, ulp=2))
-        against(f"{name}.noise", quantized, f"{name}, with noise", decoder(loaded, _dithered(numerics)))
-        _drift(probes, name, lambda ulp, n=numerics, w=loaded: Reference(config, w, context, n, ulp), windows[0])  # type: ignore[misc]
-        ops = Reference(config, loaded, context, numerics)
-        for i, prompt in enumerate(prompts):
-            probes.arrays[f"greedy.{name}.{i}"] = _greedy(ops, prompt)
-        if context <= EDGE_LIMIT:
-            progress(f"{name}, the cache's end", done[0], total)
-            _edge(probes, name, ops, context)
-    progress("done", total, total)
+        units += making.target(name, targets[name], weights, sets[name])
+    units += making.greedy([name for name in targets if name not in rerounded], targets, weights)
+    for name in rerounded:
+        units += making.greedy([name], targets, sets[name])
+    done, total, store = 0.0, sum(unit.work for unit in units), KeptUnits(kept, windows)
+    for unit in units:
+        part = store.find(unit.name)
+        if part is None:
+            begin, part, passed = time.monotonic(), Probes(windows), 0.0
+            progress(unit.label, int(done), int(total))
+
+            def more(positions: float, unit: Unit = unit, start: float = done) -> None:
+                nonlocal passed
+                passed += positions
+                progress(unit.label, int(start + min(passed, unit.work)), int(total))
+
+            with torch.inference_mode():
+                unit.make(part, more, store.saved(unit.name))
+            part.facts["seconds"] = {unit.label: round(time.monotonic() - begin, 1)}
+            store.keep(unit.name, part)
+        done += unit.work
+        making.take(part)
+        if unit.name == "decoder":
+            translated(probes)
+    notes += probes.facts.pop("notes", [])
+    progress("done", int(total), int(total))
     return probes
 
 
-Forward = Callable[[Window], np.ndarray]  # -> float32 [S, V]
+class _Making:
+    """The units of one set of probes, and what they share: `known`, the sketches of those that are done."""
+
+    def __init__(self, checkpoint: Checkpoint, context: int, probes: Probes, prompts: list[list[int]], far: int):
+        self.checkpoint, self.config, self.context = checkpoint, checkpoint.config, context
+        self.probes, self.prompts, self.windows = probes, prompts, probes.windows
+        self.every = list(range(len(self.windows)))
+        self.some = self.every[::4] + self.every[1::4]  # of English and of code alike
+        self.known: dict[str, Sketch] = {}
+        self.far = self._text(far)
+        self.edge = self._text(context) if context <= EDGE_LIMIT else None
+
+    def _text(self, length: int) -> np.ndarray:
+        """A text of that length, which begins with the first window."""
+        return repeated(self.windows, max(length, len(self.windows[0].ids)))
+
+    def take(self, part: Probes) -> None:
+        """Put what a unit made to the rest."""
+        self.known |= part.sketches
+        self.probes.gaps |= part.gaps
+        self.probes.arrays |= part.arrays
+        stay = ("original", ".simulated", ".edge")
+        self.probes.sketches |= {name: sketch for name, sketch in part.sketches.items() if name.endswith(stay)}
+        for name, facts in part.facts.items():
+            self.probes.facts[name] = facts if isinstance(facts, list) else self.probes.facts.get(name, {}) | facts
+
+    def original(self) -> Unit:
+        def make(part: Probes, progress: Progress, saved: Saved) -> None:
+            model = Original(self.checkpoint, progress)
+            part.facts["notes"] = model.notes
+            for i, ids in enumerate(model.continuations(self.prompts, GREEDY, READING)):
+                part.arrays[f"greedy.prompt.{i}"] = np.array(self.prompts[i], np.int32)
+                part.arrays[f"greedy.original.{i}"] = ids
+            first, *rest = self.windows
+            at = spread(len(self.far))
+            (pieces,) = model.logits(self.far[None], np.concatenate([np.arange(len(first.ids)), at]))
+            long = Sketch.of_pieces(pieces, np.concatenate([first.following, np.full(len(at), -1)]))
+            found, part.sketches["far"] = [long[: len(first.ids)]], long[len(first.ids) :]
+            if rest:
+                ids = np.stack([window.ids for window in rest])
+                texts = zip(rest, model.logits(ids, np.arange(ids.shape[1])), strict=True)
+                found += [Sketch.of_pieces(pieces, window.following) for window, pieces in texts]
+            part.sketches["original"] = Sketch.join(found)
+
+        return Unit("original", "original", self._work(self.every, self.far) + GREEDY * READING, make)
+
+    def decoder(self) -> Unit:
+        def make(part: Probes, progress: Progress, saved: Saved) -> None:
+            ops = self._arithmetics(self.checkpoint)
+            near = Pass("decoder", ops(), "original", self.every, sketch=True, long=self.far)
+            run_passes([near, Pass("decoder.ulp", ops(ulp=1), "decoder", self.some)], part, self.known, progress, saved)
+            part.arrays["far.at"] = at = spread(len(self.far))
+            far, nothing = self.known["far"], np.full(len(at), -1)
+            gaps = [Gap.between(far[rows], logits, nothing[rows]) for rows, logits in near.beyond(at)]
+            part.gaps["decoder.far"] = Gap.join(gaps)
+
+        return Unit("decoder", "our decoder", self._work(self.every, self.far) + self._work(self.some), make)
+
+    def noise(self, weights: Weights) -> Unit:
+        source = Noisy(self.checkpoint, weights)
+        return self._passes("noise", "weights with noise", source, [("quantized.noise", "original", self.some)])
+
+    def quantized(self, weights: Weights) -> Unit:
+        return self._passes("quantized", "quantized weights", weights, [("quantized", "original", self.every)])
+
+    def _passes(self, name: str, label: str, source: Source, passes: list[tuple[str, str, list[int]]]) -> Unit:
+        """Float32 passes over a source: (gap, the sketch that it is compared with, windows)."""
+
+        def make(part: Probes, progress: Progress, saved: Saved) -> None:
+            ops = self._arithmetics(source)
+            all_of = [Pass(gap, ops(), against, of, sketch=of is self.every) for gap, against, of in passes]
+            run_passes(all_of, part, self.known, progress, saved)
+
+        return Unit(name, label, sum(self._work(of) for _, _, of in passes), make)
+
+    def target(self, name: str, numerics: Arithmetic, weights: Weights, own: Weights) -> list[Unit]:
+        """The simulation of an arithmetic; its weights first, where they are its own."""
+        against, units = "quantized", []
+        if own is not weights:
+            noisy, against = Noisy(weights, own), f"{name}.rerounded"
+            noise = [(f"{against}.noise", "quantized", self.some)]
+            units += [self._passes(f"{against}.noise", f"{name}, weights with noise", noisy, noise)]
+            units += [self._passes(against, f"{name}, rounded again", own, [(against, "quantized", self.every)])]
+
+        def make(part: Probes, progress: Progress, saved: Saved) -> None:
+            ops = self._arithmetics(own)
+            simulated = Pass(
+                f"{name}.simulated", ops(numerics), against, self.every, sketch=True, long=self.edge, keep=DRIFT
+            )
+            ulp = Pass(f"{name}.ulp", ops(numerics, 2), simulated.name, self.some)
+            noise = Pass(f"{name}.noise", ops(_dithered(numerics)), against, self.some)
+            moved = Flow(ops(numerics, 4), self.windows[0].ids[:DRIFT], keep=DRIFT)
+            run_passes([simulated, ulp, noise], part, self.known, progress, saved, [moved])
+            if self.edge is not None:
+                part.arrays["edge.ids"], part.arrays["edge.at"] = self.edge, spread(len(self.edge))
+                pieces = (logits for _, logits in simulated.beyond(part.arrays["edge.at"]))
+                part.sketches[f"{name}.edge"] = Sketch.of_pieces(pieces, np.full(len(part.arrays["edge.at"]), -1))
+            _drift(part, name, simulated.flows[0], moved)
+
+        positions = self._work(self.every, self.edge) + 2 * self._work(self.some) + DRIFT
+        return [*units, Unit(name, f"{name}, simulated", positions, make)]
+
+    def greedy(self, names: Sequence[str], targets: Mapping[str, Arithmetic], weights: Weights) -> list[Unit]:
+        """Continuations of the prompts in arithmetics over the same weights, which are read once a token for all."""
+        found: dict[str, np.ndarray] = {}
+
+        def make(name: str, part: Probes, progress: Progress, saved: Saved) -> None:
+            if not found:
+                ops = self._arithmetics(weights)
+                missing = [name for name in names if f"greedy.{name}.0" not in self.probes.arrays]
+                flows = {
+                    f"greedy.{name}.{i}": Flow(reference, prompt, room=GREEDY)
+                    for name in missing
+                    for reference in [ops(targets[name])]
+                    for i, prompt in enumerate(self.prompts)
+                }
+                answers = continuations(list(flows.values()), GREEDY, lambda: progress(READING))
+                found.update(zip(flows, answers, strict=True))
+            part.arrays |= {key: ids for key, ids in found.items() if key.startswith(f"greedy.{name}.")}
+
+        work = {name: 0 if i else GREEDY * READING for i, name in enumerate(names)}
+        return [Unit(f"greedy.{name}", "continuations", work[name], partial(make, name)) for name in names]
+
+    def _arithmetics(self, source: Source) -> Callable[..., Reference]:
+        """Makes references over one source, whose tensors they share."""
+        held = Held(source, self.config.shapes())
+        return lambda *of, **options: Reference(self.config, held, self.context, *of, **options)
+
+    def _work(self, of: Sequence[int], long: np.ndarray | None = None) -> int:
+        """Positions of a pass over windows, the first of which a long text may take in."""
+        lengths = {i: len(self.windows[i].ids) for i in of}
+        return sum((lengths if long is None else lengths | {0: len(long)}).values())
 
 
-class Ours:
-    """Our decoder, as `make` makes it, over windows."""
-
-    def __init__(self, make: Callable[[type[Reference]], Reference]):
-        self.make, self.ops = make, make(Reference)
-
-    def __call__(self, window: Window) -> np.ndarray:
-        return in_steps(self.ops, window.ids)
-
-    def explain(self, probes: Probes, name: str, of: list[int]) -> None:
-        """Put the operator that made the first infinity or NaN of the gap `name` into the facts; `of` are its
-        windows."""
-        rows = np.isfinite(probes.gaps[name].kl)
-        for i in of:
-            count = len(probes.windows[i].ids)
-            if not rows[:count].all():
-                ops = self.make(Watched)
-                assert isinstance(ops, Watched)
-                in_steps(ops, probes.windows[i].ids)
-                probes.facts.setdefault("nonfinite", {})[name] = ops.first
-                return
-            rows = rows[count:]
-
-
-def _transformers(
-    checkpoint: Checkpoint, prompts: list[list[int]], probes: Probes, long: np.ndarray
-) -> tuple[Forward, Sketch]:
-    """The original's logits, and its sketch of the long text; its greedy continuations are put into the probes on the
-    way."""
-    model = original(checkpoint)
-    for i, prompt in enumerate(prompts):
-        probes.arrays[f"greedy.prompt.{i}"] = np.array(prompt, np.int32)
-        probes.arrays[f"greedy.original.{i}"] = _greedy_original(model, prompt)
-
-    def logits(ids: np.ndarray, keep: Any = 0) -> np.ndarray:
-        with torch.inference_mode():
-            found = model(torch.from_numpy(ids[None].astype(np.int64)), use_cache=False, logits_to_keep=keep).logits
-        return np.asarray(found[0].numpy())
-
-    at = spread(len(long))
-    far = Sketch.of(logits(long, torch.from_numpy(at.astype(np.int64))), np.full(len(at), -1))
-    return lambda window: logits(window.ids), far
-
-
-def _far(probes: Probes, far: Sketch, ops: Reference, long: np.ndarray) -> None:
-    """Our decoder against the original at the end of a long text: rotary tables show there, not in the windows."""
-    at = spread(len(long))
-    probes.arrays["far.at"] = at
-    probes.gaps["decoder.far"] = Gap.between(far, at_positions(ops, long, at), np.full(len(at), -1))
-
-
-def _edge(probes: Probes, name: str, ops: Reference, context: int) -> None:
-    """The simulation of a full cache: on the way, and at the last positions, where rotary tables and buffers end."""
-    ids, at = repeated(probes.windows, context), spread(context)
-    probes.arrays["edge.ids"], probes.arrays["edge.at"] = ids, at
-    probes.sketches[f"{name}.edge"] = Sketch.of(at_positions(ops, ids, at), np.full(len(at), -1))
-
-
-def _dithered(numerics: Callable[[str], Numerics]) -> Callable[[str], Numerics]:
+def _dithered(numerics: Arithmetic) -> Arithmetic:
     return lambda name: replace(numerics(name), dither=3)
 
 
@@ -247,41 +278,9 @@ def _prompts(template: ChatTemplate | None, tokenizer: Tokenizer, context: int, 
     return found
 
 
-def _greedy_original(model: Any, prompt: list[int]) -> np.ndarray:
-    with torch.inference_mode():
-        out = model.generate(
-            torch.tensor([prompt]),
-            max_new_tokens=GREEDY,
-            min_new_tokens=GREEDY,
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-        )
-    return out[0, len(prompt) :].numpy().astype(np.int32)
-
-
-def _greedy(ops: Reference, prompt: list[int]) -> np.ndarray:
-    logits = run(ops.config, ops, prompt)[-1]
-    ids: list[int] = []
-    for position in range(len(prompt), len(prompt) + GREEDY):
-        ids.append(int(logits.argmax()))
-        logits = run(ops.config, ops, ids[-1:], position)[-1]
-    return np.array(ids, np.int32)
-
-
-def _drift(probes: Probes, name: str, make: Callable[[int | None], Reference], window: Window) -> None:
+def _drift(part: Probes, name: str, simulated: Flow, moved: Flow) -> None:
     """Keys and values of the first tokens, and how far one ulp moves them, layer by layer."""
-    count = min(DRIFT, len(window.ids))
-    caches = []
-    for ulp in (None, 4):
-        ops = make(ulp)
-        run(ops.config, ops, window.ids[:count].tolist())
-        caches.append([np.stack([t[0, :count].numpy() for t in side]) for side in (ops.k, ops.v)])
-    (keys, values), (moved_keys, moved_values) = caches
-    probes.arrays[f"drift.{name}.keys"], probes.arrays[f"drift.{name}.values"] = keys, values
-    probes.arrays[f"drift.{name}.floor"] = np.array(
-        [relative(np.stack([keys[i], values[i]]), np.stack([moved_keys[i], moved_values[i]])) for i in range(len(keys))]
-    )
+    for side, what in enumerate(("keys", "values")):
+        part.arrays[f"drift.{name}.{what}"] = np.stack([layer[side] for layer in simulated.kept])
+    layers = zip(simulated.kept, moved.kept, strict=True)
+    part.arrays[f"drift.{name}.floor"] = np.array([relative(np.stack(a), np.stack(b)) for a, b in layers])

@@ -175,8 +175,8 @@ def probe(model: str, options: Any, resolved: Any, work: str, path: str, progres
         own,
         generation.chat_template(DATE),
         notes,
+        translated=check_translation,
     )
-    check_translation(probes)
     probes.save(Path(path))
     return notes
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from smolship.runtime.files import regular_file
 
 TOP = 256  # logits kept a position
 FILLED = 8192  # tokens of the longest cache that is simulated to its end: more would take too long
+ROWS = 32  # positions whose logits are worked on at once
 BLOCK = 32  # neighbouring tokens are correlated: confidence intervals come from means over blocks of this many
 
 
@@ -39,8 +41,18 @@ class Sketch:
         """Sketch float32 logits [N, V]; `following` int [N] is the next token, or -1."""
         lse = log_sum_exp(logits)
         top = min(TOP, logits.shape[1])
-        ids = np.argpartition(logits, -top, axis=1)[:, -top:].astype(np.int32)
+        pieces = np.array_split(logits, max(len(logits) // ROWS, 1))  # argpartition orders all of them, in 8 bytes each
+        ids = np.concatenate([np.argpartition(rows, -top, axis=1)[:, -top:].astype(np.int32) for rows in pieces])
         return Sketch(lse, ids, np.take_along_axis(logits, ids, axis=1), lse - _picked(logits, following))
+
+    @staticmethod
+    def of_pieces(pieces: Iterable[np.ndarray], following: np.ndarray) -> Sketch:
+        """Of logits that come in pieces, float32 [n, V] each."""
+        found, start = [], 0
+        for logits in pieces:
+            found.append(Sketch.of(logits, following[start : start + len(logits)]))
+            start += len(logits)
+        return Sketch.join(found)
 
     def __getitem__(self, rows: slice | np.ndarray) -> Sketch:
         return Sketch(self.lse[rows], self.ids[rows], self.logits[rows], self.nll[rows])
@@ -99,10 +111,10 @@ class Gap:
 def log_sum_exp(logits: np.ndarray) -> np.ndarray:
     """float64 [N] of logits [N, V], computed in float64, a few rows at a time."""
     out = np.empty(len(logits))
-    for start in range(0, len(logits), 32):
-        rows = logits[start : start + 32].astype(np.float64)
+    for start in range(0, len(logits), ROWS):
+        rows = logits[start : start + ROWS].astype(np.float64)
         peak = rows.max(axis=1)
-        out[start : start + 32] = peak + np.log(np.exp(rows - peak[:, None]).sum(axis=1))
+        out[start : start + ROWS] = peak + np.log(np.exp(rows - peak[:, None]).sum(axis=1))
     return out
 
 
@@ -183,8 +195,9 @@ class Probes:
         np.savez_compressed(path, allow_pickle=False, **arrays)
 
     @staticmethod
-    def load(path: Path, limit: int = 1 << 30) -> Probes:
-        """Read `probes.npz`; nothing in it is unpickled, and no more than `limit` bytes are unpacked."""
+    def load(path: Path, limit: int = 1 << 30, whole: bool = True) -> Probes:
+        """Read `probes.npz`, or, where that is not the `whole`, a part of it; nothing in it is unpickled, and no more
+        than `limit` bytes are unpacked."""
         regular_file(path, "probes")
         try:
             with zipfile.ZipFile(path) as archive:
@@ -199,7 +212,8 @@ class Probes:
             probes.sketches = _grouped(arrays, "sketch", Sketch)
             probes.gaps = _grouped(arrays, "gap", Gap)
             probes.arrays = {k.removeprefix("array/"): v for k, v in arrays.items() if k.startswith("array/")}
-            _check_positions(probes)
+            if whole:
+                _check_positions(probes)
         except (
             ValueError,
             LookupError,

@@ -100,22 +100,19 @@ class Worker:
 
     def reference(self, model: str, path: str, context: int, tokens: int) -> dict[str, Any]:
         """What the original implementation says, in fp32: the sketches that every row is compared with."""
-        import torch
-
         from smolship.export.checkpoints import open_checkpoint
-        from smolship.export.original import original
-        from smolship.export.probe import make_windows
+        from smolship.export.original import Original
+        from smolship.export.windows import make_windows
         from smolship.runtime.probes import Sketch
         from smolship.runtime.tokenizer import Tokenizer
 
         checkpoint = open_checkpoint(model)
         windows = make_windows(Tokenizer(checkpoint.files["tokenizer.json"]), context, tokens)
-        network, sketches = original(checkpoint), []
+        network, sketches = Original(checkpoint), []
         for i, window in enumerate(windows):
             self.progress("the original in fp32", i, len(windows))
-            with torch.inference_mode():
-                logits = network(torch.from_numpy(window.ids[None].astype(np.int64)), use_cache=False).logits[0]
-            sketches.append(Sketch.of(logits.numpy(), window.following))
+            (pieces,) = network.logits(window.ids[None], np.arange(len(window.ids)))
+            sketches.append(Sketch.of_pieces(pieces, window.following))
         probes = Probes(windows, {"tokens": tokens})
         probes.sketches["original"] = Sketch.join(sketches)
         probes.save(Path(path))

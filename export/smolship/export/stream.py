@@ -1,0 +1,184 @@
+"""The decoder a layer at a time: many texts, in many arithmetics, pass through one layer together, so that of the
+weights one layer is in memory, and that once.
+
+What is kept between layers is each text's hidden state. It may be saved to a file and taken up there again.
+"""
+
+from __future__ import annotations
+
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smolship.export.decoder import Decoder
+from smolship.export.nonfinite import Watched
+from smolship.export.reference import Cache, Reference
+from smolship.export.slots import row_chunks
+
+STEP = 512  # positions computed at once, and whose logits exist at once
+
+Progress = Callable[[float], None]  # takes how many positions more have passed through the whole model
+
+
+class Flow:
+    """One text on its way through the layers, in the arithmetic of `ops`.
+
+    ids   the tokens that pass, the first of them at position `start`
+    keep  positions, from the first, whose keys and values are kept, in `kept`, a pair [keep, G, K] a layer
+    room  positions that the cache holds after these: with room there is a next token
+    part  which noise of `ops` it takes
+    bad   the operator that made the first infinity or NaN; empty while there is none
+    """
+
+    def __init__(self, ops: Reference, ids: Sequence[int] | np.ndarray, *, keep: int = 0, room: int = 0, part: int = 0):
+        self.ops, self.keep, self.room, self.part = ops, keep, room, part
+        self.decoder = Decoder(ops.config, ops)
+        self.cache = Cache(ops.config.cache(len(ids) + room))
+        self.kept: list[tuple[np.ndarray, np.ndarray]] = []
+        self.bad = ""
+        self.feed(ids)
+
+    def feed(self, ids: Sequence[int] | np.ndarray, start: int = 0) -> None:
+        """The tokens that pass next."""
+        self.ids, self.start = torch.tensor(np.array(ids, np.int64))[None], start
+        self.delta, self.x = torch.empty(0), torch.empty(0)
+
+    @property
+    def length(self) -> int:
+        return self.ids.shape[1]
+
+    def enter(self) -> None:
+        """Through the embedding."""
+        self.ops.seed(self.part)
+        self.delta = self._look(self.decoder.begin(self.ids), lambda decoder: decoder.begin(self.ids))
+        self.x = torch.zeros_like(self.delta)
+
+    def layer(self, i: int) -> None:
+        """Through one layer."""
+        self.ops.seed(self.part + 1000 * (i + 1))
+        self.ops.cache = self.cache
+        for start in range(0, self.length, STEP):
+            part = slice(start, start + STEP)
+            before = self.delta[:, part], (self.x[:, part] if i else None)
+            position = torch.tensor([self.start + start])
+            after = self.decoder.layer(i, *before, position)
+            self._look(after[0], lambda decoder, before=before, at=position: decoder.layer(i, *before, at))  # type: ignore[misc]
+            self.delta[:, part], self.x[:, part] = after
+        if self.keep:
+            k, v = (t[0, : self.keep].numpy().copy() for t in self.cache[i])
+            self.kept.append((k, v))
+        if not self.room:
+            del self.cache.layers[i]
+
+    def logits(self, positions: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Logits float32 [n, V] at some positions, in pieces, each with where in `positions` it lies."""
+        self.ops.seed(self.part + 999)
+        for piece in row_chunks(len(positions), 1, STEP):
+            at = torch.from_numpy(positions[slice(*piece)].astype(np.int64))
+            state = self.delta[:, at], self.x[:, at]
+            found = self._look(self.decoder.end(*state), lambda decoder, state=state: decoder.end(*state))  # type: ignore[misc]
+            yield slice(*piece), found[0].float().numpy()
+
+    def _look(self, x: Tensor, again: Callable[[Decoder], object]) -> Tensor:
+        """x; the operator that made it infinite or NaN, if it is the first, is found by computing it again."""
+        if not self.bad and not bool(x.isfinite().all()):
+            watched = Watched(self.ops)
+            again(Decoder(self.ops.config, watched))
+            self.bad = watched.first
+        return x
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What `restore` takes up again."""
+        kept = {f"kept.{i}.{side}": pair[side] for i, pair in enumerate(self.kept) for side in (0, 1)}
+        return kept | {"delta": self.delta.numpy(), "x": self.x.numpy(), "bad": np.array(self.bad)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.delta, self.x = torch.from_numpy(state["delta"]), torch.from_numpy(state["x"])
+        layers = sum(name.startswith("kept.") for name in state) // 2
+        self.kept = [(state[f"kept.{i}.0"], state[f"kept.{i}.1"]) for i in range(layers)]
+        self.bad = str(state["bad"])
+
+
+class Saved:
+    """Where the state of flows is saved between layers: nowhere."""
+
+    def load(self, flows: Sequence[Flow]) -> int:
+        """Take up what was saved; the number of layers that are done."""
+        return 0
+
+    def save(self, flows: Sequence[Flow], layers: int) -> None:
+        """Called after each layer."""
+
+
+class InFile(Saved):
+    """The state in a file, now and then."""
+
+    SECONDS = 20  # at least between two
+
+    def __init__(self, path: Path):
+        self.path, self.last = path, time.monotonic()
+
+    def load(self, flows: Sequence[Flow]) -> int:
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                state = {name: file[name] for name in file.files}
+            for i, flow in enumerate(flows):
+                flow.restore(
+                    {name.partition("/")[2]: value for name, value in state.items() if name.startswith(f"{i}/")}
+                )
+            return int(state["layers"])
+        except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):  # none, or cut off
+            return 0
+
+    def save(self, flows: Sequence[Flow], layers: int) -> None:
+        if time.monotonic() - self.last < self.SECONDS:
+            return
+        arrays = {f"{i}/{name}": value for i, flow in enumerate(flows) for name, value in flow.state().items()}
+        half = self.path.with_suffix(".half.npz")
+        np.savez(half, layers=np.array(layers), **arrays)  # type: ignore[arg-type]
+        half.replace(self.path)
+        self.last = time.monotonic()
+
+
+def through(flows: Sequence[Flow], progress: Progress, saved: Saved = Saved()) -> None:
+    """All flows through all layers. Those of the same `ops` follow one another. After it they give logits."""
+    layers = len(flows[0].ops.config.layers)
+    first = saved.load(flows)
+    progress(first / layers * sum(flow.length for flow in flows))
+    if not first:
+        for flow in flows:
+            flow.enter()
+        forget(flows)
+    for i in range(first, layers):
+        for ops, group in groupby(flows, lambda flow: flow.ops):
+            for flow in group:
+                flow.layer(i)
+                progress(flow.length / layers)
+            ops.tensors.clear()
+        forget(flows)
+        saved.save(flows, i + 1)
+
+
+def forget(flows: Sequence[Flow]) -> None:
+    """Let go of the weights."""
+    for flow in flows:
+        flow.ops.forget()
+
+
+def continuations(flows: Sequence[Flow], tokens: int, progress: Callable[[], None]) -> list[np.ndarray]:
+    """int32 [tokens] of each flow: always the likeliest token. The flows have room for them."""
+    found: list[list[int]] = [[] for _ in flows]
+    for _ in range(tokens if flows else 0):
+        through(flows, lambda positions: None)
+        for flow, ids in zip(flows, found, strict=True):
+            ((_, logits),) = flow.logits(np.array([flow.length - 1]))
+            ids.append(int(logits[-1].argmax()))
+            flow.feed(ids[-1:], flow.start + flow.length)
+        progress()
+    return [np.array(ids, np.int32) for ids in found]
