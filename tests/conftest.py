@@ -116,6 +116,15 @@ def make_tokenizer(folder: Path, vocab: int) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def nothing_kept() -> Iterator[None]:
+    """No test takes a step that another has done, or the user; what is kept is tried in a folder of the test's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SMOLSHIP_CACHE", "off")
+        patch.delenv("SMOLSHIP_CACHE_LIMIT", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def steps_here() -> Iterator[None]:
     """Steps of an export run in this process, where torch is imported once. Tests of the real model, and those that
     ask for `steps_apart` or call the command, have them in processes of their own, as users do."""

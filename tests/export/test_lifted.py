@@ -15,7 +15,7 @@ from smolship.export import export
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.checkpoints.gguf_file import read_gguf
 from smolship.export.quantize import MIN_SCALE, portable
-from smolship.export.rerounding import make_weights_for, open_weights_for
+from smolship.export.rerounding import make_weights_for, weights_for
 from smolship.export.targets import load_target
 from smolship.export.weights import SCHEMES, Scheme, Weights, reround, write_weights
 from smolship.runtime.bundle import open_bundle
@@ -145,8 +145,9 @@ def test_a_target_holds_what_it_can(files, tmp_path):
             was, now = weights.read(name), own.read(name)
             # Nearly the same scales are found again: one for magnitudes up to 7 moves such weights by .096.
             assert np.linalg.norm(now - was) < 0.07 * np.linalg.norm(was), name
-    again = open_weights_for(Weights(tmp_path), tmp_path / "own")
-    assert again.digest == own.digest
+    for place in ("own", "made again"):  # an earlier export has lowered the target
+        again = weights_for(executorch, checkpoint.config, Weights(tmp_path), tmp_path / place, lambda *_: None)
+        assert again.digest == own.digest
     np.testing.assert_array_equal(again.read("layers.0.gate"), own.read("layers.0.gate"))
 
 

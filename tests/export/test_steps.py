@@ -12,6 +12,7 @@ from typing import Any
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.facts import resolve
 from smolship.export.options import Options, scheme_of
+from smolship.export.running import write_shared
 from smolship.export.steps import STEPS, Checked, Lowered, read
 from smolship.export.weights import Weights
 from smolship.runtime.process import environment
@@ -32,19 +33,24 @@ def given(model: Path) -> dict[str, Any]:
 
 def test_quantizing_needs_no_torch(tiny, tmp_path):
     """Its memory is that of some rows, where torch alone would take 200 MB."""
-    work = tmp_path / ".work"
-    work.mkdir()
-    resolved = asdict(resolve(open_checkpoint(str(tiny("llama")))))
-    request = given(tiny("llama")) | {"resolved": resolved, "bundle": str(tmp_path), "folder": str(work)}
+    scheme = scheme_of("int4", 64, None, 4)
+    request = {"model": str(tiny("llama")), "scheme": asdict(scheme), "folder": str(tmp_path)}
     command = [sys.executable, "-c", QUANTIZE]
     done = subprocess.run(
         command, input=json.dumps(request), env=environment(), capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
-    assert {entry.group for entry in Weights(work).entries.values() if entry.bits == 4} == {64}
+    assert {entry.group for entry in Weights(tmp_path).entries.values() if entry.bits == 4} == {64}
+
+
+def test_what_targets_share_is_written(tiny, tmp_path):
+    (tmp_path / ".work").mkdir()
+    (tmp_path / ".work" / "weights.json").write_text("listed")
+    checkpoint = open_checkpoint(str(tiny("llama")))
+    write_shared(checkpoint, resolve(checkpoint), tmp_path)
     names = {"config.json", "tokenizer.json", "chat_template.jinja", "generation_config.json", "weights.json"}
     assert names <= {path.name for path in tmp_path.iterdir()}
-    assert (tmp_path / "weights.json").read_bytes() == (work / "weights.json").read_bytes()
+    assert (tmp_path / "weights.json").read_text() == "listed"
 
 
 def test_a_check_says_what_the_model_is(tiny, tmp_path):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from smolship.export.adding import add_targets
     from smolship.export.pipeline import export
 
-__all__ = ["export"]
+__all__ = ["add_targets", "export"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,4 +17,8 @@ def __getattr__(name: str) -> Any:
         from smolship.export.pipeline import export
 
         return export
+    if name == "add_targets":
+        from smolship.export.adding import add_targets
+
+        return add_targets
     raise AttributeError(name)

@@ -207,13 +207,13 @@ class _Making:
             units += [self._passes(against, f"{name}, rounded again", own, [(against, "quantized", self.every)])]
 
         def make(part: Probes, progress: Progress, saved: Saved) -> None:
-            ops = self._arithmetics(own)
+            ops, first = self._arithmetics(own), self.windows[0].ids[:DRIFT]
             simulated = Pass(
-                f"{name}.simulated", ops(numerics), against, self.every, sketch=True, long=self.edge, keep=DRIFT
+                f"{name}.simulated", ops(numerics), against, self.every, sketch=True, long=self.edge, keep=len(first)
             )
             ulp = Pass(f"{name}.ulp", ops(numerics, 2), simulated.name, self.some)
             noise = Pass(f"{name}.noise", ops(_dithered(numerics)), against, self.some)
-            moved = Flow(ops(numerics, 4), self.windows[0].ids[:DRIFT], keep=DRIFT)
+            moved = Flow(ops(numerics, 4), first, keep=len(first))
             run_passes([simulated, ulp, noise], part, self.known, progress, saved, [moved])
             if self.edge is not None:
                 part.arrays["edge.ids"], part.arrays["edge.at"] = self.edge, spread(len(self.edge))

@@ -37,7 +37,7 @@ def make_manifest(
         weights_digest=quantized.digest,
         weights_bytes=quantized.bytes_per_token,
         targets={name: target.entry for name, target in lowered.items()},
-        tools=_versions(),
+        tools=versions(),
         steps=costs,
     )
 
@@ -53,7 +53,7 @@ def _notes(options: Options, quantized: Quantized, lowered: Mapping[str, Lowered
     return notes
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Of the packages that an export uses, where they are installed."""
     versions = {}
     for package in PACKAGES:

@@ -26,9 +26,14 @@ def make_weights_for(
     return own, OwnWeights(own.digest, dict(Counter(reasons.values())))
 
 
-def open_weights_for(weights: Weights, folder: Path) -> Weights:
-    """The set that `make_weights_for` gave, opened again."""
-    return Weights(folder, weights) if folder.exists() else weights
+def weights_for(
+    target: Target, config: DecoderConfig, weights: Weights, folder: Path, progress: Callable[[str, int, int], None]
+) -> Weights:
+    """The set that `make_weights_for` gave, opened again; made again where it is not there, as when the target was
+    lowered in an earlier export."""
+    if folder.exists():
+        return Weights(folder, weights)
+    return make_weights_for(target, config, weights, folder, progress)[0]
 
 
 def refused(target: Target, config: DecoderConfig, weights: Weights) -> dict[str, str]:

@@ -2,17 +2,16 @@
 what it returns are JSON, and what it needs is imported when it begins.
 
 check     asks all that can be asked before the work
-quantize  writes what targets share: the one set of weights, and the model's side files
+quantize  writes what targets share: the one set of weights
 lower     writes the artifact of one target
 probe     runs the original and our decoder over real text, and compares them
 
 `model` is the folder or file that the checkpoint lies in, `bundle` the folder of the bundle that is made, and `work` a
-folder for what does not stay.
+folder in it for what does not stay. What else a step is given is what it depends on: by that it is kept (kept/keys.py).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 
 from smolship.export.facts import Resolved
 from smolship.export.options import Options, source_name
+from smolship.export.weights import Scheme
 from smolship.runtime.facts import ModelFacts
 from smolship.runtime.manifest import TargetEntry
 from smolship.runtime.records import read_record
@@ -72,6 +72,7 @@ def check(model: str, options: Any, out: str, progress: Progress) -> Any:
     from smolship.export import preflight
     from smolship.export.checkpoints import open_checkpoint
     from smolship.export.config import only
+    from smolship.export.kept.keys import content
     from smolship.export.output import check_space
 
     asked, checkpoint = read(Options, options), open_checkpoint(model)
@@ -92,23 +93,19 @@ def check(model: str, options: Any, out: str, progress: Progress) -> Any:
         head_dim=only(mixer.head_dim for mixer in config.attentions),
         vocab=config.vocab,
         parameters=sum(map(math.prod, config.shapes().values())),
+        checkpoint=content(checkpoint, progress),
     )
     return asdict(Checked(facts, resolved))
 
 
-def quantize(model: str, options: Any, resolved: Any, bundle: str, folder: str, progress: Progress) -> Any:
-    """Write the one set of weights to `folder`, and its list to the bundle, with config.json, tokenizer, chat template
-    and generation config, as other tools look for them."""
+def quantize(model: str, scheme: Any, folder: str, progress: Progress) -> Any:
+    """Write the one set of weights, and its list, to `folder`."""
     from smolship.export.checkpoints import open_checkpoint
     from smolship.export.traffic import bytes_per_token, set_bytes
     from smolship.export.weights import write_weights
 
-    asked, checkpoint = read(Options, options), open_checkpoint(model)
-    weights = write_weights(checkpoint, checkpoint.config, asked.scheme, Path(folder), progress)
-    shutil.copyfile(Path(folder, "weights.json"), Path(bundle, "weights.json"))
-    Path(bundle, "config.json").write_text(json.dumps(checkpoint.raw, indent=1) + "\n")
-    for name, content in read(Resolved, resolved).side_files(checkpoint).items():
-        Path(bundle, name).write_bytes(content)
+    checkpoint = open_checkpoint(model)
+    weights = write_weights(checkpoint, checkpoint.config, read(Scheme, scheme), Path(folder), progress)
     return asdict(
         Quantized(
             weights.digest,
@@ -120,7 +117,7 @@ def quantize(model: str, options: Any, resolved: Any, bundle: str, folder: str, 
 
 
 def lower(
-    model: str, options: Any, resolved: Any, work: str, bundle: str, target: str, folder: str, progress: Progress
+    model: str, target: str, context: int, resolved: Any, work: str, bundle: str, folder: str, progress: Progress
 ) -> Any:
     """Write the artifact of `target` to `folder`. Its set of weights, where that is its own, goes to `work`, and the
     list of it to the bundle."""
@@ -130,13 +127,12 @@ def lower(
     from smolship.export.traffic import bytes_per_token
     from smolship.export.weights import Weights
 
-    asked, generation = read(Options, options), read(Resolved, resolved)
-    checkpoint, module = open_checkpoint(model), load_target(target)
+    generation, checkpoint, module = read(Resolved, resolved), open_checkpoint(model), load_target(target)
     config = checkpoint.config
     weights, own = make_weights_for(module, config, Weights(Path(work)), Path(work, target), progress)
     if own:
         shutil.copyfile(Path(work, target, "weights.json"), Path(bundle, f"weights-{target}.json"))
-    job = Job(config, weights, asked.context, generation.side_files(checkpoint), generation.facts, progress)
+    job = Job(config, weights, context, generation.side_files(checkpoint), generation.facts, progress)
     info = module.lower(job, Path(folder))
     notes = info.pop("notes", [])
     count = bytes_per_token(config, weights, module.stored_bytes)
@@ -144,37 +140,50 @@ def lower(
     return {"entry": entry.to_json(), "notes": notes}
 
 
-def probe(model: str, options: Any, resolved: Any, work: str, path: str, progress: Progress) -> Any:
-    """Write the golden probes to `path`; returns notes. Raises GateError where our decoder differs from the
-    original."""
+def probe(
+    model: str,
+    targets: Any,
+    context: int,
+    tokens: int,
+    text: str | None,
+    resolved: Any,
+    work: str,
+    path: str,
+    kept: str | None,
+    progress: Progress,
+) -> Any:
+    """Write the golden probes to `path`; returns notes. Parts of them are kept in the folder `kept`, and found there.
+    Raises GateError where our decoder differs from the original."""
     from smolship.export.checkpoints import open_checkpoint
     from smolship.export.probe import DATE, make_probes
-    from smolship.export.rerounding import open_weights_for
+    from smolship.export.rerounding import weights_for
     from smolship.export.targets import load_target
     from smolship.export.translation import check_translation
     from smolship.export.weights import Weights
 
-    asked, generation = read(Options, options), read(Resolved, resolved)
-    weights = Weights(Path(work))
-    own = {name: open_weights_for(weights, Path(work, name)) for name in asked.targets}
+    generation, checkpoint, weights = read(Resolved, resolved), open_checkpoint(model), Weights(Path(work))
+    own = {
+        name: weights_for(load_target(name), checkpoint.config, weights, Path(work, name), progress) for name in targets
+    }
     numerics: dict[str, Any] = {}
-    for name in asked.targets:
+    for name in targets:
         target = load_target(name)
         numerics[name] = target.numerics(own[name])
         for other, how in getattr(target, "OTHER_ARITHMETICS", {}).items():
             numerics[f"{name}.{other}"], own[f"{name}.{other}"] = partial(_alike, how), own[name]
     notes: list[str] = []
     probes = make_probes(
-        open_checkpoint(model),
+        checkpoint,
         weights,
         numerics,
-        asked.context,
-        asked.probe_tokens,
-        asked.probe_text,
+        context,
+        tokens,
+        text,
         progress,
         own,
         generation.chat_template(DATE),
         notes,
+        kept=None if kept is None else Path(kept),
         translated=check_translation,
     )
     probes.save(Path(path))

@@ -17,7 +17,8 @@ MOST_ENDS = 512  # more than any model has
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the manifest says of the model, for people and reports; `vocab` bounds the ids of tokens."""
+    """What the manifest says of the model, for people and reports; `vocab` bounds the ids of tokens. `checkpoint` is a
+    SHA-256 over its weights and config (export/kept/keys.py); older bundles lack it."""
 
     source: str  # a Hub id, or the name of a folder or file
     revision: str | None
@@ -29,6 +30,7 @@ class ModelFacts:
     head_dim: int | None
     vocab: int
     parameters: int
+    checkpoint: str | None = None
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,8 @@ def new_folder(
     home = _home(target)
     with contextlib.ExitStack() as undo, disk_errors():
         _make_parents(home, undo)
-        work, lock = _work_folder(home, target.name)
-        undo.callback(os.close, lock)
+        work, descriptor = _work_folder(home, target.name)
+        undo.callback(os.close, descriptor)
         undo.callback(_remove, work)
         work.chmod(0o755)
         with disk_errors(work):
@@ -121,11 +121,11 @@ def _sweep_one(left: Path, ours: Collection[str]) -> None:
     info = left.lstat()
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or _names(left) - set(ours):
         return
-    lock = _lock(left)
+    descriptor = lock(left)
     try:
         _remove(left)
     finally:
-        os.close(lock)
+        os.close(descriptor)
 
 
 def _home(target: Path) -> Path:
@@ -210,18 +210,19 @@ def _work_folder(home: Path, name: str) -> tuple[Path, int]:
     while True:
         work = Path(tempfile.mkdtemp(prefix=f".{_stem(name)}.", suffix=".partial", dir=home))
         try:
-            return work, _lock(work)
+            return work, lock(work)
         except (BlockingIOError, FileNotFoundError):
             continue  # somebody's sweep was faster than our lock, and removes it
         except OSError:
             return work, os.open(work, os.O_RDONLY)
 
 
-def _lock(folder: Path) -> int:
-    """A descriptor that holds `folder` locked. Raises OSError where another holds it, or has removed it."""
+def lock(folder: Path, shared: bool = False) -> int:
+    """A descriptor that holds `folder` locked. Raises OSError where another holds it (not `shared`, or we not), or has
+    removed it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         if not os.path.samestat(os.fstat(descriptor), folder.stat()):
             raise FileNotFoundError(errno.ENOENT, "another folder of that name", str(folder))
     except BaseException:

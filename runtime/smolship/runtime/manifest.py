@@ -119,10 +119,12 @@ class _Info:
 
 @dataclass(frozen=True)
 class StepCost:
-    """What the process of a step of the export took; `peak_bytes` is None where the system does not say."""
+    """What the process of a step of the export took; `peak_bytes` is None where the system does not say. `run` is None
+    where the step was done when the bundle was written, and says else, in words, in which run that was."""
 
     seconds: float
     peak_bytes: int | None
+    run: str | None = None
 
 
 @dataclass(frozen=True)

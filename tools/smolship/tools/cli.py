@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from smolship.tools.commands import bench, chat, export, generate, inspect, parity, report, weights
+from smolship.tools.commands import bench, cache, chat, export, generate, inspect, parity, report, weights
 from smolship.tools.commands.options import Command, err
 from smolship.tools.console import begin, exit_code
 from smolship.tools.failures import asks_json
@@ -82,6 +82,7 @@ for command in (  # in the order of use
     generate.generate,
     chat.chat,
     report.report,
+    cache.cache,
 ):
     app.command(cls=Command)(command)
 

@@ -28,8 +28,13 @@ def main() -> int:
         from smolship.export import export
 
         with Steps(console) as steps:
-            bundle = export(
-                options.model, options.bundle, to=options.to.split(","), quant=options.quant, progress=steps.update
+            bundle = export(  # whose times are reported, and so are of this run
+                options.model,
+                options.bundle,
+                to=options.to.split(","),
+                quant=options.quant,
+                cache=False,
+                progress=steps.update,
             )
         return 0 if full_report(bundle, options.bundle.parent / "report.html", reveal=True) else 1
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
@@ -30,6 +32,9 @@ from smolship.tools.units import (
     target_size,
     verdict,
 )
+
+if TYPE_CHECKING:
+    from smolship.export.kept.entries import Entry
 
 STYLES = {"FAIL": "bold red", "ok": "green", "reported": "dim", UNAVAILABLE: "dim"}
 
@@ -112,6 +117,22 @@ def manifest_table(manifest: Manifest, path: Path) -> Table:
     for label, fact in facts.items():
         if fact is not None:
             table.add_row(Text(clip(label)), Text(fact))
+    return table
+
+
+def kept_table(root: Path, found: Sequence[Entry], total: int, limit: int) -> Table:
+    """The kept steps of exports, the one that was used last first."""
+    title = Text.assemble(("kept steps of exports", "bold"), f", in {clip(root)}")
+    table = plain_table(title, f"{number(len(found))} steps, {size(total)} of at most {size(limit)}")
+    table.padding = (0, 2, 0, 0)
+    for name in ("step", "model", "asked for"):
+        table.add_column(name, overflow="fold")
+    for name in ("size", "took", "last used"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for entry in found:
+        record, used = entry.record, time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+        what = (entry.kind, clip(record.model, 80), clip(record.words, 200))
+        table.add_row(*map(Text, (*what, size(entry.size), number(record.seconds, "s"), used)))
     return table
 
 

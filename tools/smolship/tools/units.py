@@ -130,8 +130,15 @@ def notes(manifest: Manifest) -> list[str]:
 
 
 def steps(manifest: Manifest) -> list[tuple[str, str, str]]:
-    """(name, time, peak memory) of each step of the export."""
-    return [(clip(name, 60), number(cost.seconds, "s"), size(cost.peak_bytes)) for name, cost in manifest.steps.items()]
+    """(name, time, peak memory) of each step of the export; where it was of another run, this is said behind."""
+    return [
+        (
+            clip(name, 60),
+            number(cost.seconds, "s"),
+            size(cost.peak_bytes) + (f", {clip(cost.run, 80)}" if cost.run else ""),
+        )
+        for name, cost in manifest.steps.items()
+    ]
 
 
 def target_size(manifest: Manifest, name: str) -> int | None:

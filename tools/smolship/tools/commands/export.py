@@ -13,8 +13,12 @@ from smolship.tools.commands.inspect import show_bundle
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A folder with config.json and safetensors, a .gguf file, or a Hub id.")],
+    typed: typer.Context,
     out: Annotated[Path, typer.Option("--out", "-o", help="The bundle to write. An older bundle there is replaced.")],
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="A folder with config.json and safetensors, a .gguf file, or a Hub id."),
+    ] = None,
     to: Annotated[
         str, typer.Option(help="Targets, separated by commas: executorch, onnx, coreml, gguf; or all.")
     ] = "executorch,onnx",
@@ -32,6 +36,15 @@ def export(
     probe_text: Annotated[
         Path | None, typer.Option(help="Measure parity on this UTF-8 text. Default: English and code from Python.")
     ] = None,
+    add: Annotated[
+        str | None,
+        typer.Option(
+            help="Add these targets to the bundle --out, with the model and the options that it was made from."
+        ),
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Take no step that was kept, and keep none: see smolship cache.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Export a checkpoint: quantize it once and write every target, with probes for parity.
@@ -43,12 +56,30 @@ def export(
     smolship export HuggingFaceTB/SmolLM2-135M-Instruct -o smollm2
     smolship export ./SmolLM3-3B -o smollm3 --to all --context 8192
     smolship export model.gguf -o model --to onnx
+    smolship export ./SmolLM3-3B -o smollm3 --add coreml
     """
+    from smolship.export import add_targets
     from smolship.export import export as run_export
     from smolship.export.targets import TARGETS
     from smolship.tools.display import Steps
 
     text = None if probe_text is None else read_text(probe_text, "probe text")
+    if add is not None:
+        options.only(typed, "--add", "out", "model", "add", "revision", "probe_text", "no_cache", "as_json")
+        with Steps(options.err) as steps:
+            bundle = add_targets(
+                out,
+                options.names(add),
+                model=model,
+                revision=revision,
+                probe_text=text,
+                cache=not no_cache,
+                progress=steps.update,
+            )
+        show_bundle(bundle, as_json)
+        return
+    if model is None:
+        raise typer.BadParameter("missing: name the model to export", param_hint="MODEL")
     with Steps(options.err) as steps:
         bundle = run_export(
             model,
@@ -62,6 +93,7 @@ def export(
             revision=revision,
             probe_tokens=probe_tokens,
             probe_text=text,
+            cache=not no_cache,
             progress=steps.update,
         )
     show_bundle(bundle, as_json)

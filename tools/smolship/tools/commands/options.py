@@ -141,6 +141,18 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def only(context: typer.Context, option: str, *allowed: str) -> None:
+    """Refuses what was typed beside `option` and is not `allowed`: it would change nothing."""
+    sources = {name: context.get_parameter_source(name) for name in context.params if name not in allowed}
+    if idle := [flag(name) for name, source in sources.items() if source and source.name == "COMMANDLINE"]:
+        raise InputError(
+            f"options that {option} does not go with",
+            got=", ".join(idle),
+            expected=f"{option}, and the bundle's own options",
+            todo="leave them out; to change them, export the bundle again",
+        )
+
+
 def say_notes(notes: Iterable[str]) -> None:
     """What a user should know, on standard error."""
     for note in notes:

@@ -29,7 +29,8 @@ def export(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any
 
     params = lib.llama_model_quantize_default_params()
     params.ftype = getattr(lib, FILE_TYPES[options["type"]])
-    bundle = run(source, folder / "f16", to=["gguf"], quant="none", context=options["context"], probe_tokens=0)
+    context = options["context"]
+    bundle = run(source, folder / "f16", to=["gguf"], quant="none", context=context, probe_tokens=0, cache=False)
     wide = bundle.path / bundle.entry("gguf").folder / bundle.entry("gguf").info["file"]
     if lib.llama_model_quantize(str(wide).encode(), str(folder / "model.gguf").encode(), ctypes.byref(params)):
         raise RuntimeError("llama_model_quantize failed")

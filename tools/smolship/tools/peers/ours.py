@@ -19,7 +19,13 @@ def export(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any
 
     target = options["target"]
     bundle = run(
-        source, folder / "bundle", to=[target], quant=options["quant"], context=options["context"], probe_tokens=0
+        source,
+        folder / "bundle",
+        to=[target],
+        quant=options["quant"],
+        context=options["context"],
+        probe_tokens=0,
+        cache=False,
     )
     entry = bundle.entry(target)
     files = artifact_files(bundle.path / entry.folder, entry.info)

@@ -1,0 +1,145 @@
+"""The steps of one export: run, or taken from those that an earlier export has done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from smolship.export.checkpoints import Checkpoint
+from smolship.export.facts import Resolved
+from smolship.export.kept import keys
+from smolship.export.kept.entries import Record, now
+from smolship.export.kept.store import Asked, Store
+from smolship.export.options import Options
+from smolship.export.steps import Checked, Lowered, Quantized, read
+from smolship.export.targets import NEEDS
+from smolship.export.weights import Scheme
+from smolship.export.windows import texts
+from smolship.export.worker import Outcome
+from smolship.runtime.files import read_bytes
+from smolship.runtime.manifest import StepCost
+
+Progress = Callable[[str, str, int, int], None]  # (step, what, done, total)
+
+
+def write_shared(checkpoint: Checkpoint, resolved: Resolved, folder: Path) -> None:
+    """What targets share, and other tools look for: the list of the weights, config.json, tokenizer, chat template and
+    generation config."""
+    shutil.copyfile(folder / ".work" / "weights.json", folder / "weights.json")
+    (folder / "config.json").write_text(json.dumps(checkpoint.raw, indent=1) + "\n")
+    for name, content in resolved.side_files(checkpoint).items():
+        (folder / name).write_bytes(content)
+
+
+@dataclass
+class Steps:
+    """Runs the steps of one export, each in a process of its own, or takes them from the store; and keeps what they
+    cost, by their labels. `folder` is the bundle that is made, with what does not stay in `.work`."""
+
+    run_step: Callable[..., Outcome]
+    checkpoint: Checkpoint
+    model: str  # its name, for people
+    store: Store
+    progress: Progress
+    costs: dict[str, StepCost] = field(default_factory=dict)
+    _content: str = ""
+    _state: list[tuple[int, ...]] = field(default_factory=list)
+
+    def check(self, options: Options, out: Path) -> Checked:
+        """What the manifest says of costs are those of the steps that write; this one's are not among them."""
+        self._state = keys.state(self.checkpoint)
+        report = partial(self.progress, "check")
+        request = {"model": str(self.checkpoint.path), "options": asdict(options), "out": str(out)}
+        checked = read(Checked, self.run_step("check", request, report).result)
+        self._content = checked.model.checkpoint or ""
+        if self.store.why:
+            report(f"no steps are kept: {self.store.why}", 1, 1)
+        return checked
+
+    def quantize(self, scheme: Scheme, work: Path) -> Quantized:
+        asked = {"scheme": asdict(scheme)}
+        key = keys.key(asked, {"checkpoint": self._content}, ("safetensors", "gguf"))
+        kept = Asked("quantize", key, self.model, in_words(scheme))
+        return read(Quantized, self._run(kept, "quantize", asked, work.parent, {"folder": str(work)}))
+
+    def lower(self, target: str, context: int, resolved: Resolved, folder: Path) -> Lowered:
+        (folder / target).mkdir()
+        asked = {"target": target, "context": context, "resolved": _facts(resolved)}
+        reads = self._reads(resolved, folder)
+        key = keys.key(asked, reads, ("torch", "jinja2", "tokenizers", *NEEDS[target]))
+        kept = Asked("lower", key, self.model, f"{target}, context {context:,}")
+        places = {"work": str(folder / ".work"), "bundle": str(folder), "folder": str(folder / target)}
+        return read(Lowered, self._run(kept, f"lower {target}", asked, folder, places))
+
+    def probe(self, options: Options, resolved: Resolved, folder: Path) -> list[str]:
+        """Its parts, which do not depend on the list of targets, are kept by themselves, too."""
+        tokens, text = options.probe_tokens, options.probe_text
+        common = {"context": options.context, "tokens": tokens, "text": text, "resolved": _facts(resolved)}
+        reads = self._reads(resolved, folder) | {"checkpoint": self._content, "texts": keys.digest(texts(text))}
+        packages = ("torch", "transformers", "tokenizers", "jinja2", "safetensors", "gguf", "accelerate")
+        words = f"{tokens:,} tokens of {'a text of your own' if text else 'the default text'}, "
+        words += f"context {options.context:,}"
+        asked = common | {"targets": list(options.targets)}
+        whole = Asked("probe", keys.key(asked, reads, packages), self.model, f"{', '.join(options.targets)}: {words}")
+        parts = Asked("parts", keys.key(common, reads, packages), self.model, f"of probes: {words}")
+        places = {"work": str(folder / ".work"), "path": str(folder / "probes.npz")}
+        notes: list[str] = self._run(whole, "probe", asked, folder, places, parts)
+        return notes
+
+    def _reads(self, resolved: Resolved, folder: Path) -> dict[str, object]:
+        """What stands for the files that lowering and probing read: the set of weights by its list (of which the hash
+        of each tensor is a part), config and side files."""
+        listed = read_bytes(folder / ".work" / "weights.json", "weights.json")
+        return {"weights": listed, "config": self.checkpoint.config, "side files": resolved.side_files(self.checkpoint)}
+
+    def _run(
+        self,
+        kept: Asked,
+        label: str,
+        asked: dict[str, Any],
+        folder: Path,
+        places: dict[str, str],
+        parts: Asked | None = None,
+    ) -> Any:
+        """The result of a step. What it writes into `folder` is what is kept of it."""
+        report = partial(self.progress, label)
+        said: list[str] = []
+        if found := self.store.take(kept, folder, said.append):
+            how = f"kept from {found.day}"
+            report(how, 1, 1)
+            self.costs[label] = StepCost(found.seconds, found.peak_bytes, how)
+            return found.result
+        before = _files(folder)
+        request = asked | places | {"model": str(self.checkpoint.path)}
+        with self.store.parts(parts, said.append) if parts else nullcontext() as place:
+            if parts:
+                request["kept"] = None if place is None else str(place)
+            done = self.run_step(kept.kind, request, report)
+        self.costs[label] = StepCost(round(done.seconds, 2), done.peak_bytes)
+        if keys.state(self.checkpoint) == self._state:  # else nobody knows which content the step has read
+            cost = self.costs[label]
+            record = Record(kept.key, kept.model, kept.words, done.result, cost.seconds, cost.peak_bytes, now(), {})
+            self.store.keep(kept, record, sorted(_files(folder) - before), folder, said.append)
+        if said:
+            report("; ".join(said), 1, 1)
+        return done.result
+
+
+def in_words(scheme: Scheme) -> str:
+    group = f", groups of {scheme.group}" if scheme.linear == 4 else ""
+    return f"{scheme.linear} bits{group}, embedding {scheme.embedding}, head {scheme.head}"
+
+
+def _facts(resolved: Resolved) -> dict[str, Any]:
+    """What steps go by: nothing in an artifact or in probes depends on the notes."""
+    return asdict(replace(resolved, notes=[], problems=[]))
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
