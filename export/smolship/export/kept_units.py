@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,9 +34,10 @@ class KeptUnits:
         if self.folder is None:
             return
         half = self.folder / f"{name}.half.npz"
-        part.save(half)
-        half.replace(self.folder / f"{name}.npz")
-        self._state(name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a full disk: this unit is made again where it is wanted again
+            part.save(half)
+            half.replace(self.folder / f"{name}.npz")
+            self._state(name).unlink(missing_ok=True)
 
     def saved(self, name: str) -> Saved:
         """Where the state of a unit is saved between layers."""

@@ -17,7 +17,7 @@ from smolship.export.kept import keys
 from smolship.export.kept.entries import Record, now
 from smolship.export.kept.store import Asked, Store
 from smolship.export.options import Options
-from smolship.export.steps import Checked, Lowered, Quantized, read
+from smolship.export.steps import Checked, Lowered, Probed, Quantized, read
 from smolship.export.targets import NEEDS
 from smolship.export.weights import Scheme
 from smolship.export.windows import texts
@@ -89,8 +89,9 @@ class Steps:
         whole = Asked("probe", keys.key(asked, reads, packages), self.model, f"{', '.join(options.targets)}: {words}")
         parts = Asked("parts", keys.key(common, reads, packages), self.model, f"of probes: {words}")
         places = {"work": str(folder / ".work"), "path": str(folder / "probes.npz")}
-        notes: list[str] = self._run(whole, "probe", asked, folder, places, parts)
-        return notes
+        probed = read(Probed, self._run(whole, "probe", asked, folder, places, parts))
+        self.costs["probe"] = replace(self.costs["probe"], parts=probed.seconds)
+        return probed.notes
 
     def _reads(self, resolved: Resolved, folder: Path) -> dict[str, object]:
         """What stands for the files that lowering and probing read: the set of weights by its list (of which the hash

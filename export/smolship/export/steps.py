@@ -62,6 +62,14 @@ class Lowered:
     notes: list[str]
 
 
+@dataclass(frozen=True)
+class Probed:
+    """What `probe` returns: notes for the user, and the seconds that each part of the probes took."""
+
+    notes: list[str]
+    seconds: dict[str, float]
+
+
 def read(kind: type[T], raw: Any) -> T:
     """A dataclass out of what a step was given or returned."""
     return read_record(kind, raw, "a step of the export")
@@ -152,7 +160,7 @@ def probe(
     kept: str | None,
     progress: Progress,
 ) -> Any:
-    """Write the golden probes to `path`; returns notes. Parts of them are kept in the folder `kept`, and found there.
+    """Write the golden probes to `path`. Parts of them are kept in the folder `kept`, and found there.
     Raises GateError where our decoder differs from the original."""
     from smolship.export.checkpoints import open_checkpoint
     from smolship.export.probe import DATE, make_probes
@@ -186,8 +194,9 @@ def probe(
         kept=None if kept is None else Path(kept),
         translated=check_translation,
     )
+    seconds = probes.facts.pop("seconds")
     probes.save(Path(path))
-    return notes
+    return asdict(Probed(notes, seconds))
 
 
 def _alike(numerics: Any, linear: str) -> Any:

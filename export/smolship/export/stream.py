@@ -6,6 +6,7 @@ What is kept between layers is each text's hidden state. It may be saved to a fi
 
 from __future__ import annotations
 
+import contextlib
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -141,8 +142,9 @@ class InFile(Saved):
             return
         arrays = {f"{i}/{name}": value for i, flow in enumerate(flows) for name, value in flow.state().items()}
         half = self.path.with_suffix(".half.npz")
-        np.savez(half, layers=np.array(layers), **arrays)  # type: ignore[arg-type]
-        half.replace(self.path)
+        with contextlib.suppress(OSError):  # a full disk: what is interrupted begins again
+            np.savez(half, layers=np.array(layers), **arrays)  # type: ignore[arg-type]
+            half.replace(self.path)
         self.last = time.monotonic()
 
 

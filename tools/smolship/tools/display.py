@@ -6,7 +6,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.errors import clip
@@ -22,6 +22,7 @@ class Steps:
             BarColumn(30),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
             TextColumn("[dim]{task.fields[what]}"),
             console=console,
         )

@@ -112,7 +112,9 @@ def manifest_table(manifest: Manifest, path: Path) -> Table:
     }
     for name, entry in manifest.targets.items():
         facts[name] = f"{clip(entry.target)}, {size(target_size(manifest, name))}"
-    facts["exported in"] = "\n".join(f"{name}: {time}, peak memory {peak}" for name, time, peak in steps(manifest))
+    facts["exported in"] = "\n".join(
+        f"{name}: {time}" + (f", peak memory {peak}" if peak else "") for name, time, peak in steps(manifest)
+    )
     facts["made with"] = ", ".join(f"{clip(tool)} {clip(version)}" for tool, version in manifest.tools.items())
     for label, fact in facts.items():
         if fact is not None:

@@ -130,15 +130,14 @@ def notes(manifest: Manifest) -> list[str]:
 
 
 def steps(manifest: Manifest) -> list[tuple[str, str, str]]:
-    """(name, time, peak memory) of each step of the export; where it was of another run, this is said behind."""
-    return [
-        (
-            clip(name, 60),
-            number(cost.seconds, "s"),
-            size(cost.peak_bytes) + (f", {clip(cost.run, 80)}" if cost.run else ""),
-        )
-        for name, cost in manifest.steps.items()
-    ]
+    """(name, time, peak memory) of each step of the export, and of its parts the time; where a step was of another run,
+    this is said behind."""
+    found = []
+    for name, cost in manifest.steps.items():
+        peak = size(cost.peak_bytes) + (f", {clip(cost.run, 80)}" if cost.run else "")
+        found.append((clip(name, 60), number(cost.seconds, "s"), peak))
+        found += [(f"{clip(name, 30)}, {clip(part, 60)}", number(s, "s"), "") for part, s in cost.parts.items()]
+    return found
 
 
 def target_size(manifest: Manifest, name: str) -> int | None:
