@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from smolship.export.families import llama
-from smolship.export.families.fields import Fields
+from smolship.export.families import translate
 from smolship.export.tensorfile import TensorWriter
 from smolship.export.transforms import theirs
 from smolship.runtime.errors import unknown
@@ -55,6 +54,13 @@ SHAPES = {
         "initializer_range": 0.02,
     },
 }
+# As it is.
+SHAPES["smollm3"] = SHAPES["smollm3-3b"] | {
+    "architectures": ["SmolLM3ForCausalLM"],
+    "model_type": "smollm3",
+    "no_rope_layers": [int((i + 1) % 4 != 0) for i in range(36)],
+    "pad_token_id": 128_004,
+}
 CHUNK = 1 << 22  # numbers made at once
 
 
@@ -63,6 +69,8 @@ def make_shape(name: str, layers: int | None, cache: Path) -> Path:
     if name not in SHAPES:
         raise unknown("shape", name, SHAPES)
     raw = SHAPES[name] | ({"num_hidden_layers": layers} if layers else {})
+    if "no_rope_layers" in raw:
+        raw["no_rope_layers"] = raw["no_rope_layers"][: raw["num_hidden_layers"]]
     target = cache / f"{name}-{raw['num_hidden_layers']}-layers"
     if not target.exists():
         with new_folder(target) as folder:
@@ -71,9 +79,9 @@ def make_shape(name: str, layers: int | None, cache: Path) -> Path:
 
 
 def _write(raw: dict[str, object], folder: Path) -> None:
-    config = llama.translate(Fields(raw, folder))
+    config, family, _ = translate(raw, folder)
     half, random = np.dtype("float16"), np.random.default_rng(0)
-    shapes = {theirs(llama.NAMES, name): (half, shape) for name, shape in config.shapes().items()}
+    shapes = {theirs(family.NAMES, name): (half, shape) for name, shape in config.shapes().items()}
     with TensorWriter(folder / "model.safetensors", shapes) as writer:
         for name, (_, shape) in shapes.items():
             size = int(np.prod(shape))
