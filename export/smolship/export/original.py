@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.checkpoints.files import INDEX, SINGLE
 from smolship.export.families import translate
-from smolship.export.reference import product
+from smolship.export.reference import Arrays, product
 from smolship.export.stream import Progress
 from smolship.runtime.errors import InputError
 
@@ -131,7 +131,7 @@ class Tensors(Mapping[str, Tensor]):
     def __init__(self, paths: Sequence[Path], progress: Progress = lambda positions: None):
         self.files: dict[str, Any] = {}  # open, by the name of each tensor in it
         self.names: dict[str, str] = {}
-        self.progress, self.share = progress, 0.0
+        self.progress, self.share, self.arrays = progress, 0.0, Arrays()
         for path in paths:
             if path.suffix == ".safetensors":
                 file = safe_open(path, "pt")
@@ -143,8 +143,8 @@ class Tensors(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         self.progress(self.share)
-        stored = self.names[name]
-        return self.files[stored].get_tensor(stored).float()
+        stored = self.files[self.names[name]].get_tensor(self.names[name])
+        return torch.from_numpy(self.arrays.take(tuple(stored.shape))).copy_(stored)
 
     def find(self, model: Any) -> bool:
         """Whether all parameters of the model are there, under their names or, as transformers looks for them, with or
@@ -152,7 +152,9 @@ class Tensors(Mapping[str, Tensor]):
         ties, prefix = model.all_tied_weights_keys, f"{model.base_model_prefix}."
         for name, _ in model.named_parameters():
             own = ties.get(name, name)
-            there = [stored for stored in (own, own.removeprefix(prefix), prefix + own) if stored in self.files]
+            same = [own, *(other for other, first in ties.items() if first == own)]
+            spelled = [word for one in same for word in (one, one.removeprefix(prefix), prefix + one)]
+            there = [word for word in spelled if word in self.files]
             if not there:
                 return False
             self.names[name] = there[0]
@@ -180,7 +182,7 @@ def _by_modules(folder: Path, tensors: Tensors) -> Any:
     for prefix, module in model.named_modules():
         if empty := dict(module.named_parameters(recurse=False)):
             module.register_forward_pre_hook(partial(_fill, tensors, f"{prefix}.", empty))
-            module.register_forward_hook(partial(_empty, empty))
+            module.register_forward_hook(partial(_empty, tensors, empty))
     return model.eval()
 
 
@@ -190,9 +192,12 @@ def _fill(tensors: Tensors, prefix: str, empty: dict[str, Parameter], module: to
         setattr(module, name, Parameter(tensors[prefix + name], requires_grad=False))
 
 
-def _empty(empty: dict[str, Parameter], module: torch.nn.Module, given: object, output: object) -> None:
+def _empty(
+    tensors: Tensors, empty: dict[str, Parameter], module: torch.nn.Module, given: object, output: object
+) -> None:
     """After it."""
     for name, parameter in empty.items():
+        tensors.arrays.give(getattr(module, name).detach().numpy())
         setattr(module, name, parameter)
 
 

@@ -19,24 +19,44 @@ from smolship.export.weights import Source
 CHUNK = 1 << 19  # numbers that a source is asked for at once: they stay in a core's cache
 
 
+class Arrays:
+    """Arrays float32 for tensors that come and go: a new one costs the system more time than it takes to fill it. Large
+    ones, of which a model has one or two, are not kept."""
+
+    LARGE = 1 << 26  # numbers
+
+    def __init__(self) -> None:
+        self.free: dict[tuple[int, ...], list[np.ndarray]] = {}
+
+    def take(self, shape: tuple[int, ...]) -> np.ndarray:
+        free = self.free.get(shape)
+        return free.pop() if free else np.empty(shape, np.float32)
+
+    def give(self, array: np.ndarray) -> None:
+        """Nobody looks at it any more."""
+        if array.size <= self.LARGE:
+            self.free.setdefault(array.shape, []).append(array)
+
+
 class Held:
     """A source whose tensors stay in memory as float32, for whoever asks next, until they are let go of."""
 
     def __init__(self, source: Source, shapes: dict[str, tuple[int, ...]]):
-        self.source, self.shapes = source, shapes
+        self.source, self.shapes, self.arrays = source, shapes, Arrays()
         self.tensors: dict[str, np.ndarray] = {}
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         if name not in self.tensors:
             rows, *rest = self.shapes[name]
-            whole = np.empty((rows, *rest), np.float32)
+            whole = self.arrays.take(self.shapes[name])
             for piece in row_chunks(rows, rest[0] if rest else 1, CHUNK):
                 whole[slice(*piece)] = self.source.read(name, *piece)
             self.tensors[name] = whole
         return self.tensors[name][start:stop]
 
     def forget(self) -> None:
-        self.tensors.clear()
+        while self.tensors:
+            self.arrays.give(self.tensors.popitem()[1])
 
 
 class Cache:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from smolship.runtime.errors import unknown
 from smolship.runtime.folders import new_folder
 
 # As Llama, with rotary embedding in every layer: SmolLM3 leaves it out of every fourth, which some peers cannot.
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "toy": {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
