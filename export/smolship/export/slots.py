@@ -26,15 +26,6 @@ class Rows(Protocol):
     def lift(self, start: int = 0, stop: int | None = None) -> QuantTensor: ...
 
 
-def same(one: Rows, other: Rows) -> bool:
-    """Whether two tensors hold the same values, whatever their types; read in rows, to the first that differ."""
-    if one is other or one.shape != other.shape:
-        return one is other
-    rows, *rest = one.shape or (1,)
-    pieces = row_chunks(rows, int(np.prod(rest, dtype=np.int64)))
-    return all(np.array_equal(one.read(*piece), other.read(*piece)) for piece in pieces)
-
-
 def row_chunks(rows: int, width: int, limit: int = 1 << 22) -> Iterator[tuple[int, int]]:
     """(start, stop) pieces of `rows` rows of `width` numbers, each of about `limit` numbers (16 MB of float32)."""
     step = max(1, limit // max(width, 1))

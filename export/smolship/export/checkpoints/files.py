@@ -10,7 +10,7 @@ from typing import Any
 
 from smolship.export.checkpoints import advice
 from smolship.export.checkpoints.prequantized import quantized
-from smolship.export.slots import same
+from smolship.export.checkpoints.twice import together
 from smolship.export.tensorfile import Slot, read_header
 from smolship.runtime.errors import InputError, show
 from smolship.runtime.files import read_json
@@ -62,13 +62,19 @@ def stored(path: Path, raw: dict[str, Any]) -> Stored:
         raise advice.named_and_absent(path, names, file)
     if "adapter_config.json" in names:
         raise advice.adapter_beside(path)
-    found = _sharded(path, file) if file.endswith(".json") else Stored(read_header(path / file), (file,), [])
-    taken = {str(PurePosixPath(name)) for name in found.files}
-    if refusal := quantized(raw, {name: slot.dtype for name, slot in found.tensors.items()}, path):
+    where = _listed(path, file) if file.endswith(".json") else None
+    shards = [file] if where is None else sorted(set(where.values()))
+    tensors = together({shard: read_header(path / shard) for shard in shards}, path)
+    if refusal := quantized(raw, {name: slot.dtype for name, slot in tensors.items()}, path):
         raise refusal
+    notes = []
+    if lost := [name for name in where or () if name not in tensors]:
+        notes.append(f"{file} names tensors that no shard holds: {advice.some(lost)}")
+    files = (file,) if where is None else (file, *shards)
+    taken = {str(PurePosixPath(name)) for name in files}
     if left := [name for name in names if OTHERS.search(name) and name not in taken]:
-        found.notes.append(f"not read, as transformers takes {file} and not these: {advice.some(left)}")
-    return found
+        notes.append(f"not read, as transformers takes {file} and not these: {advice.some(left)}")
+    return Stored(tensors, files, notes)
 
 
 def _below(name: str) -> bool:
@@ -77,8 +83,9 @@ def _below(name: str) -> bool:
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\\" not in name
 
 
-def _sharded(path: Path, file: str) -> Stored:
-    """What the shards of an index hold. As in transformers, all that lies in one counts, listed or not."""
+def _listed(path: Path, file: str) -> dict[str, str]:
+    """The shards of an index, by the tensors that it lists. As in transformers, all that lies in one counts, listed or
+    not."""
     index = read_json(path / file, "shard index")
     where = index.get("weight_map")
     if not isinstance(where, dict) or not where or not all(isinstance(shard, str) for shard in where.values()):
@@ -102,17 +109,4 @@ def _sharded(path: Path, file: str) -> Stored:
         )
     if absent := [shard for shard in shards if not os.path.lexists(path / shard)]:
         raise advice.absent_shards(path, absent, len(shards))
-    tensors: dict[str, Slot] = {}
-    for shard in shards:
-        for name, slot in read_header(path / shard).items():
-            if name in tensors and not same(tensors[name], slot):
-                raise InputError(
-                    f"two shards hold {name}, and they differ",
-                    got=f"{tensors[name].path.name} and {shard} in {path}",
-                    expected="each tensor once",
-                    todo="take out the shard that belongs to another save of the model, in the index, too",
-                )
-            tensors[name] = slot
-    lost = [name for name in where if name not in tensors]
-    notes = [f"{file} names tensors that no shard holds: {advice.some(lost)}"] if lost else []
-    return Stored(tensors, (file, *shards), notes)
+    return where

@@ -10,7 +10,7 @@ from smolship.export.checkpoints.checkpoint import Checkpoint
 from smolship.export.checkpoints.files import stored
 from smolship.export.checkpoints.matching import as_transformers, match
 from smolship.export.checkpoints.prequantized import QUANTIZATION_KEYS, WHOLE, quantization_of
-from smolship.export.families import family_of, translate
+from smolship.export.families import translate
 from smolship.runtime.errors import InputError
 from smolship.runtime.files import parse_json, read_bytes, read_json
 
@@ -24,9 +24,8 @@ def open_folder(path: Path, revision: str | None = None) -> Checkpoint:
     raw = read_json(path / "config.json", "config.json")
     if foreign := advice.foreign_config(raw, path):
         raise foreign
-    family_of(raw, path / "config.json")  # an unknown one is no matter of its weights
+    config, family, reading = translate(raw, path / "config.json")  # whatever the weights are
     weights = stored(path, raw)
-    config, family, reading = translate(raw, path / "config.json")
     matched = match(config, as_transformers(weights.tensors, config, family.NAMES, path), family.NAMES, path)
     if matched.config.tied_head != config.tied_head:
         raw = raw | {"tie_word_embeddings": matched.config.tied_head}

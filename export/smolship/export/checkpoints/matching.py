@@ -11,8 +11,9 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from smolship.export.checkpoints.advice import FETCH, MERGE, RESAVE, some
+from smolship.export.checkpoints.twice import same
 from smolship.export.config import DecoderConfig
-from smolship.export.slots import Rows, same
+from smolship.export.slots import Rows
 from smolship.export.transforms import Names, source, theirs
 from smolship.runtime.errors import InputError
 from smolship.runtime.tensors import parse
