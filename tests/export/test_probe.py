@@ -88,14 +88,17 @@ def test_few_probes_read_less_far(tiny, tmp_path):
     assert made(tiny("llama"), tmp_path, 512, 8).arrays["far.at"][-1] == 127
 
 
-def test_a_context_too_long_to_fill_is_said(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(making, "EDGE_LIMIT", 100)
+def test_a_context_too_long_to_fill_is_preset_and_said(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(making, "is_filled", lambda config, context: False)
     out = tmp_path / "out"
     export(tiny("llama"), out, to=["onnx"], context=128, probe_tokens=64)
     code, (report,) = parity_of(out, capsys)
-    (check,) = [check for check in report["checks"] if "cache's end" in check["what"]]
-    assert code == 0 and check["positions"] == 0 and check["kl"] is None and check["passed"]
-    assert "not measured: the cache holds 128 tokens" in check["note"]
+    checks = [check for check in report["checks"] if "cache's end" in check["what"]]
+    assert code == 0 and [check["what"] for check in checks] == [
+        "simulated → cache's end, preset",
+        "simulated → cache's end, preset, worst positions",
+    ]
+    assert checks[0]["positions"] == 16 and all(check["passed"] for check in checks)
 
 
 def test_rows_of_zeros_pass_in_every_engine(changed, tmp_path):

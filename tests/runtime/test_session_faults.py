@@ -152,9 +152,10 @@ def test_a_prefill_that_answers_rightly_and_leaves_a_wrong_cache(failed, target,
 
 
 @pytest.mark.parametrize("target", ["onnx", "executorch"])
-def test_the_last_slot_of_the_cache_is_wrong(failed, target):
-    """The last position falls on the one before it."""
-    seen = failed(running(lambda run, ids, at: run(ids, min(at, 198) if len(ids) == 1 else at)), target)
+def test_the_last_slots_of_the_cache_are_wrong(failed, target):
+    """The last two positions fall on the one before them. (One alone costs a KL of 1.3e-3 here, which the bound of a
+    single position, four times the floor's worst, may lie above: few roundings tip over in 320 tokens of int8.)"""
+    seen = failed(running(lambda run, ids, at: run(ids, min(at, 197) if len(ids) == 1 else at)), target)
     assert seen - {"cache's end"} == {"cache's end, worst positions"}
 
 

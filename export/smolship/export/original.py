@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
@@ -44,7 +44,7 @@ class Original:
 
         transformers.utils.logging.disable_progress_bar()
         self.notes: list[str] = []
-        self.tensors = Tensors([checkpoint.path / name for name in checkpoint.weights], progress)
+        self.tensors = Tensors(progress)
         with ExitStack() as stack, _refusals():
             options: dict[str, Any]
             folder, options = checkpoint.path.parent, {"gguf_file": checkpoint.path.name}
@@ -52,6 +52,7 @@ class Original:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-")))
                 _link(checkpoint, folder)
                 options = {"use_safetensors": True}
+                self.tensors.open(folder)
                 self.model = _by_modules(folder, self.tensors)
             else:
                 options["config"] = _config(folder, checkpoint)
@@ -128,14 +129,16 @@ class Tensors(Mapping[str, Tensor]):
     names  of the model's parameters -> those in the files
     """
 
-    def __init__(self, paths: Sequence[Path], progress: Progress = lambda positions: None):
+    def __init__(self, progress: Progress = lambda positions: None):
         self.files: dict[str, Any] = {}  # open, by the name of each tensor in it
         self.names: dict[str, str] = {}
         self.progress, self.share, self.arrays = progress, 0.0, Arrays()
-        for path in paths:
-            if path.suffix == ".safetensors":
-                file = safe_open(path, "pt")
-                self.files |= dict.fromkeys(file.keys(), file)
+
+    def open(self, folder: Path) -> None:
+        """All files in it; they stay open, and may go then."""
+        for path in sorted(folder.rglob("*.safetensors")):
+            file = safe_open(path, "pt")
+            self.files |= dict.fromkeys(file.keys(), file)
 
     def pass_by(self, positions: float) -> None:
         """So many are about to pass through the whole model: progress is told as it is read."""
@@ -213,7 +216,7 @@ def _whole(folder: Path, **options: Any) -> Any:
 def _refusals() -> Iterator[None]:
     try:
         yield
-    except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError, OSError, SafetensorError) as error:
         raise InputError(
             "transformers cannot open the model",
             got=f"{type(error).__name__}: {error}",

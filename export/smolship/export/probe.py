@@ -18,6 +18,7 @@ import torch
 
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.kept_units import KeptUnits
+from smolship.export.late import LEAD_IN, Summing, is_filled, late_flows, late_logits, late_positions
 from smolship.export.long_text import repeated, spread
 from smolship.export.noise import Noisy
 from smolship.export.numerics import Numerics
@@ -30,7 +31,7 @@ from smolship.export.weights import Source, Weights
 from smolship.export.windows import make_windows
 from smolship.runtime.errors import InputError
 from smolship.runtime.parity import relative
-from smolship.runtime.probes import FILLED, Gap, Probes, Sketch
+from smolship.runtime.probes import FILLED, LEAD, Gap, Probes, Sketch
 from smolship.runtime.template import ChatTemplate
 from smolship.runtime.tokenizer import Tokenizer
 
@@ -38,6 +39,7 @@ EDGE_LIMIT = FILLED  # longer caches are not filled
 FAR = 16  # the original reads one text of so many times the positions that are probed, up to EDGE_LIMIT
 DRIFT = 32  # tokens whose keys and values are kept
 GREEDY = 32  # tokens of each greedy continuation
+PASSES = 8  # through all weights, in which drafts of continuations become right, about
 READING = 100  # positions that are computed in the time in which all weights are read for one token, about
 PROMPTS = (
     "What is the capital of France? Answer in one sentence.",
@@ -132,7 +134,9 @@ class _Making:
         self.some = self.every[::4] + self.every[1::4]  # of English and of code alike
         self.known: dict[str, Sketch] = {}
         self.far = self._text(far)
-        self.edge = self._text(context) if context <= EDGE_LIMIT else None
+        self.edge = self._text(context) if is_filled(self.config, context) else None
+        self.end = repeated(self.windows, context)  # what is read at the end of the cache, filled or not
+        self.at = spread(context) if self.edge is not None else late_positions(context)
 
     def _text(self, length: int) -> np.ndarray:
         """A text of that length, which begins with the first window."""
@@ -214,41 +218,50 @@ class _Making:
             ulp = Pass(f"{name}.ulp", ops(numerics, 2), simulated.name, self.some)
             noise = Pass(f"{name}.noise", ops(_dithered(numerics)), against, self.some)
             moved = Flow(ops(numerics, 4), first, keep=len(first))
-            run_passes([simulated, ulp, noise], part, self.known, progress, saved, [moved])
+            # The first text of the pass is through each layer before these are.
+            begun = Flow(ops(numerics), first, keep=len(first))
+            late, swayed = (
+                late_flows(of, self.end, self.at, begun) for of in (ops(numerics), ops(numerics, 2, kind=Summing))
+            )
+            others = [moved] if self.edge is not None else [moved, begun, *late, *swayed]
+            run_passes([simulated, ulp, noise], part, self.known, progress, saved, others)
+            part.arrays["edge.ids"], part.arrays["edge.at"], nothing = self.end, self.at, np.full(len(self.at), -1)
             if self.edge is not None:
-                part.arrays["edge.ids"], part.arrays["edge.at"] = self.edge, spread(len(self.edge))
-                pieces = (logits for _, logits in simulated.beyond(part.arrays["edge.at"]))
-                part.sketches[f"{name}.edge"] = Sketch.of_pieces(pieces, np.full(len(part.arrays["edge.at"]), -1))
+                pieces = (logits for _, logits in simulated.beyond(self.at))
+                part.sketches[f"{name}.edge"] = Sketch.of_pieces(pieces, nothing)
+            else:
+                part.arrays[LEAD] = np.array([LEAD_IN])
+                part.sketches[f"{name}.edge"] = Sketch.of(late_logits(late, self.at), nothing)
+                between = Gap.between(part.sketches[f"{name}.edge"], late_logits(swayed, self.at), nothing)
+                part.gaps[f"{name}.edge.ulp"] = between
             _drift(part, name, simulated.flows[0], moved)
 
         positions = self._work(self.every, self.edge) + 2 * self._work(self.some) + DRIFT
         return [*units, Unit(name, f"{name}, simulated", positions, make)]
 
     def greedy(self, names: Sequence[str], targets: Mapping[str, Arithmetic], weights: Weights) -> list[Unit]:
-        """Continuations of the prompts in arithmetics over the same weights, which are read once a token for all."""
+        """Continuations of the prompts in arithmetics over the same weights, which are read once for all of them."""
         found: dict[str, np.ndarray] = {}
 
         def make(name: str, part: Probes, progress: Progress, saved: Saved) -> None:
             if not found:
                 ops = self._arithmetics(weights)
                 missing = [name for name in names if f"greedy.{name}.0" not in self.probes.arrays]
-                flows = {
-                    f"greedy.{name}.{i}": Flow(reference, prompt, room=GREEDY)
-                    for name in missing
-                    for reference in [ops(targets[name])]
-                    for i, prompt in enumerate(self.prompts)
-                }
-                answers = continuations(list(flows.values()), GREEDY, lambda: progress(READING))
-                found.update(zip(flows, answers, strict=True))
+                drafts = [self.probes.arrays[f"greedy.original.{i}"] for i in range(len(self.prompts))]
+                answers = continuations(
+                    [ops(targets[name]) for name in missing], self.prompts, drafts, lambda: progress(READING)
+                )
+                keys = [f"greedy.{name}.{i}" for name in missing for i in range(len(self.prompts))]
+                found.update(zip(keys, answers, strict=True))
             part.arrays |= {key: ids for key, ids in found.items() if key.startswith(f"greedy.{name}.")}
 
-        work = {name: 0 if i else GREEDY * READING for i, name in enumerate(names)}
+        work = {name: 0 if i else PASSES * READING for i, name in enumerate(names)}
         return [Unit(f"greedy.{name}", "continuations", work[name], partial(make, name)) for name in names]
 
     def _arithmetics(self, source: Source) -> Callable[..., Reference]:
         """Makes references over one source, whose tensors they share."""
         held = Held(source, self.config.shapes())
-        return lambda *of, **options: Reference(self.config, held, self.context, *of, **options)
+        return lambda *of, kind=Reference, **options: kind(self.config, held, self.context, *of, **options)
 
     def _work(self, of: Sequence[int], long: np.ndarray | None = None) -> int:
         """Positions of a pass over windows, the first of which a long text may take in."""

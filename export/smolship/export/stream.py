@@ -154,8 +154,10 @@ def through(flows: Sequence[Flow], progress: Progress, saved: Saved = Saved()) -
     first = saved.load(flows)
     progress(first / layers * sum(flow.length for flow in flows))
     if not first:
-        for flow in flows:
-            flow.enter()
+        for ops, group in groupby(flows, lambda flow: flow.ops):
+            for flow in group:
+                flow.enter()
+            ops.tensors.clear()
         forget(flows)
     for i in range(first, layers):
         for ops, group in groupby(flows, lambda flow: flow.ops):
@@ -173,14 +175,32 @@ def forget(flows: Sequence[Flow]) -> None:
         flow.ops.forget()
 
 
-def continuations(flows: Sequence[Flow], tokens: int, progress: Callable[[], None]) -> list[np.ndarray]:
-    """int32 [tokens] of each flow: always the likeliest token. The flows have room for them."""
-    found: list[list[int]] = [[] for _ in flows]
-    for _ in range(tokens if flows else 0):
-        through(flows, lambda positions: None)
-        for flow, ids in zip(flows, found, strict=True):
-            ((_, logits),) = flow.logits(np.array([flow.length - 1]))
-            ids.append(int(logits[-1].argmax()))
-            flow.feed(ids[-1:], flow.start + flow.length)
+def continuations(
+    ops: Sequence[Reference],
+    prompts: Sequence[Sequence[int]],
+    drafts: Sequence[np.ndarray],
+    progress: Callable[[], None],
+) -> list[np.ndarray]:
+    """What each of `ops` says after each prompt, always the likeliest token: as many as the prompt's draft has, int32.
+
+    Whole drafts pass at once, for the time goes into reading weights: up to the first token that differs they are
+    right, that one is put right, and what was said after it is the next draft.
+    """
+    found = [np.array(draft) for _ in ops for draft in drafts]
+    flows = [
+        Flow(one, [*prompt, *draft[:-1]], room=1) for one in ops for prompt, draft in zip(prompts, drafts, strict=True)
+    ]
+    right = [0] * len(flows)  # tokens of each that are certain
+    lengths = [len(prompt) for _ in ops for prompt in prompts]
+    while going := [i for i, ids in enumerate(found) if right[i] < len(ids)]:
+        through([flows[i] for i in going], lambda positions: None)
+        for i in going:
+            flow, first = flows[i], lengths[i] + right[i] - 1  # the position that gives the first uncertain token
+            at = np.arange(first - flow.start, flow.length)
+            said = np.concatenate([logits.argmax(1) for _, logits in flow.logits(at)]).astype(np.int32)
+            other = np.flatnonzero(found[i][right[i] :] != said)
+            found[i][right[i] :] = said
+            right[i] = right[i] + int(other[0]) + 1 if len(other) else len(found[i])
+            flow.feed(found[i][right[i] - 1 : -1], lengths[i] + right[i] - 1)
         progress()
-    return [np.array(ids, np.int32) for ids in found]
+    return found

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from smolship.runtime.asking import Asked, Look
 from smolship.runtime.errors import InputError
 from smolship.runtime.judge import Check, Rounding, judge, same, unmeasured
-from smolship.runtime.probes import FILLED, Gap, Probes
+from smolship.runtime.probes import LEAD, Gap, Probes
 from smolship.runtime.result import Result, Seen
 
 # (looks that are judged together, looks whose worst group is judged, the check's name, that of the groups)
@@ -19,6 +19,7 @@ STAGES = (
     ("chunks", "chunks", "simulated → chunks", "worst size"),
     ("last", "end", "simulated → cache's end", "worst positions"),
 )
+PRESET = ", preset"  # the cache was not filled by the text before (Session.preset)
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class Answers:
         checks = []
         for whole, parts, what, worst in STAGES:
             if whole in self.looks:
+                if whole == "last":
+                    what += PRESET if LEAD in self.probes.arrays else ""
+                    rounding = replace(rounding, late=self.probes.gaps.get(f"{self.name}.edge.ulp"))
                 checks.append(rounding.mean(what, [gap for gaps in self._groups(whole).values() for gap in gaps]))
                 checks.append(rounding.worst(f"{what}, {worst}", self._groups(parts)))
             if whole == "prefill":
@@ -64,8 +68,10 @@ class Answers:
             if whole == "chunks":
                 checks += self._itself()
         if "last" not in self.looks:
-            why = f"the cache holds {self.result.traits.capacity:,} tokens, and an export simulates no more than"
-            checks.append(unmeasured("engine", STAGES[-1][2], f"{why} {FILLED:,}"))
+            why = f"the export did not simulate a cache of {self.result.traits.capacity:,} tokens to its end"
+            if LEAD in self.probes.arrays:
+                why = "the engine does not let its cache be preset, and to fill it would take too long"
+            checks.append(unmeasured("engine", STAGES[-1][2], why))
         return [*checks, self._total(max_kl)]
 
     def _total(self, max_kl: float | None) -> Check:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from smolship.runtime.plan import QUICK, Call, Plan, Text
-from smolship.runtime.probes import Probes
+from smolship.runtime.probes import LEAD, Probes
 from smolship.runtime.session import INTERPRETER, Traits
 
 SHORT = 64  # positions of each text in a quick run
@@ -55,6 +55,7 @@ class Asked:
     texts: list[Text] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     layers: int = 0
+    cache: tuple[np.ndarray, ...] = ()
     looks: list[Look] = field(default_factory=list)
 
     @property
@@ -63,7 +64,9 @@ class Asked:
 
     @property
     def plan(self) -> Plan:
-        return replace(self.head, texts=tuple(self.texts), calls=tuple(self.calls), layers=self.layers)
+        return replace(
+            self.head, texts=tuple(self.texts), calls=tuple(self.calls), layers=self.layers, cache=self.cache
+        )
 
     def text(self, ids: np.ndarray, at: np.ndarray, *wanted: np.ndarray) -> int:
         """Add a text, with the ids [P, K…] that are wanted at its positions `at`."""
@@ -114,10 +117,16 @@ def _decode(asked: Asked, probes: Probes) -> None:
 
 
 def _edge(asked: Asked, probes: Probes) -> int | None:
-    """The text that fills the cache to its end, where there is one."""
+    """The text that fills the cache to its end, where there is one; or of which a few stretches are fed behind keys and
+    values that are not its own, where filling the cache would take too long."""
     ids = probes.arrays.get("edge.ids")
     if ids is None:
         return None
+    if LEAD in probes.arrays:
+        parts = [probes.arrays.get(f"drift.{asked.name}.{part}") for part in ("keys", "values")]
+        if not asked.traits.presets or parts[0] is None or parts[1] is None:
+            return None
+        asked.cache = tuple(np.stack(both).astype(np.float32) for both in zip(*parts, strict=True))
     return asked.text(ids, edge_positions(probes, asked.name), probes.sketches[f"{asked.name}.edge"].ids)
 
 
@@ -130,7 +139,7 @@ def _prefill(asked: Asked, probes: Probes, edge: int | None) -> None:
             if i < 2 or length <= LONG:
                 _prompt(asked, i, length, min(length + FOLLOW, len(window.ids)), simulated, probes.rows(i).start)
     # Positions a little beyond the windows, for chunks as long as they.
-    if edge is not None:
+    if edge is not None and not asked.cache:
         text = asked.texts[edge]
         for run, row in _runs(text.at):
             if run[-1] < len(text.ids) - 1 and (not asked.quick or run[0] < max(own(asked.traits), default=0)):
@@ -183,11 +192,17 @@ def _itself(asked: Asked) -> None:
 
 
 def _end(asked: Asked, probes: Probes, edge: int) -> None:
-    """Fill the cache to its end, and stop at some positions on the way and at each of the last few."""
+    """Fill the cache to its end, and stop at some positions on the way and at each of the last few. Where the cache is
+    preset, only some tokens before each stop are fed."""
     text, done, reference = asked.texts[edge], 0, f"{asked.name}.edge"
     for run, row in _runs(text.at):
         first, stop = int(run[0]), int(run[-1]) + 1
-        calls = [asked.call(Call("the cache's end", edge, done, first + 1, rewind=None if done else 0))]
+        if asked.cache:
+            done = max(first - int(probes.arrays[LEAD][0]), 0)
+            call = Call("the cache's end", edge, done, first + 1, preset=done)
+        else:
+            call = Call("the cache's end", edge, done, first + 1, rewind=None if done else 0)
+        calls = [asked.call(call)]
         if stop > first + 1:
             calls.append(asked.call(Call("the cache's end", edge, first + 1, stop, "all")))
         done, last = stop, stop == len(text.ids)

@@ -25,7 +25,7 @@ from smolship.runtime.disk import disk_errors
 from smolship.runtime.engines import PACKAGES, load_engine
 from smolship.runtime.errors import InputError
 from smolship.runtime.memory import Memory, cpu_model, read_memory
-from smolship.runtime.plan import Call, Plan, Text
+from smolship.runtime.plan import Call, Plan
 from smolship.runtime.process import environment, python, waiting
 from smolship.runtime.records import read_file, to_json
 from smolship.runtime.result import Result, Seen
@@ -55,7 +55,7 @@ def execute(
     for i, call in enumerate(plan.calls):
         progress(call.stage, i, len(plan.calls))
         text, at = plan.texts[call.text], call.looked
-        last = _fed(session, text, call, last)
+        last = _fed(session, plan, call, last)
         seen.append(Seen.of(last[: at.stop - at.start], text.rows(at.start, at.stop), call.exact))
     caches = [session.cache(layer) for layer in range(plan.layers)]
     times = timed(session, plan.texts[0].ids, plan.timing) if plan.timing else None
@@ -83,10 +83,13 @@ def execute(
     )
 
 
-def _fed(session: Session, text: Text, call: Call, last: np.ndarray) -> np.ndarray:
+def _fed(session: Session, plan: Plan, call: Call, last: np.ndarray) -> np.ndarray:
     """The logits of a call, [1, V] of its last position or [N, V] of all; `last` are those of the call before it."""
     if call.rewind is not None:
         session.rewind(call.rewind)
+    if call.preset is not None:
+        session.preset(plan.cache, call.preset)
+    text = plan.texts[call.text]
     if not call.greedy:
         return session.forward(text.ids[call.start : call.stop], "all" if call.look == "all" else "last")
     rows = [last[-1:]]

@@ -145,15 +145,20 @@ class Rounding:
 
     floor  the per-position divergence of two runs that differ by an ulp
     noise  and of one with noise in place of the rounding of activations
+    late   that of two runs at the end of a long cache, where it is judged: attention's sums are longer there
     """
 
     stage: str
     floor: Gap
     noise: np.ndarray
+    late: Gap | None = None
 
     def __post_init__(self) -> None:
         self.floor = self.floor[np.isfinite(self.floor.kl)]
         self.noise = self.noise[np.isfinite(self.noise)]
+        if self.late is not None:
+            late = self.late[np.isfinite(self.late.kl)]
+            self.floor = max(self.floor, late, key=lambda gap: float(gap.kl.mean()) if len(gap.kl) else 0.0)
 
     def mean(self, what: str, gaps: list[Gap]) -> Check:
         """All positions together."""

@@ -6,6 +6,7 @@ than by itself the engine is to compute. Then, each where it is in the plan:
     loads    cold and warm load, before anything else is opened
     calls    tokens fed in order; what is looked at comes back as sketches of the logits
     layers   keys and values of so many layers, as the last call left them
+    cache    keys and values of each layer, float32 [2, tokens, kv heads, head size], for calls that preset it
     timing   time to first token, and decoding, in repeats
 
 A plan of none of these answers with the session's traits, which the next plan can be made of.
@@ -20,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from smolship.runtime.errors import InputError
-from smolship.runtime.records import Ids, Table, to_json
+from smolship.runtime.records import Blocks, Ids, Table, to_json
 
 SCHEMA = 1
 Purpose = Literal["parity", "quick parity", "load", "bench"]
@@ -67,6 +68,7 @@ class Call:
     greedy  feed the largest logit's token each time in place of the text's, and look at all
     exact   with a digest of each position's logits
     rewind  go back to that position of the cache first
+    preset  or fill the cache up to that position with the plan's `cache`, over and over (Session.preset)
     stage   what it is for, to show
     """
 
@@ -78,6 +80,7 @@ class Call:
     rewind: int | None = None
     greedy: bool = False
     exact: bool = False
+    preset: int | None = None
 
     @property
     def looked(self) -> slice:
@@ -112,6 +115,7 @@ class Plan:
     texts: tuple[Text, ...] = ()
     calls: tuple[Call, ...] = ()
     layers: int = 0
+    cache: tuple[Blocks, ...] = ()
     timing: Timing | None = None
     loads: bool = False
     schema: int = SCHEMA
@@ -126,6 +130,7 @@ class Plan:
         problems = [f"{self.threads} threads"] * (not 1 <= self.threads <= MOST_THREADS)
         problems += [f"{self.layers} layers"] * (not 0 <= self.layers <= MOST)
         problems += [f"{len(self.calls):,} calls"] * (len(self.calls) > MOST)
+        problems += [f"the cache of layer {i}" for i, part in enumerate(self.cache) if len(part) != 2]
         problems += [f"call {i}" for i, call in enumerate(self.calls) if not self._can(i, call)]
         if self.timing and not self._can_time(self.timing):
             problems.append("its timing")
@@ -138,7 +143,8 @@ class Plan:
             0 <= call.text < len(self.texts)
             and 0 <= call.start < call.stop <= len(self.texts[call.text].ids)
             and (call.rewind is None or call.rewind >= 0)
-            and not (call.greedy and (i == 0 or call.look != "all" or call.rewind is not None))
+            and (call.preset is None or (call.preset >= 0 and bool(self.cache) and call.rewind is None))
+            and not (call.greedy and (i == 0 or call.look != "all" or (call.rewind, call.preset) != (None, None)))
         )
 
     def _can_time(self, timing: Timing) -> bool:

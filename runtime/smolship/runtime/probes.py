@@ -22,9 +22,20 @@ from smolship.runtime.errors import InputError
 from smolship.runtime.files import regular_file
 
 TOP = 256  # logits kept a position
-FILLED = 8192  # tokens of the longest cache that is simulated to its end: more would take too long
+FILLED = 8192  # tokens of the longest text that the original reads, and of a cache that is simulated to its end
+WORK = 10**13  # multiplications for which a cache is filled to its end: minutes, in an engine or simulated
+LEAD = "edge.lead"
 ROWS = 32  # positions whose logits are worked on at once
 BLOCK = 32  # neighbouring tokens are correlated: confidence intervals come from means over blocks of this many
+
+
+def filled(context: int, parameters: int, attended: int) -> bool:
+    """Whether a cache of `context` tokens is filled by a text to look at its end. Else it is preset (Session.preset).
+
+    parameters  that a token is multiplied with
+    attended    multiplications of a token for each one in the cache: 2 * heads * head_dim in each layer
+    """
+    return context * parameters + attended * context**2 // 2 <= WORK
 
 
 @dataclass
@@ -157,7 +168,9 @@ class Probes:
     windows   the tokens
     sketches  "original" and "TARGET.simulated", over all positions in order ("TARGET.ARITHMETIC.…" for what else the
               engine can compute in, in this and in all names that follow); "TARGET.edge", at the positions "edge.at"
-              of a cache that "edge.ids" fills: some on the way, and the last
+              of a cache that "edge.ids" fills: some on the way, and the last. Where filling it would take too long,
+              "edge.lead" says how many tokens before each stretch of those are fed; what lies before is preset: the
+              keys and values of the target's drift, over and over
     gaps      "STAGE" or "TARGET.STAGE": gaps measured at export; "decoder.far" at the positions "far.at" of one long
               text, up to the end of the context or as far as the export went
     arrays    further arrays by name ("greedy.…", "drift.…", "edge.…", "far.at")
@@ -255,6 +268,9 @@ def _check_positions(probes: Probes) -> None:
             or (np.diff(at) < 1).any()
         ):
             raise ValueError(f"the positions of {where} are not there, or not in order")
+    lead = probes.arrays.get(LEAD)
+    if lead is not None and (lead.shape != (1,) or lead.dtype.kind != "i" or lead[0] < 0):
+        raise ValueError(f"{LEAD} is no number of tokens")
     ids, at = probes.arrays.get("edge.ids"), probes.arrays.get("edge.at")
     if edges and (ids is None or ids.ndim != 1 or (at is not None and at[-1] != len(ids) - 1)):
         raise ValueError("edge.ids does not end where the sketches of the cache's end do")

@@ -22,7 +22,7 @@ from smolship.runtime.files import inside
 from smolship.runtime.mil.blas import one_thread
 from smolship.runtime.mil.matrix import shared_with
 from smolship.runtime.mil.program import Function, Program
-from smolship.runtime.session import INTERPRETER, Session
+from smolship.runtime.session import INTERPRETER, Session, over_and_over
 
 ARITHMETICS = ("float16", "float32")
 UNITS = ("CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE", "ALL")  # coremltools' names
@@ -84,6 +84,7 @@ class InterpreterSession(_Decoder):
     """
 
     runtime = INTERPRETER
+    presets = True
 
     def __init__(self, program: Program, threads: int = 1, layers: Sequence[Sequence[int]] = ()):
         """`layers` of each state, where there are several."""
@@ -111,10 +112,21 @@ class InterpreterSession(_Decoder):
         return [f"{where}: {count:,} numbers" for where, count in self.program.nonfinite.items()]
 
     def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray] | None:
+        keys, values = (part[: self.position].copy() for part in self._places(layer))
+        return keys, values
+
+    def _places(self, layer: int) -> list[np.ndarray]:
+        """Its keys and values in the state, [T, G, K]."""
         place = next((i, layers.index(layer)) for i, layers in enumerate(self.layers) if layer in layers)
         suffix = f"_{place[0]}" if place[0] else ""
-        keys, values = (self.state[n + suffix][place[1], :, : self.position] for n in ("keys", "values"))
-        return keys.swapaxes(0, 1).copy(), values.swapaxes(0, 1).copy()
+        return [self.state[n + suffix][place[1]].swapaxes(0, 1) for n in ("keys", "values")]
+
+    def _preset(self, layers: Sequence[np.ndarray], count: int) -> None:
+        if len(layers) != sum(map(len, self.layers)):
+            raise ValueError(f"{len(layers)} layers")
+        for i, layer in enumerate(layers):
+            for part, place in zip(layer, self._places(i), strict=True):
+                over_and_over(part, place[:count])
 
     def close(self) -> None:
         self.functions, self.state = {}, {}

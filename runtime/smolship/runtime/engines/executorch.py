@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from smolship.runtime.errors import InputError, SetupError, missing_engine
 from smolship.runtime.files import inside, regular_file
 from smolship.runtime.native import native_path
-from smolship.runtime.session import Session
+from smolship.runtime.session import Session, over_and_over
 
 METADATA = ("get_vocab_size", "get_max_context_len", "get_max_seq_len")
 KERNELS = ("extension/llm/custom_ops/libcustom_ops_aot_lib.*", "kernels/quantized/libquantized_ops_aot_lib.*")
@@ -131,6 +131,7 @@ class ExecuTorchSession(Session):
     """One loaded program. The cache lies inside it, and is written at the position that each call names."""
 
     release: Callable[[], Any] = staticmethod(lambda: None)  # gives the threads back
+    presets = True
     blocks = (256,)  # tokens in the cache from which on one token, too, attends by matrix multiplications
 
     def __init__(self, program: Any, vocab: int, capacity: int, chunk: int):
@@ -147,8 +148,20 @@ class ExecuTorchSession(Session):
         return result
 
     def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
-        keys, values = (self.method.get_attribute(f"{kind}.{layer}") for kind in ("keys", "values"))  # [1, T, G, K]
-        return keys[0, : self.position].numpy().copy(), values[0, : self.position].numpy().copy()
+        keys, values = (part[: self.position].copy() for part in self._places(layer))
+        return keys, values
+
+    def _places(self, layer: int) -> list[np.ndarray]:
+        """Its keys and values where the program has them, [T, G, K]."""
+        return [self.method.get_attribute(f"{kind}.{layer}").numpy()[0] for kind in ("keys", "values")]
+
+    def _preset(self, layers: Sequence[np.ndarray], count: int) -> None:
+        with contextlib.suppress(RuntimeError):  # there must be no such layer
+            self.method.get_attribute(f"keys.{len(layers)}")
+            raise ValueError(f"{len(layers)} layers, and the program has more")
+        for i, layer in enumerate(layers):
+            for part, place in zip(layer, self._places(i), strict=True):
+                over_and_over(part, place[:count])
 
     def close(self) -> None:
         self.method = self.program = None

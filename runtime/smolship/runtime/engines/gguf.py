@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from smolship.runtime.engines.gguf_cache import read_layer
+from smolship.runtime.chunks import chunk_for
+from smolship.runtime.engines.gguf_cache import read_layer, write_layers
 from smolship.runtime.errors import InputError, missing_engine
 from smolship.runtime.files import inside, regular_file
 from smolship.runtime.session import Session
 
 MAX_CONTEXT = 1 << 24
-CHUNK = 512  # tokens of one call
+CHUNK = 512  # the most tokens of one call
 VERSIONS = (2, 3)
 COUNT_LIMIT = 1 << 20  # tensors or keys of one file
 ERROR = 4  # of llama.cpp's log levels
@@ -40,7 +41,8 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
     model = _open_model(llama, path)
     with _log(llama) as said:
         options = llama.llama_context_default_params()
-        options.n_ctx, options.n_batch, options.n_ubatch = context, CHUNK, CHUNK
+        chunk = chunk_for(CHUNK, max(llama.llama_model_n_head(model), 1), context, 4)
+        options.n_ctx, options.n_batch, options.n_ubatch = context, chunk, chunk
         options.n_outputs_max = 1
         options.n_threads = options.n_threads_batch = threads
         options.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -54,17 +56,17 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
                 got=f"{context:,} tokens: {' '.join(said)}",
                 todo="export with a smaller --context",
             )
-    return GgufSession(llama, model, handle, context)
+    return GgufSession(llama, model, handle, context, chunk)
 
 
 class GgufSession(Session):
     """One sequence, at the positions that the session names. llama.cpp's cache is cut where the session goes on."""
 
-    chunk = CHUNK
+    presets = True
 
-    def __init__(self, llama: Any, model: Any, context: Any, capacity: int):
+    def __init__(self, llama: Any, model: Any, context: Any, capacity: int, chunk: int = CHUNK):
         super().__init__(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)), capacity)
-        self.llama, self.model, self.context = llama, model, context
+        self.llama, self.model, self.context, self.chunk = llama, model, context, chunk
         self.memory = llama.llama_get_memory(context)
 
     def _run(self, ids: np.ndarray, position: int) -> np.ndarray:
@@ -96,11 +98,30 @@ class GgufSession(Session):
             )
 
     def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray] | None:
+        return read_layer(self._state(), layer, self.llama.llama_model_n_head_kv(self.model), self._interleaved)
+
+    def _state(self) -> bytes:
+        """What llama.cpp saves of the sequence."""
         size = self.llama.llama_state_seq_get_size(self.context, 0)
         state = (ctypes.c_uint8 * size)()
         size = self.llama.llama_state_seq_get_data(self.context, state, size, 0)
-        interleaved = self.llama.llama_model_rope_type(self.model) == self.llama.LLAMA_ROPE_TYPE_NORM
-        return read_layer(bytes(state)[:size], layer, self.llama.llama_model_n_head_kv(self.model), interleaved)
+        return bytes(state)[:size]
+
+    @property
+    def _interleaved(self) -> bool:
+        found: bool = self.llama.llama_model_rope_type(self.model) == self.llama.LLAMA_ROPE_TYPE_NORM
+        return found
+
+    def _preset(self, layers: Sequence[np.ndarray], count: int) -> None:
+        if not count:
+            return
+        self._run(np.zeros(1, np.int64), 0)  # a state to see how llama.cpp lays it out
+        state = write_layers(self._state(), layers, count, self._interleaved)
+        self._cut(0)
+        data = (ctypes.c_uint8 * len(state)).from_buffer(state)
+        with _log(self.llama) as said:
+            if self.llama.llama_state_seq_set_data(self.context, data, len(state), 0) != len(state):
+                raise ValueError(" ".join(said) or "llama.cpp does not take the state")
 
     def close(self) -> None:
         if self.context:

@@ -1,4 +1,4 @@
-"""Keys and values out of llama.cpp's saved state of a sequence, the only form in which it gives them away.
+"""Keys and values out of llama.cpp's saved state of a sequence, and into it: the only form in which it shows them.
 
 The layout is not promised; it is that of llama_kv_cache::state_write. What does not add up to it is not read.
 
@@ -12,8 +12,11 @@ The layout is not promised; it is that of llama_kv_cache::state_write. What does
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 import numpy as np
+
+from smolship.runtime.session import over_and_over
 
 F16 = 1  # ggml's number of the type
 
@@ -42,3 +45,43 @@ def read_layer(state: bytes, layer: int, heads: int, interleaved: bool) -> tuple
         keys = keys.reshape(cells, heads, -1, 2).swapaxes(2, 3).reshape(keys.shape)
     order = positions[:, 0].argsort()
     return keys[order], values.transpose(2, 0, 1)[order]
+
+
+def write_layers(template: bytes, layers: Sequence[np.ndarray], count: int, interleaved: bool) -> bytearray:
+    """The state of `count` tokens whose keys and values are those of `layers`, each float32 [2, N, G, K], over and
+    over. `template` is a state of one token. Raises ValueError where it is laid out otherwise or for other layers."""
+    if len(template) < 48:
+        raise ValueError(f"a state of {len(template)} bytes")
+    *head, cells = struct.unpack_from("<4I", template)
+    transposed, held, kind, row = struct.unpack_from("<2IiQ", template, 28)
+    if (cells, transposed, kind, held) != (1, 1, F16, len(layers)):
+        raise ValueError(f"{len(layers)} layers, and a state of {held}")
+    places = np.zeros((count, 3), "<i4")
+    places[:] = np.frombuffer(template, "<i4", 3, 16)
+    places[:, 0] = np.arange(count)
+    size = count * row
+    state = bytearray(16 + places.nbytes + 8 + held * (12 + size) + held * (12 + size))
+    struct.pack_into("<4I", state, 0, *head, count)
+    at = 16 + places.nbytes
+    state[16:at] = places.tobytes()
+    struct.pack_into("<2I", state, at, transposed, held)
+    at += 8
+    for keys, _ in layers:
+        if interleaved:
+            keys = keys.reshape(*keys.shape[:2], 2, -1).swapaxes(2, 3).reshape(keys.shape)
+        struct.pack_into("<iQ", state, at, kind, row)
+        over_and_over(_wide(keys, row), np.frombuffer(state, "<f2", size // 2, at + 12).reshape(count, 1, -1))
+        at += 12 + size
+    for _, values in layers:
+        struct.pack_into("<i2I", state, at, kind, 2, row // 2)
+        out = np.frombuffer(state, "<f2", size // 2, at + 12).reshape(-1, count)
+        over_and_over(_wide(values, row), out.T[:, None])
+        at += 12 + size
+    return state
+
+
+def _wide(rows: np.ndarray, size: int) -> np.ndarray:
+    """[N, G, K] -> [N, 1, G * K], which must take `size` bytes in fp16."""
+    if rows.ndim != 3 or rows[0].size * 2 != size:
+        raise ValueError(f"keys of shape {list(rows.shape)} where llama.cpp has rows of {size} bytes")
+    return rows.reshape(len(rows), 1, -1)

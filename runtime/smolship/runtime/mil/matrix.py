@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from smolship.runtime.mil.pointwise import softmax
-
 Array = np.ndarray
 
 
@@ -52,15 +50,33 @@ def matmul(x: Array, y: Array, transpose_x: Any = False, transpose_y: Any = Fals
 
 
 def attention(query: Array, key: Array, value: Array, attn_mask: Array | None = None) -> Array:
-    """query [..., L, E], key [..., S, E], value [..., S, F], attn_mask broadcast to [..., L, S] -> [..., L, F]."""
+    """query [..., L, E], key [..., S, E], value [..., S, F], attn_mask broadcast to [..., L, S] -> [..., L, F].
+
+    Head by head: the scores of all heads of a layer would take hundreds of megabytes where the cache is long.
+    """
+    lead = np.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
+    given = [np.broadcast_to(x, lead + x.shape[-2:]) for x in (query, key, value)]
+    if attn_mask is not None:
+        given.append(np.broadcast_to(attn_mask, lead + attn_mask.shape[-2:]))
+    out = np.empty((*lead, query.shape[-2], value.shape[-1]), np.result_type(query, key, value))
+    for at in np.ndindex(*lead):
+        out[at] = _head(*(x[at] for x in given))
+    return out
+
+
+def _head(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
+    """[L, E], [S, E], [S, F], and what broadcasts to [L, S] -> [L, F]."""
     scaled = query * np.float32(1 / math.sqrt(query.shape[-1]))
     # The tall matrix first: BLAS takes a third of the time for a few queries and thousands of keys.
-    scores = np.ascontiguousarray(np.matmul(key, scaled.swapaxes(-1, -2)).swapaxes(-1, -2))
-    if attn_mask is not None and attn_mask.dtype == np.bool_:
-        scores = np.where(attn_mask, scores, np.float32(-np.inf))
-    elif attn_mask is not None:
-        scores += attn_mask
-    return np.matmul(softmax(scores), value)
+    scores = np.ascontiguousarray(np.matmul(key, scaled.T).T)
+    if mask is not None and mask.dtype == np.bool_:
+        scores = np.where(mask, scores, np.float32(-np.inf))
+    elif mask is not None:
+        scores += mask
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    return np.matmul(scores, value)
 
 
 def layer_norm(

@@ -17,6 +17,7 @@ from smolship.runtime.files import inside, read_bytes, read_json, regular_file
 
 PROTO_LIMIT = 512 << 20  # bytes of the program; weights lie beside it
 MAX_ELEMENTS = 1 << 30  # of one tensor
+MAX_STATE = 1 << 32  # and of a state: 1.2e9 for a 3B model and 65,536 tokens; memory is taken as it is written
 PROTOS = "smolship_coreml_proto"  # the name that coremltools' protobuf classes are imported under
 
 # The type of array for a declared type: fp16 is float32 (rounded or not, as the arithmetic says), small integers bytes.
@@ -182,8 +183,9 @@ class Package:
 
 def declaration(kind: Any) -> Declared:
     """A protobuf `ValueType`, of a tensor or a state."""
+    limit = MAX_ELEMENTS
     if kind.WhichOneof("type") == "stateType":
-        kind = kind.stateType.wrappedType
+        kind, limit = kind.stateType.wrappedType, MAX_STATE
     if kind.WhichOneof("type") != "tensorType":
         raise ValueError(f"a {kind.WhichOneof('type')} is not supported")
     tensor = kind.tensorType
@@ -197,7 +199,7 @@ def declaration(kind: Any) -> Declared:
             return Declared(TYPES[tensor.dataType], None)
         else:
             shape.append(None)
-    if math.prod(length or 1 for length in shape) > MAX_ELEMENTS:
+    if math.prod(length or 1 for length in shape) > limit:
         raise ValueError(f"a tensor of shape {shape} is too large")
     return Declared(TYPES[tensor.dataType], tuple(shape))
 

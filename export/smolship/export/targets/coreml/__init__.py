@@ -18,6 +18,7 @@ from smolship.export.features import COMMON, beyond
 from smolship.export.targets import Job
 from smolship.export.targets.coreml.arithmetic import OTHER_ARITHMETICS as OTHER_ARITHMETICS
 from smolship.export.targets.coreml.arithmetic import numerics as numerics
+from smolship.runtime.chunks import chunk_for
 from smolship.runtime.errors import missing_engine
 from smolship.runtime.facts import GenerationFacts
 from smolship.runtime.native import native_path
@@ -26,7 +27,8 @@ from smolship.runtime.readback.hashing import Entry
 NAME = "coreml-gpu"
 ENGINE = "coreml"
 FILE = "model.mlpackage"
-CHUNK = 64  # tokens of one call of `prefill`
+CHUNK = 64  # the most tokens of one call of `prefill`
+SCORE = 4  # bytes of a score in fp16: the product with the mask, and after the softmax
 MIN_NUMBERS = 10  # of an array in a package's weight.bin
 MAX_RMS = 2**14  # inputs of a norm: in fp16 the mean square of numbers up to 1 is at least 1 / inputs
 
@@ -70,7 +72,7 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
         from smolship.export.targets.coreml.emit import emit, states
     except ImportError as error:
         raise missing_engine("coremltools", "coreml", error) from None
-    chunk = min(CHUNK, job.context)
+    chunk = chunk_for(CHUNK, max(mixer.heads for mixer in job.config.attentions), job.context, SCORE)
     with native_path(folder / FILE) as path:
         emit(job, chunk, path)
     mode = folder.stat().st_mode  # coremltools writes for its own user alone

@@ -24,6 +24,7 @@ from smolship.export.opaque import trace
 from smolship.export.quantize import portable
 from smolship.export.targets import Job
 from smolship.export.targets.executorch.arithmetic import numerics as numerics
+from smolship.runtime.chunks import chunk_for
 from smolship.runtime.errors import missing_engine
 from smolship.runtime.readback.hashing import Entry
 
@@ -34,6 +35,7 @@ FILE = "model.pte"
 # The most tokens of one call; longer prompts come in chunks. Measured on SmolLM2-135M, 512 tokens from the start, in
 # tokens a second: 1537 in chunks of 64, 1597 of 128, 1177 of 256 (the scores no longer fit the cache).
 CHUNK = 128
+SCORE = 12  # bytes of a score: XNNPACK holds it as the product, with the mask, and after the softmax
 
 
 HOLDS = COMMON | {"heads"}  # of features.py
@@ -75,7 +77,7 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
     job.progress("trace", 0, 1)
     nodes = list(trace(job.config, job.context).graph.nodes)
     job.progress("trace", 1, 1)
-    chunk = min(CHUNK, job.context)
+    chunk = chunk_for(CHUNK, max(mixer.heads for mixer in job.config.attentions), job.context, SCORE)
     lowering = Lowering(job, chunk)
     for done, node in enumerate(nodes):
         lowering.visit(node)
