@@ -12,6 +12,7 @@ import pytest
 
 from smolship.export import export, output
 from smolship.export.checkpoints import open_checkpoint
+from smolship.export.options import Options
 from smolship.export.output import NAMES, check_output, check_space, replaceable
 from smolship.export.weights import SCHEMES, layouts, stored_shapes
 from smolship.runtime.errors import InputError, SetupError
@@ -150,25 +151,30 @@ class TestSpace:
 
         return set_free
 
+    @staticmethod
+    def check(place, model, quant, targets):
+        checkpoint = open_checkpoint(str(model))
+        asked = Options("", None, tuple(targets), quant, SCHEMES[quant], 128, 0, None)
+        check_space(place, checkpoint, asked, checkpoint.files)
+
     @pytest.mark.parametrize("kind, quant", [("llama", "int4"), ("smollm3", "int8"), ("llama_bias", "none")])
     def test_it_never_asks_for_more_than_is_written(self, tiny, tiny_bundle, free, kind, quant):
         checkpoint, scheme = open_checkpoint(str(tiny(kind))), SCHEMES[quant]
         shapes = stored_shapes(layouts(checkpoint, checkpoint.config, scheme))
         size = sum(dtype.itemsize * shape[0] * (shape[1] if len(shape) > 1 else 1) for dtype, shape in shapes.values())
         bundle = tiny_bundle(kind, quant)
-        made = [
-            sum(p.stat().st_size for p in (bundle / t).rglob("*") if p.is_file()) for t in read_manifest(bundle).targets
-        ]
+        targets = list(read_manifest(bundle).targets)
+        made = [sum(p.stat().st_size for p in (bundle / t).rglob("*") if p.is_file()) for t in targets]
         assert min(made) >= size and len(made) == 3
         free(size + sum(made))
-        check_space(bundle, checkpoint, scheme, list(read_manifest(bundle).targets))
-        free(size)
-        with pytest.raises(SetupError, match=f"needs {4 * size:,} bytes at least, and {size:,} are free"):
-            check_space(bundle / "not" / "there", checkpoint, scheme, ["executorch", "onnx", "gguf"])
+        self.check(bundle, tiny(kind), quant, targets)
+        free(2 * size)
+        with pytest.raises(SetupError, match=f"needs [0-9,]+ bytes, and {2 * size:,} are free"):
+            self.check(bundle / "not" / "there", tiny(kind), quant, targets)
 
     def test_a_file_system_that_does_not_tell(self, tiny, free, tmp_path):
         free(0, total=0)
-        check_space(tmp_path, open_checkpoint(str(tiny("llama"))), SCHEMES["int4"], ["onnx"])
+        self.check(tmp_path, tiny("llama"), "int4", ["onnx"])
 
     def test_a_full_disk_is_said_before_the_work(self, tiny, free, tmp_path):
         free(1000)
@@ -184,6 +190,6 @@ class TestSpace:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
         try:
             with pytest.raises(SetupError, match=r"needs [0-9,]+ bytes, and the limit .* is 50,000"):
-                check_space(tmp_path, open_checkpoint(str(tiny("llama"))), SCHEMES["int8"], ["onnx"])
+                self.check(tmp_path, tiny("llama"), "int8", ["onnx"])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)

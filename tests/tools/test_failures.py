@@ -24,7 +24,9 @@ from tests.tools.commands import environ, run_commands
 
 GROUP = typer.main.get_command(app)
 COMMANDS = [name for name, command in GROUP.commands.items() if any("--json" in p.opts for p in command.params)]
-GIVEN = {"export": ["./model", "-o", "out"], "generate": ["bundle", "hi"]}  # what a command needs; else a bundle
+# What a command needs; else a bundle. What is refused of `cache` is a period.
+GIVEN = {"export": ["./model", "-o", "out"], "generate": ["bundle", "hi"], "cache": ["clear", "--older-than", "long"]}
+FIRST = {"export": "export.pipeline.check_output", "cache": "tools.commands.cache.seconds"}  # that can fail
 KEYS = ["kind", "exit_code", "message", "what", "got", "expected", "todo"]
 
 
@@ -74,7 +76,7 @@ def test_a_command_line_that_cannot_be_read(failed, command, more):
         (["bench", "b", "--repeats", "0", "--json"], "--repeats"),
         (["--json", "generate", "b", "hi", "--seed", "one"], "--json"),
         (["generate", "b", "hi", "--seed", "one", "--json"], "--seed"),
-        (["export", "--json"], "Missing"),
+        (["export", "--json"], "MODEL"),
         (["publish", "--json"], "publish"),
     ],
 )
@@ -101,7 +103,7 @@ def test_whatever_ends_a_command(failed, command, raised, kind, code, monkeypatc
         raise raised
 
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # a fault's traceback goes there
-    first = "export.pipeline.check_output" if command == "export" else f"tools.commands.{command}.open_bundle"
+    first = FIRST.get(command, f"tools.commands.{command}.open_bundle")
     monkeypatch.setattr(f"smolship.{first}", raise_it)
     if isinstance(raised, SystemExit):
         assert run(arguments(command)) == code

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.checkpoints.folder import SIDE_FILES
+from smolship.export.forecast.costs import arithmetics_of, disk_bytes, probes_bytes
+from smolship.export.forecast.sizes import artifact_bytes, set_bytes
+from smolship.export.options import Options
 from smolship.export.targets import TARGETS
-from smolship.export.weights import Scheme, layouts, stored_shapes
+from smolship.export.weights import layouts
 from smolship.runtime.disk import size_limit
 from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.folders import destination, new_folder
@@ -87,25 +89,31 @@ def _contents(folder: Path) -> Iterator[str]:
             yield f"{here.as_posix()}/"
 
 
-def check_space(out: Path, checkpoint: Checkpoint, scheme: Scheme, targets: Sequence[str]) -> None:
-    """Raises SetupError where the disk has no room for the quantized set and the same numbers again for each target."""
-    shapes = stored_shapes(layouts(checkpoint, checkpoint.config, scheme))
-    size = sum(math.prod(shape) * dtype.itemsize for dtype, shape in shapes.values())
-    limit = size_limit()
+def check_space(out: Path, checkpoint: Checkpoint, asked: Options, files: Mapping[str, bytes]) -> None:
+    """Raises SetupError where the disk has no room for what the export is going to write, or no file may be so large.
+    `files` are the side files of the bundle."""
+    config, entries = checkpoint.config, layouts(checkpoint, checkpoint.config, asked.scheme)
+    artifacts = {name: artifact_bytes(name, config, entries, asked.context, files) for name in asked.targets}
+    probes = probes_bytes(asked.probe_tokens, arithmetics_of(asked.targets))
+    size, limit = set_bytes(entries), size_limit()
     if limit is not None and size > limit:
         raise SetupError(
             f"a file may not grow so large: weights.safetensors needs {size:,} bytes, and the limit of "
             f"this process (ulimit -f) is {limit:,}",
             todo="raise the limit (ulimit -f)",
         )
+    check_disk(out, disk_bytes(entries, artifacts, probes))
+
+
+def check_disk(out: Path, need: int) -> None:
+    """Raises SetupError where fewer bytes are free for the bundle `out`."""
     place = out
     while not place.is_dir():
         place = place.parent
-    need = (1 + len(targets)) * size
     with contextlib.suppress(OSError):
         disk = shutil.disk_usage(place)
         if disk.total and disk.free < SURE * need:
             raise SetupError(
-                f"the disk is full: {out} needs {need:,} bytes at least, and {disk.free:,} are free there",
+                f"the disk is full: {out} needs {need:,} bytes, and {disk.free:,} are free there",
                 todo="free some space, or choose a folder on another disk; fewer targets or fewer bits need less",
             )

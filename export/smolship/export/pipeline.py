@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from smolship.export.checkpoints import open_checkpoint
+from smolship.export.forecast.asking import forecast_of, must_fit
 from smolship.export.kept.store import open_store
 from smolship.export.options import Options, scheme_of, source_name
 from smolship.export.output import check_output, new_bundle
@@ -32,6 +33,7 @@ def export(
     revision: str | None = None,
     probe_tokens: int = 2048,
     probe_text: str | None = None,
+    device: str | None = None,
     cache: bool = True,
     progress: Progress = lambda step, what, done, total: None,
 ) -> Bundle:
@@ -43,16 +45,20 @@ def export(
     group_size   inputs that share an int4 scale: 32, 64 or 128
     probe_tokens positions of real text that parity is measured on; 0: no probes, and no parity
     probe_text   your own text for it
+    device       refuse a model that this device cannot hold: one of forecast/devices.py
     cache        take steps that an earlier export has done, and keep those that are done now (kept/); without it all
                  times in the manifest are of this run
 
     An older bundle in `out` is replaced when the new one is complete, and not before. Raises InputError where the
     input cannot be used (all that headers and side files tell is asked first), SetupError where the machine falls
-    short, and GateError, with nothing written, where our decoder differs from the original.
+    short, and GateError, with nothing written, where our decoder differs from the original or the `device` cannot hold
+    the model.
     """
     scheme = scheme_of(quant, group_size, embedding, head)
     targets = tuple(dict.fromkeys(to))
     options = Options(str(model), revision, targets, quant, scheme, context, probe_tokens, probe_text)
+    if device is not None:
+        must_fit(forecast_of(options, Path(out), device, progress))
     out = check_output(Path(out))
     check_targets(targets, probes=probe_tokens > 0)
     with open_store(cache) as store:

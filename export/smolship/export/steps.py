@@ -1,6 +1,7 @@
 """The steps of an export: what each does. Each runs in a process of its own (worker.py), so that what it is given and
 what it returns are JSON, and what it needs is imported when it begins.
 
+forecast  says what an export would write and take (forecast/)
 check     asks all that can be asked before the work
 quantize  writes what targets share: the one set of weights
 lower     writes the artifact of one target
@@ -88,7 +89,7 @@ def check(model: str, options: Any, out: str, progress: Progress) -> Any:
     resolved = preflight.check(
         checkpoint, asked.targets, asked.scheme, asked.context, progress, tokens=tokens, text=text
     )
-    check_space(Path(out), checkpoint, asked.scheme, asked.targets)
+    check_space(Path(out), checkpoint, asked, resolved.side_files(checkpoint))
     config = checkpoint.config
     facts = ModelFacts(
         source=source_name(asked.model),
@@ -204,4 +205,17 @@ def _alike(numerics: Any, linear: str) -> Any:
     return numerics
 
 
-STEPS: dict[str, Callable[..., Any]] = {"check": check, "quantize": quantize, "lower": lower, "probe": probe}
+def forecast(model: str, options: Any, device: str | None, progress: Progress) -> Any:
+    """A forecast of this export, as JSON."""
+    from smolship.export.forecast.step import forecast
+
+    return forecast(model, options, device, progress)
+
+
+STEPS: dict[str, Callable[..., Any]] = {
+    "forecast": forecast,
+    "check": check,
+    "quantize": quantize,
+    "lower": lower,
+    "probe": probe,
+}

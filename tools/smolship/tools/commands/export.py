@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from smolship.export.forecast.devices import DEVICES
 from smolship.runtime.files import read_text
 from smolship.tools.commands import options
 from smolship.tools.commands.inspect import show_bundle
@@ -14,10 +15,12 @@ from smolship.tools.commands.inspect import show_bundle
 
 def export(
     typed: typer.Context,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The bundle to write. An older bundle there is replaced.")],
     model: Annotated[
         str | None,
         typer.Argument(metavar="MODEL", help="A folder with config.json and safetensors, a .gguf file, or a Hub id."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The bundle to write. An older bundle there is replaced.")
     ] = None,
     to: Annotated[
         str, typer.Option(help="Targets, separated by commas: executorch, onnx, coreml, gguf; or all.")
@@ -46,6 +49,13 @@ def export(
         bool, typer.Option("--no-cache", help="Take no step that was kept, and keep none: see smolship cache.")
     ] = False,
     as_json: options.Json = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing: say what it would write, take, and need when it runs.")
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option("--for", metavar="DEVICE", help=f"Refuse (1) what it cannot hold: {', '.join(DEVICES)}."),
+    ] = None,
 ) -> None:
     """Export a checkpoint: quantize it once and write every target, with probes for parity.
 
@@ -56,16 +66,24 @@ def export(
     smolship export HuggingFaceTB/SmolLM2-135M-Instruct -o smollm2
     smolship export ./SmolLM3-3B -o smollm3 --to all --context 8192
     smolship export model.gguf -o model --to onnx
+    smolship export ./SmolLM3-3B --dry-run --for phone-8gb
     smolship export ./SmolLM3-3B -o smollm3 --add coreml
     """
     from smolship.export import add_targets
     from smolship.export import export as run_export
+    from smolship.export.forecast import forecast
     from smolship.export.targets import TARGETS
     from smolship.tools.display import Steps
+    from smolship.tools.forecast_table import show_forecast
 
-    text = None if probe_text is None else read_text(probe_text, "probe text")
     if add is not None:
         options.only(typed, "--add", "out", "model", "add", "revision", "probe_text", "no_cache", "as_json")
+    if add is None and model is None:
+        raise typer.BadParameter("missing: name the model to export", param_hint="MODEL")
+    if out is None and not dry_run:
+        raise typer.BadParameter("an export needs a folder to write to; only --dry-run does not", param_hint="--out")
+    text = None if probe_text is None else read_text(probe_text, "probe text")
+    if add is not None and out is not None:
         with Steps(options.err) as steps:
             bundle = add_targets(
                 out,
@@ -78,22 +96,24 @@ def export(
             )
         show_bundle(bundle, as_json)
         return
-    if model is None:
-        raise typer.BadParameter("missing: name the model to export", param_hint="MODEL")
+    assert model is not None
+    asked: dict[str, Any] = {
+        "to": list(TARGETS) if to == "all" else options.names(to),
+        "quant": quant,
+        "context": context,
+        "group_size": group_size,
+        "embedding": embedding_bits,
+        "head": head_bits,
+        "revision": revision,
+        "probe_tokens": probe_tokens,
+        "probe_text": text,
+        "device": device,
+    }
+    if dry_run or out is None:
+        with Steps(options.err) as steps:
+            found = forecast(model, out, **asked, progress=steps.update)
+        show_forecast(found, model, as_json)
+        return
     with Steps(options.err) as steps:
-        bundle = run_export(
-            model,
-            out,
-            to=list(TARGETS) if to == "all" else options.names(to),
-            quant=quant,  # type: ignore[arg-type]
-            context=context,
-            group_size=group_size,
-            embedding=embedding_bits,  # type: ignore[arg-type]
-            head=head_bits,  # type: ignore[arg-type]
-            revision=revision,
-            probe_tokens=probe_tokens,
-            probe_text=text,
-            cache=not no_cache,
-            progress=steps.update,
-        )
+        bundle = run_export(model, out, **asked, cache=not no_cache, progress=steps.update)
     show_bundle(bundle, as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,18 @@ def make_shape(name: str, layers: int | None, cache: Path) -> Path:
         raw["no_rope_layers"] = raw["no_rope_layers"][: raw["num_hidden_layers"]]
     target = cache / f"{name}-{raw['num_hidden_layers']}-layers"
     if not target.exists():
-        with new_folder(target) as folder:
-            _write(raw, folder)
+        write_shape(raw, target)
     return target
 
 
-def _write(raw: dict[str, object], folder: Path) -> None:
+def write_shape(raw: dict[str, Any], target: Path, tokens: int = 0) -> None:
+    """Random weights of the shape that the config `raw` describes, in a new folder. Its tokenizer has `tokens` tokens,
+    and no fewer than a byte-level one needs."""
+    with new_folder(target) as folder:
+        _write(raw, folder, tokens)
+
+
+def _write(raw: dict[str, Any], folder: Path, tokens: int) -> None:
     config, family, _ = translate(raw, folder)
     half, random = np.dtype("float16"), np.random.default_rng(0)
     shapes = {theirs(family.NAMES, name): (half, shape) for name, shape in config.shapes().items()}
@@ -91,16 +98,20 @@ def _write(raw: dict[str, object], folder: Path) -> None:
                 piece = np.ones(count) if len(shape) == 1 else random.standard_normal(count, np.float32) * 0.02
                 writer.append(name, piece.astype(half))
     (folder / "config.json").write_text(json.dumps(raw))
-    _tokenizer(folder)
+    write_tokenizer(folder, tokens)
 
 
-def _tokenizer(folder: Path) -> None:
-    """Bytes and one merge, without which llama.cpp opens no model. No text is read, yet exporters want a tokenizer."""
+def write_tokenizer(folder: Path, tokens: int) -> None:
+    """Bytes and one merge, without which llama.cpp opens no model, or as many as are asked for. No text is read, yet
+    exporters want a tokenizer."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: i for i, letter in enumerate([*alphabet, "aa"])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, [("a", "a")]))
+    pairs = [("a", "a"), *((a, b) for a in alphabet for b in alphabet if (a, b) != ("a", "a"))]
+    longer = ((a + b, c) for a, b in pairs for c in alphabet)
+    merges = [*islice(chain(pairs, longer), max(1, tokens - len(alphabet)))]
+    vocabulary = {text: i for i, text in enumerate([*alphabet, *map("".join, merges)])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.save(str(folder / "tokenizer.json"))

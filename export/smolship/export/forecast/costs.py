@@ -1,0 +1,133 @@
+"""Time and peak memory of each step of an export.
+
+The steps read and write in pieces: what they hold is their imports, some pieces, and what a library wants whole. Those
+were measured once, as the constants beside each say:
+
+    python -P -m smolship.tools.forecast_check --shapes found
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from smolship.export.config import DecoderConfig
+from smolship.export.forecast.record import StepForecast
+from smolship.export.forecast.sizes import Entries, set_bytes
+from smolship.export.forecast.speed import Speed
+from smolship.export.targets import load_target
+
+MB = 1_000_000
+REFERENCE = Speed(python=5.0e7, quantize=3.9e7, convert=3.8e9, multiply=9.5e10)  # of the machine of the constants
+
+QUANTIZE_BASE, QUANTIZE_PIECES, FOUR_PIECES = 76 * MB, 40 * MB, 1 << 24
+QUANTIZE_SECONDS = 0.25  # of imports
+CODES_RATE = 150e6  # numbers a second at 8 and 16 bits
+SEARCHED = 0.92  # of the speed at which a small block is searched
+
+LOWER_BASE = {"executorch": 402 * MB, "onnx": 370 * MB, "coreml": 532 * MB, "gguf": 247 * MB}
+LOWER_LAYER = {"executorch": 600_000, "onnx": 200_000, "coreml": MB, "gguf": 0}  # bytes of each layer's graph
+LOWER_SECONDS = {"executorch": 5.05, "onnx": 3.8, "coreml": 7.3, "gguf": 1.93}  # of imports
+LAYER_SECONDS = {"executorch": 0.15, "onnx": 0.06, "coreml": 0.25, "gguf": 0.0}
+WRITE_RATE = {"executorch": 500e6, "onnx": 500e6, "coreml": 400e6, "gguf": 400e6}  # bytes of the artifact a second
+TOKEN_SECONDS = 3e-6  # of a token of GGUF's vocabulary
+
+WHOLE = 1.1  # bytes a number of the largest matrix, which coremltools takes whole
+TOKEN, MERGE = 670, 520  # bytes of a token and a merge while GGUF's vocabulary is made
+SIDE = 1.5  # bytes for each of tokenizer.json, where it is read and copied
+
+
+def quantize_cost(config: DecoderConfig, entries: Entries, speed: Speed) -> StepForecast:
+    """The file of weights is written in pieces of 4 million numbers."""
+    largest = max(math.prod(entry.shape) for entry in entries.values())
+    peak = QUANTIZE_BASE + int(QUANTIZE_PIECES * min(1.0, largest / FOUR_PIECES))
+    searched = sum(math.prod(e.shape) for e in entries.values() if e.bits == 4 and e.origin != "lifted")
+    others = sum(math.prod(e.shape) for e in entries.values()) - searched
+    seconds = QUANTIZE_SECONDS * REFERENCE.python / speed.python + searched / (SEARCHED * speed.quantize)
+    return StepForecast(seconds + others / CODES_RATE * REFERENCE.convert / speed.convert, peak)
+
+
+def lower_cost(
+    target: str, config: DecoderConfig, entries: Entries, artifact: int, tokenizer: tuple[int, int, int], speed: Speed
+) -> StepForecast:
+    """`tokenizer`: bytes of tokenizer.json, its tokens and its merges."""
+    size, tokens, merges = tokenizer
+    layers = len(config.layers)
+    peak = LOWER_BASE[target] + layers * LOWER_LAYER[target]
+    if target == "onnx":
+        peak += int(SIDE * size)
+    if target == "coreml":
+        largest = max(entries.values(), key=lambda entry: math.prod(entry.shape))
+        peak += int(math.prod(largest.shape) * (WHOLE if largest.bits < 16 else 6))
+    if target == "gguf":
+        peak += TOKEN * max(tokens, config.vocab) + MERGE * merges
+    seconds = LOWER_SECONDS[target] + layers * LAYER_SECONDS[target]
+    seconds += TOKEN_SECONDS * config.vocab if target == "gguf" else 0
+    seconds = seconds * REFERENCE.python / speed.python
+    return StepForecast(seconds + artifact / WRITE_RATE[target] * REFERENCE.convert / speed.convert, peak)
+
+
+# Of probes, measured on three models at 512 to 2,048 tokens of context (one thread, 512 and 1,024 probed positions):
+# peaks were within 9 % of this, times within 19 %; on two others, peaks were 1 % above and 22 % below, times up to 21 %
+# below.
+PROBE_BASE = 400 * MB  # torch and transformers
+HOLDERS = 4  # original, checkpoint, noise and quantized weights keep the arrays that they read into
+LARGE = 1 << 26  # numbers of a matrix that none of them keeps (export/reference.py)
+PIECE = 256  # positions whose logits exist at once, and again as they are compared
+SCORES = 4  # arrays of attention scores, of 512 positions against the cache
+PROBE_SECONDS = 4.0  # of imports and of opening
+FAR, EDGE = (
+    16,
+    8192,
+)  # export/probe.py: how far the long text of the original goes, and the longest cache that is filled
+EFFICIENCY = 0.6  # of a large matrix product's speed, over the whole of a pass
+STEP = 512  # positions computed at once
+COMPARED = 6.5e-8  # seconds for each logit that is compared
+
+
+def probe_positions(tokens: int, context: int, arithmetics: int) -> tuple[int, int]:
+    """Positions that pass through the layers, and those of them whose logits are compared: of the original, the
+    decoder and its floor, the noise, the quantized weights, and each arithmetic with its floor and its noise."""
+    long, edge = min(context, EDGE, FAR * tokens), context if context <= EDGE else 0
+    compared = 4 * tokens + arithmetics * 2 * tokens
+    return compared + 2 * long + arithmetics * edge, compared
+
+
+def probe_cost(
+    config: DecoderConfig, entries: Entries, context: int, tokens: int, targets: Sequence[str], speed: Speed
+) -> StepForecast:
+    """What is resident, the checkpoint's own pages included: a layer for each that holds one, the table of embeddings
+    for each that keeps it, logits, scores."""
+    count = {name: math.prod(entry.shape) for name, entry in entries.items()}
+    tables, largest = sum(count[name] for name in {"embed", config.head}), max(count["embed"], count[config.head])
+    layer = (sum(count.values()) - tables) // len(config.layers)
+    scores = 4 * max(m.heads for m in config.attentions) * min(STEP, context) * min(context, EDGE)
+    peak = PROBE_BASE + 2 * sum(count.values()) + 4 * HOLDERS * layer
+    peak += 4 * largest * (HOLDERS if largest <= LARGE else 1)
+    peak += int(1.5 * 4 * PIECE * config.vocab) + SCORES * scores
+    if "coreml" in targets:  # in fp16: rounded constants, and attention step by step
+        peak += 4 * tables + SCORES * scores
+    passed, compared = probe_positions(tokens, context, arithmetics_of(targets))
+    work = 2 * (layer * len(config.layers) * passed + count[config.head] * compared)
+    seconds = PROBE_SECONDS * REFERENCE.python / speed.python + work / (EFFICIENCY * speed.multiply)
+    seconds += COMPARED * compared * config.vocab * REFERENCE.convert / speed.convert
+    return StepForecast(seconds, peak)
+
+
+def arithmetics_of(targets: Sequence[str]) -> int:
+    """How many arithmetics the probes simulate."""
+    return sum(1 + len(getattr(load_target(name), "OTHER_ARITHMETICS", {})) for name in targets)
+
+
+def probes_bytes(tokens: int, arithmetics: int) -> int:
+    """probes.npz: the 256 largest logits and their ids at each position, of the original and each arithmetic."""
+    return 256 * (4 + 4) * tokens * (1 + arithmetics)
+
+
+def disk_bytes(entries: Entries, artifacts: dict[str, int], probes: int) -> int:
+    """At the fullest moment: the set stays until the end, and coremltools first writes a copy elsewhere."""
+    at, most = set_bytes(entries), 0
+    for name, size in artifacts.items():
+        most = max(most, at + size * (2 if name == "coreml" else 1))
+        at += size
+    return max(most, at + probes)
