@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,11 @@ def nothing_kept() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def steps_here() -> Iterator[None]:
-    """Steps of an export run in this process, where torch is imported once. Tests of the real model, and those that
-    ask for `steps_apart` or call the command, have them in processes of their own, as users do."""
-    from smolship.export import pipeline
+    """Steps of an export run in this process, where torch is imported once, and so does the trial of its tokenizer,
+    once for each. Tests of the real model, and those that ask for `steps_apart` or call the command, have them in
+    processes of their own, as users do."""
+    from smolship.export import pipeline, preflight
+    from smolship.export.tokenizer_trial import trial
     from smolship.export.worker import STEPS, Outcome
     from smolship.runtime.memory import read_memory
 
@@ -137,8 +140,13 @@ def steps_here() -> Iterator[None]:
         result = json.loads(json.dumps(STEPS[name](**json.loads(json.dumps(arguments)), progress=progress)))
         return Outcome(result, time.monotonic() - start, read_memory().peak_bytes)
 
+    @cache
+    def problems(raw: bytes, vocab: int, *, context: int = 2, tokens: int = 0, text: str | None = None) -> list[str]:
+        return list(trial(raw, vocab, context, tokens, text))
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "run_step", run_step)
+        patch.setattr(preflight, "tokenizer_problems", problems)
         yield
 
 
@@ -156,6 +164,14 @@ def processes() -> Iterator[None]:
 def steps_apart() -> Iterator[None]:
     with processes():
         yield
+
+
+@pytest.fixture
+def loads_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bench with one process that loads each artifact, and not several for a median."""
+    from smolship.runtime import bench
+
+    monkeypatch.setattr(bench, "LOADS", 1)
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,7 @@ def test_chat_streams_and_keeps_the_cache(bundle, script):
     assert script(*arguments[:-1], "6")[1] != said
 
 
-def test_the_gate_opens_and_closes(bundle, script, tmp_path):
+def test_the_gate_opens_and_closes(loads_once, bundle, script, tmp_path):
     baseline, junit = tmp_path / "baseline.json", tmp_path / "parity.xml"
     gate = ("ci_gate", bundle, "--baseline", baseline)
     assert script(*gate, "--share", "1e-6", "--junit", junit)[:2] == (0, "every gate passed\n")

@@ -89,7 +89,7 @@ def typed_there(folder, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda prompt: (_ for _ in ()).throw(EOFError))
 
 
-def test_commands_print_what_is_shown(capsys):
+def test_commands_print_what_is_shown(loads_once, capsys):
     commands = shown(README)
     assert [command.split()[1] for command, _ in commands] == ["export", "weights", "parity", "bench", "generate"]
     for command, wanted in commands:

@@ -116,7 +116,7 @@ def _end(lines):
     raise EOFError
 
 
-def test_bench_and_inspect_print_json(bundle, capsys):
+def test_bench_and_inspect_print_json(loads_once, bundle, capsys):
     assert run(["bench", str(bundle), "--repeats", "1", "--json"]) == 0
     reports = json.loads(capsys.readouterr().out)
     assert [r["engine"] for r in reports] == ["executorch", "onnx", "gguf"]
@@ -125,7 +125,7 @@ def test_bench_and_inspect_print_json(bundle, capsys):
     assert json.loads(capsys.readouterr().out)["weights_digest"] == open_bundle(bundle).manifest.weights_digest
 
 
-def test_units_are_for_core_ml_alone(tiny, tmp_path, capsys):
+def test_units_are_for_core_ml_alone(loads_once, tiny, tmp_path, capsys):
     made = tmp_path / "made"
     assert (
         run(
