@@ -4,8 +4,9 @@ begins at what it says."""
 from __future__ import annotations
 
 import json
+import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
@@ -22,8 +23,10 @@ from torch.overrides import TorchFunctionMode
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.checkpoints.files import INDEX, SINGLE
 from smolship.export.families import translate
-from smolship.export.reference import Arrays, product
+from smolship.export.reference import CHUNK, Arrays, product
+from smolship.export.slots import row_chunks
 from smolship.export.stream import Progress
+from smolship.export.tensorfile import Slot, read_header
 from smolship.runtime.errors import InputError
 
 PIECE = 256  # positions whose logits exist at once
@@ -44,7 +47,7 @@ class Original:
 
         transformers.utils.logging.disable_progress_bar()
         self.notes: list[str] = []
-        self.tensors = Tensors(progress)
+        self.tensors = Tensors([checkpoint.path / name for name in checkpoint.weights], progress)
         with ExitStack() as stack, _refusals():
             options: dict[str, Any]
             folder, options = checkpoint.path.parent, {"gguf_file": checkpoint.path.name}
@@ -52,7 +55,6 @@ class Original:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-")))
                 _link(checkpoint, folder)
                 options = {"use_safetensors": True}
-                self.tensors.open(folder)
                 self.model = _by_modules(folder, self.tensors)
             else:
                 options["config"] = _config(folder, checkpoint)
@@ -124,21 +126,19 @@ class Products(TorchFunctionMode):
 
 
 class Tensors(Mapping[str, Tensor]):
-    """The tensors of safetensors files, in float32, each read when it is asked for.
+    """The tensors of safetensors files, in float32, each read when it is asked for. They are not mapped: whole files
+    would be, and count as this process's memory.
 
     names  of the model's parameters -> those in the files
     """
 
-    def __init__(self, progress: Progress = lambda positions: None):
-        self.files: dict[str, Any] = {}  # open, by the name of each tensor in it
+    def __init__(self, paths: Sequence[Path], progress: Progress):
+        self.stored: dict[str, Slot] = {}
         self.names: dict[str, str] = {}
         self.progress, self.share, self.arrays = progress, 0.0, Arrays()
-
-    def open(self, folder: Path) -> None:
-        """All files in it; they stay open, and may go then."""
-        for path in sorted(folder.rglob("*.safetensors")):
-            file = safe_open(path, "pt")
-            self.files |= dict.fromkeys(file.keys(), file)
+        for path in paths:
+            if path.suffix == ".safetensors":
+                self.stored |= read_header(path)
 
     def pass_by(self, positions: float) -> None:
         """So many are about to pass through the whole model: progress is told as it is read."""
@@ -146,8 +146,11 @@ class Tensors(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         self.progress(self.share)
-        stored = self.files[self.names[name]].get_tensor(self.names[name])
-        return torch.from_numpy(self.arrays.take(tuple(stored.shape))).copy_(stored)
+        slot = self.stored[self.names[name]]
+        found = torch.from_numpy(self.arrays.take(slot.shape))
+        for piece in row_chunks(slot.shape[0], math.prod(slot.shape[1:]), CHUNK):
+            found[slice(*piece)] = torch.from_numpy(slot.read(*piece))
+        return found
 
     def find(self, model: Any) -> bool:
         """Whether all parameters of the model are there, under their names or, as transformers looks for them, with or
@@ -157,7 +160,7 @@ class Tensors(Mapping[str, Tensor]):
             own = ties.get(name, name)
             same = [own, *(other for other, first in ties.items() if first == own)]
             spelled = [word for one in same for word in (one, one.removeprefix(prefix), prefix + one)]
-            there = [word for word in spelled if word in self.files]
+            there = [word for word in spelled if word in self.stored]
             if not there:
                 return False
             self.names[name] = there[0]
