@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -164,6 +165,15 @@ def processes() -> Iterator[None]:
 def steps_apart() -> Iterator[None]:
     with processes():
         yield
+
+
+@pytest.fixture
+def faults(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Path]]:
+    """The files with tracebacks of faults of ours; this test's alone, and its children's."""
+    folder = tmp_path_factory.mktemp("faults")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return lambda: sorted(folder.glob("smolship-fault-*.txt"))
 
 
 @pytest.fixture

@@ -95,13 +95,21 @@ def test_sizes_that_a_format_cannot_hold(tmp_path, no_work, target, sizes, why):
 
 
 @pytest.mark.parametrize(
-    ("lost", "extra"), [("torch", "export"), ("transformers", "export"), ("onnx_ir", "onnx"), ("coremltools", "coreml")]
+    ("lost", "extra"),
+    [
+        ("torch", "export"),
+        ("transformers", "export"),
+        ("onnx_ir", "onnx"),
+        ("coremltools", "coreml"),
+        ("executorch", "executorch"),
+        ("gguf", "gguf"),
+    ],
 )
 def test_a_package_that_is_not_installed(tiny, tmp_path, no_work, monkeypatch, lost, extra):
     find = preflight.find_spec
     monkeypatch.setattr(preflight, "find_spec", lambda name: None if name == lost else find(name))
     with pytest.raises(SetupError, match=rf"(?s)no {lost}.*pip install 'smolship\[{extra}\]'"):
-        export(tiny("llama"), tmp_path / "out", to=["onnx", "coreml"], context=64)
+        export(tiny("llama"), tmp_path / "out", to=["onnx", "coreml", "executorch", "gguf"], context=64)
 
 
 def test_only_what_is_needed_must_be_installed(tiny, tmp_path, monkeypatch):
@@ -113,17 +121,22 @@ def test_only_what_is_needed_must_be_installed(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"pad_token_id": 300},
-        {"pad_token_id": -7},
-        {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}},
-        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
-        {"torch_dtype": "float7"},
-        {"attn_implementation": "flash_attention_2"},
-        {"auto_map": {"AutoModelForCausalLM": "evil.Model"}},
-        {"logits_scaling": 7.0, "use_qk_norm": True},
-        {"head_dim": None},
+        {
+            "pad_token_id": 300,
+            "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128},
+            "torch_dtype": "float7",
+            "head_dim": None,
+        },
+        {
+            "pad_token_id": -7,
+            "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True},
+            "attn_implementation": "flash_attention_2",
+            "auto_map": {"AutoModelForCausalLM": "evil.Model"},
+            "logits_scaling": 7.0,
+            "use_qk_norm": True,
+        },
     ],
-    ids=str,
+    ids=["gptq", "bitsandbytes"],
 )
 def test_a_value_that_no_logit_depends_on_ends_no_export(changed, tmp_path, changes):
     bundle = export(changed("smollm3", **changes), tmp_path / "out", to=["onnx"], context=64, probe_tokens=32)
@@ -142,10 +155,9 @@ def test_export_judges_its_own_translation(tiny, tmp_path, monkeypatch):
     monkeypatch.undo()
 
 
-def test_and_ends_in_1_with_the_older_bundle_as_it_was(tiny, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "out"
+def test_and_ends_in_1_with_the_older_bundle_as_it_was(tiny, tiny_bundle, tmp_path, monkeypatch, capsys):
+    out = shutil.copytree(tiny_bundle("llama", "int4"), tmp_path / "out")
     options = ["--to", "onnx", "--context", "64", "--probe-tokens", "64"]
-    assert run(["export", str(tiny("llama")), "-o", str(out), *options]) == 0
     before = snapshot(out)
     norm = translation.translation_checks
     monkeypatch.setattr(translation, "translation_checks", lambda *args: [_failed(check) for check in norm(*args)])

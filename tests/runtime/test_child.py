@@ -73,9 +73,10 @@ def test_an_answer_that_is_cut_off_is_none(command):
         ask(command, "cut")
 
 
-def test_what_code_of_others_raises_ends_it(command):
+def test_what_code_of_others_raises_ends_it(command, faults):
     with pytest.raises(Fault, match="in the child: KeyError: 'missing'"):
         ask([*command[:-1], "foreign"], "fault")
+    assert len(faults()) == 1
     with pytest.raises(InputError, match="no"):
         ask([*command[:-1], "foreign"], {"refuse": 7})
 

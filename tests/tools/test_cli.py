@@ -34,7 +34,7 @@ def test_every_stage_passes_on_each_engine(tiny_bundle, kind, quant, capsys):
         assert all(check["bound"] is not None for check in report["checks"][:-1])
 
 
-def test_export_prints_what_it_made(steps_apart, tiny, tmp_path, capsys):
+def test_export_prints_what_it_made(tiny, tmp_path, capsys):
     out = tmp_path / "new"
     assert (
         run(

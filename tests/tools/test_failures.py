@@ -98,11 +98,10 @@ RAISED = [
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(("raised", "kind", "code"), RAISED, ids=[f"{type(r[0]).__name__}-{r[2]}" for r in RAISED])
-def test_whatever_ends_a_command(failed, command, raised, kind, code, monkeypatch, capsys, tmp_path):
+def test_whatever_ends_a_command(failed, command, raised, kind, code, monkeypatch, capsys, faults):
     def raise_it(*args, **kwargs):
         raise raised
 
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # a fault's traceback goes there
     first = FIRST.get(command, f"tools.commands.{command}.open_bundle")
     monkeypatch.setattr(f"smolship.{first}", raise_it)
     if isinstance(raised, SystemExit):
@@ -110,7 +109,7 @@ def test_whatever_ends_a_command(failed, command, raised, kind, code, monkeypatc
         error = json.loads(capsys.readouterr().out)["error"]
     else:
         error = failed(arguments(command), code)
-    assert error["kind"] == kind
+    assert error["kind"] == kind and len(faults()) == isinstance(raised, KeyError)
     if isinstance(raised, SetupError):
         assert (error["what"], error["got"], error["todo"]) == ("no engine", None, "install it\nand run it again")
 

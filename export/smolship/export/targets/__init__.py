@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from smolship.export.config import DecoderConfig
-from smolship.export.numerics import Numerics
 from smolship.export.weights import Weights
 from smolship.runtime.errors import unknown
 from smolship.runtime.facts import GenerationFacts
 from smolship.runtime.readback.hashing import Entry
+
+if TYPE_CHECKING:  # it imports torch, and an export's own process does without
+    from smolship.export.numerics import Numerics
 
 TARGETS = {  # target name -> module; the bare format names its default
     "coreml": "smolship.export.targets.coreml",

@@ -175,6 +175,14 @@ def _scattered(data: Array, where: Any, updates: Array, mode: Any) -> Array:
     return out
 
 
+def scatter(
+    data: Array, indices: Array, updates: Array, axis: Any = 0, mode: Any = "add", validate_indices: Any = False
+) -> Array:
+    """What coremltools makes of `cache[:, :, begin:end] = k` for iOS 17 and before."""
+    where = (slice(None),) * (int(axis) % data.ndim) + (indices,)
+    return _scattered(data, where, updates, mode)
+
+
 def scatter_nd(data: Array, indices: Array, updates: Array, mode: Any = "add", validate_indices: Any = False) -> Array:
     return _scattered(data, tuple(np.moveaxis(indices, -1, 0)), updates, mode)
 
@@ -206,6 +214,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "gather": gather,
     "gather_along_axis": lambda x, indices, axis=0, validate_indices=False: np.take_along_axis(x, indices, int(axis)),
     "gather_nd": gather_nd,
+    "scatter": scatter,
     "scatter_nd": scatter_nd,
     "band_part": band_part,
     "cumsum": cumsum,
