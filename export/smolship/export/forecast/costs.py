@@ -73,15 +73,11 @@ def lower_cost(
 PROBE_BASE = 400 * MB  # torch and transformers
 HOLDERS = 4  # original, checkpoint, noise and quantized weights keep the arrays that they read into
 LARGE = 1 << 26  # numbers of a matrix that none of them keeps (export/reference.py)
-PIECE = 256  # positions whose logits exist at once, and again as they are compared
 SCORES = 4  # arrays of attention scores, of 512 positions against the cache
 PROBE_SECONDS = 4.0  # of imports and of opening
-FAR, EDGE = (
-    16,
-    8192,
-)  # export/probe.py: how far the long text of the original goes, and the longest cache that is filled
+FAR, EDGE = 16, 8192  # export/probe.py: how far the long text of the original goes; the longest that it reads
 EFFICIENCY = 0.6  # of a large matrix product's speed, over the whole of a pass
-STEP = 512  # positions computed at once
+STEP = 512  # positions computed at once, and whose logits exist at once, and again as they are compared
 COMPARED = 6.5e-8  # seconds for each logit that is compared
 
 
@@ -96,15 +92,15 @@ def probe_positions(tokens: int, context: int, arithmetics: int) -> tuple[int, i
 def probe_cost(
     config: DecoderConfig, entries: Entries, context: int, tokens: int, targets: Sequence[str], speed: Speed
 ) -> StepForecast:
-    """What is resident, the checkpoint's own pages included: a layer for each that holds one, the table of embeddings
-    for each that keeps it, logits, scores."""
+    """What is resident: a layer for each that holds one, the table of embeddings for each that keeps it, logits,
+    scores."""
     count = {name: math.prod(entry.shape) for name, entry in entries.items()}
     tables, largest = sum(count[name] for name in {"embed", config.head}), max(count["embed"], count[config.head])
     layer = (sum(count.values()) - tables) // len(config.layers)
     scores = 4 * max(m.heads for m in config.attentions) * min(STEP, context) * min(context, EDGE)
-    peak = PROBE_BASE + 2 * sum(count.values()) + 4 * HOLDERS * layer
+    peak = PROBE_BASE + 4 * HOLDERS * layer
     peak += 4 * largest * (HOLDERS if largest <= LARGE else 1)
-    peak += int(1.5 * 4 * PIECE * config.vocab) + SCORES * scores
+    peak += int(1.5 * 4 * STEP * config.vocab) + SCORES * scores
     if "coreml" in targets:  # in fp16: rounded constants, and attention step by step
         peak += 4 * tables + SCORES * scores
     passed, compared = probe_positions(tokens, context, arithmetics_of(targets))
