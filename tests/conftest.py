@@ -127,6 +127,21 @@ def nothing_kept() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Engines take one thread where nothing is said: tiny matrices take twice the time of two that wait for each other,
+    and more where another process of tests runs beside this one."""
+    from smolship.runtime import bundle, parity
+    from smolship.tools.commands import bench as bench_command
+    from smolship.tools.commands import parity as parity_command
+    from smolship.tools.report import results
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (bundle, parity, bench_command, parity_command, results):
+            patch.setattr(module, "default_threads", lambda: 1)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def steps_here() -> Iterator[None]:
     """Steps of an export run in this process, where torch is imported once, and so does the trial of its tokenizer,
     once for each. Tests of the real model, and those that ask for `steps_apart` or call the command, have them in

@@ -98,6 +98,6 @@ def test_a_window_that_llama_cpp_cannot_have_is_refused_before_any_work(tiny, tm
 
 @pytest.mark.parametrize("target", ["coreml", "executorch", "onnx"])
 def test_a_window_passes_every_gate(tiny, tmp_path, target):
-    bundle = export(tiny("qwen2_window"), tmp_path / "b", to=[target], context=128, probe_tokens=256)
+    bundle = export(tiny("qwen2_window"), tmp_path / "b", to=[target], context=128, probe_tokens=128)
     report = parity(bundle, target, threads=1, quick=True)
     assert report.passed, [check for check in report.checks if not check.passed]
