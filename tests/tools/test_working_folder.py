@@ -77,8 +77,9 @@ def every_name() -> set[str]:
 
 
 @pytest.mark.real
-def test_no_command_imports_from_the_working_folder(trap, sang, tiny, tiny_bundle, tmp_path):
+def test_no_command_imports_from_the_working_folder(trap, sang, tiny, tiny_bundle, tmp_path, monkeypatch):
     """The folder is the checkpoint, as for `smolship export .`, and holds the bundle."""
+    monkeypatch.setenv("SMOLSHIP_CACHE", str(tmp_path / "kept"))
     folder = trap(every_name() | set(OURS))
     shutil.copytree(tiny("llama"), folder, dirs_exist_ok=True)
     shutil.copytree(tiny_bundle("llama", "int4"), folder / "b")
@@ -88,6 +89,7 @@ def test_no_command_imports_from_the_working_folder(trap, sang, tiny, tiny_bundl
     replace(manifest, targets={"onnx": manifest.targets["onnx"]}).write(folder / "b")
     commands = [
         ["export", ".", "-o", "../out", "--to", "all", "--context", "48", "--probe-tokens", "32"],
+        ["cache"],
         ["inspect", "b"],
         ["parity", "b", "--quick"],
         ["weights", "b"],
