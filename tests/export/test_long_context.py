@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from smolship.export.checkpoints import open_checkpoint
-from smolship.export.late import Summing, is_filled, late_flows, late_logits, late_positions
+from smolship.export.late import Summing, late_flows, late_logits, late_positions
+from smolship.export.long_text import is_filled
 from smolship.export.reference import Reference
 from smolship.export.rotary import Rotary
 from smolship.export.stream import Flow, through

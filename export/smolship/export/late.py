@@ -12,21 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smolship.export.config import DecoderConfig
 from smolship.export.long_text import EDGE, WAY
 from smolship.export.reference import Cache, Reference
 from smolship.export.stream import Flow
-from smolship.runtime.probes import filled
 from smolship.runtime.session import over_and_over
 
 LEAD_IN = 70  # tokens fed at once before those that are looked at: a whole chunk of Core ML's, and some
 ULP = 2.0**-24
-
-
-def is_filled(config: DecoderConfig, context: int) -> bool:
-    """Whether a text is run to the end of so long a cache."""
-    parameters = sum(rows * width for rows, width in config.linears().values())
-    return filled(context, parameters, sum(2 * mixer.heads * mixer.head_dim for mixer in config.attentions))
 
 
 def late_positions(context: int) -> np.ndarray:

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from smolship.runtime.probes import Window
+from smolship.export.config import DecoderConfig
+from smolship.runtime.probes import Window, filled
 
 EDGE = 16  # positions probed at the very end of the cache
 BESIDE = range(510, 517)  # and around the longest chunk that an engine takes, with some after it
 WAY = 4  # and at each quarter of the way
+
+
+def is_filled(config: DecoderConfig, context: int) -> bool:
+    """Whether a text is run to the end of so long a cache."""
+    parameters = sum(rows * width for rows, width in config.linears().values())
+    return filled(context, parameters, sum(2 * mixer.heads * mixer.head_dim for mixer in config.attentions))
 
 
 def repeated(windows: list[Window], length: int) -> np.ndarray:

@@ -18,8 +18,8 @@ import torch
 
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.kept_units import KeptUnits
-from smolship.export.late import LEAD_IN, Summing, is_filled, late_flows, late_logits, late_positions
-from smolship.export.long_text import repeated, spread
+from smolship.export.late import LEAD_IN, Summing, late_flows, late_logits, late_positions
+from smolship.export.long_text import is_filled, repeated, spread
 from smolship.export.noise import Noisy
 from smolship.export.numerics import Numerics
 from smolship.export.original import Original
@@ -35,8 +35,7 @@ from smolship.runtime.probes import FILLED, LEAD, Gap, Probes, Sketch
 from smolship.runtime.template import ChatTemplate
 from smolship.runtime.tokenizer import Tokenizer
 
-EDGE_LIMIT = FILLED  # longer caches are not filled
-FAR = 16  # the original reads one text of so many times the positions that are probed, up to EDGE_LIMIT
+FAR = 16  # the original reads one text of so many times the positions that are probed, up to FILLED
 DRIFT = 32  # tokens whose keys and values are kept
 GREEDY = 32  # tokens of each greedy continuation
 PASSES = 8  # through all weights, in which drafts of continuations become right, about
@@ -90,7 +89,7 @@ def make_probes(
     windows = make_windows(tokenizer, context, tokens, text)
     probes = Probes(windows, {"tokens": tokens, "torch": torch.__version__, "date": DATE})
     prompts = _prompts(template, tokenizer, context, notes)
-    making = _Making(checkpoint, context, probes, prompts, min(context, EDGE_LIMIT, FAR * tokens))
+    making = _Making(checkpoint, context, probes, prompts, min(context, FILLED, FAR * tokens))
     units = [making.original(), making.decoder(), making.noise(weights), making.quantized(weights)]
     sets = {name: own.get(name, weights) for name in targets}
     rerounded = [name for name in targets if sets[name] is not weights]
@@ -218,12 +217,12 @@ class _Making:
             ulp = Pass(f"{name}.ulp", ops(numerics, 2), simulated.name, self.some)
             noise = Pass(f"{name}.noise", ops(_dithered(numerics)), against, self.some)
             moved = Flow(ops(numerics, 4), first, keep=len(first))
-            # The first text of the pass is through each layer before these are.
-            begun = Flow(ops(numerics), first, keep=len(first))
-            late, swayed = (
-                late_flows(of, self.end, self.at, begun) for of in (ops(numerics), ops(numerics, 2, kind=Summing))
-            )
-            others = [moved] if self.edge is not None else [moved, begun, *late, *swayed]
+            others, late, swayed = [moved], [], []
+            if self.edge is None:
+                begun = Flow(ops(numerics), first, keep=len(first))  # through each layer before those behind it
+                late = late_flows(ops(numerics), self.end, self.at, begun)
+                swayed = late_flows(ops(numerics, 2, kind=Summing), self.end, self.at, begun)
+                others += [begun, *late, *swayed]
             run_passes([simulated, ulp, noise], part, self.known, progress, saved, others)
             part.arrays["edge.ids"], part.arrays["edge.at"], nothing = self.end, self.at, np.full(len(self.at), -1)
             if self.edge is not None:

@@ -55,7 +55,8 @@ class Flow:
         return self.ids.shape[1]
 
     def enter(self) -> None:
-        """Through the embedding."""
+        """Through the embedding, from the beginning, whatever was restored."""
+        self.kept, self.bad = [], ""
         self.ops.seed(self.part)
         self.delta = self._look(self.decoder.begin(self.ids), lambda decoder: decoder.begin(self.ids))
         self.x = torch.zeros_like(self.delta)

@@ -121,12 +121,12 @@ class _Info:
 class StepCost:
     """What the process of a step of the export took; `peak_bytes` is None where the system does not say. `run` is None
     where the step was done when the bundle was written, and says else, in words, in which run that was. `parts` are the
-    seconds of its parts, by their names; those that were kept took theirs in an earlier run."""
+    seconds of its parts, by their names, where it has some; those that were kept took theirs in an earlier run."""
 
     seconds: float
     peak_bytes: int | None
     run: str | None = None
-    parts: dict[str, float] = field(default_factory=dict)
+    parts: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)

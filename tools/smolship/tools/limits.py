@@ -91,15 +91,18 @@ def row(result: Result) -> list[str]:
 def table(bundle: Bundle, targets: Sequence[str], limits: Sequence[float], threads: int) -> Table:
     """A row for each target at each limit, in GB."""
     found = Table("target", "limit", "load cold", "warm", f"first of {TOKENS}", "decode", "anonymous", "mapped")
+    how, why = "", list[str]()
     for gigabytes in limits:
         for target in targets:
             with limited(int(gigabytes * 1e9)) as limit:
-                found.caption = f"{limit.how}; {threads} threads"
+                how = f"{limit.how}; {threads} threads"
                 try:
                     cells = row(measured(bundle, target, threads, limit))
                 except SetupError as error:
-                    cells = [str(error).splitlines()[0]]
+                    cells = ["no"]
+                    why.append(f"{target}, {gigabytes:g} GB: {str(error).splitlines()[0]}")
             found.add_row(target, f"{gigabytes:g} GB", *cells)
+    found.caption = "\n".join([how, *why])
     return found
 
 

@@ -136,7 +136,7 @@ def steps(manifest: Manifest) -> list[tuple[str, str, str]]:
     for name, cost in manifest.steps.items():
         peak = size(cost.peak_bytes) + (f", {clip(cost.run, 80)}" if cost.run else "")
         found.append((clip(name, 60), number(cost.seconds, "s"), peak))
-        found += [(f"{clip(name, 30)}, {clip(part, 60)}", number(s, "s"), "") for part, s in cost.parts.items()]
+        found += [(f"{clip(name, 30)}, {clip(part, 60)}", number(s, "s"), "") for part, s in (cost.parts or {}).items()]
     return found
 
 

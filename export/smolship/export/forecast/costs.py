@@ -15,7 +15,9 @@ from smolship.export.config import DecoderConfig
 from smolship.export.forecast.record import StepForecast
 from smolship.export.forecast.sizes import Entries, set_bytes
 from smolship.export.forecast.speed import Speed
+from smolship.export.long_text import is_filled
 from smolship.export.targets import load_target
+from smolship.runtime.probes import FILLED
 
 MB = 1_000_000
 REFERENCE = Speed(python=5.0e7, quantize=3.9e7, convert=3.8e9, multiply=9.5e10)  # of the machine of the constants
@@ -75,16 +77,16 @@ HOLDERS = 4  # original, checkpoint, noise and quantized weights keep the arrays
 LARGE = 1 << 26  # numbers of a matrix that none of them keeps (export/reference.py)
 SCORES = 4  # arrays of attention scores, of 512 positions against the cache
 PROBE_SECONDS = 4.0  # of imports and of opening
-FAR, EDGE = 16, 8192  # export/probe.py: how far the long text of the original goes; the longest that it reads
+FAR = 16  # export/probe.py: how far the long text of the original goes, up to FILLED
 EFFICIENCY = 0.6  # of a large matrix product's speed, over the whole of a pass
 STEP = 512  # positions computed at once, and whose logits exist at once, and again as they are compared
 COMPARED = 6.5e-8  # seconds for each logit that is compared
 
 
-def probe_positions(tokens: int, context: int, arithmetics: int) -> tuple[int, int]:
+def probe_positions(config: DecoderConfig, tokens: int, context: int, arithmetics: int) -> tuple[int, int]:
     """Positions that pass through the layers, and those of them whose logits are compared: of the original, the
     decoder and its floor, the noise, the quantized weights, and each arithmetic with its floor and its noise."""
-    long, edge = min(context, EDGE, FAR * tokens), context if context <= EDGE else 0
+    long, edge = min(context, FILLED, FAR * tokens), context if is_filled(config, context) else 0
     compared = 4 * tokens + arithmetics * 2 * tokens
     return compared + 2 * long + arithmetics * edge, compared
 
@@ -97,13 +99,13 @@ def probe_cost(
     count = {name: math.prod(entry.shape) for name, entry in entries.items()}
     tables, largest = sum(count[name] for name in {"embed", config.head}), max(count["embed"], count[config.head])
     layer = (sum(count.values()) - tables) // len(config.layers)
-    scores = 4 * max(m.heads for m in config.attentions) * min(STEP, context) * min(context, EDGE)
+    scores = 4 * max(m.heads for m in config.attentions) * min(STEP, context) * min(context, FILLED)
     peak = PROBE_BASE + 4 * HOLDERS * layer
     peak += 4 * largest * (HOLDERS if largest <= LARGE else 1)
     peak += int(1.5 * 4 * STEP * config.vocab) + SCORES * scores
     if "coreml" in targets:  # in fp16: rounded constants, and attention step by step
         peak += 4 * tables + SCORES * scores
-    passed, compared = probe_positions(tokens, context, arithmetics_of(targets))
+    passed, compared = probe_positions(config, tokens, context, arithmetics_of(targets))
     work = 2 * (layer * len(config.layers) * passed + count[config.head] * compared)
     seconds = PROBE_SECONDS * REFERENCE.python / speed.python + work / (EFFICIENCY * speed.multiply)
     seconds += COMPARED * compared * config.vocab * REFERENCE.convert / speed.convert
