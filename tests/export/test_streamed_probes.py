@@ -211,6 +211,16 @@ def test_a_damaged_unit_is_made_again(made, tmp_path, damage):
     same(whole, make_probes(checkpoint, weights, targets, CONTEXT, TOKENS, kept=tmp_path))
 
 
+def test_a_state_of_which_a_part_is_lost_is_not_taken_up(made, tmp_path):
+    checkpoint, weights, targets, whole = made("llama")
+    make_probes(checkpoint, weights, targets, CONTEXT, TOKENS, kept=tmp_path)
+    (tmp_path / "executorch.npz").unlink()
+    flow, state = np.zeros((1, 1, 1), np.float32), {"layers": np.array(1)}
+    state |= {f"0/kept.{layer}.{side}": flow for layer in (0, 1) for side in (0, 1)}
+    np.savez(tmp_path / "executorch.state.npz", **state, **{"0/delta": flow, "0/x": flow, "0/bad": np.array("")})
+    same(whole, make_probes(checkpoint, weights, targets, CONTEXT, TOKENS, kept=tmp_path))
+
+
 def test_only_one_layer_is_held(made, monkeypatch):
     checkpoint, weights, targets, _ = made("llama")
     most, sound = [0], stream.Flow.layer
