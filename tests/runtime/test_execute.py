@@ -238,9 +238,8 @@ def test_a_process_of_its_own(tiny_bundle: Any, tmp_path: Path) -> None:
     apart = in_child(plan, folder, progress=lambda *step: seen.append(step))
     with bundle.session("onnx", 1) as session:
         here = execute(plan, session, artifact_digest(folder, entry.info))
-    assert to_json(replace(apart, seconds=0.0, memory=None, memory_before_load=None)) == to_json(
-        replace(here, seconds=0.0)
-    )
+    ours = replace(here, seconds=0.0, waiting=apart.waiting)  # how threads wait here, whoever runs the tests decides
+    assert to_json(replace(apart, seconds=0.0, memory=None, memory_before_load=None)) == to_json(ours)
     assert apart.memory and apart.memory_before_load and seen[0] == ("a", 0, 6)
     listed = {path.name: sha256(path) for path in folder.iterdir() if path.is_file()}
     assert apart.artifact == listed_digest(listed, entry.info["file"])

@@ -6,6 +6,7 @@ folder to keep them in, a unit that ended is found there, and one that was inter
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -112,6 +113,7 @@ def make_probes(
 
             with torch.inference_mode():
                 unit.make(part, more, store.saved(unit.name))
+            gc.collect()  # modules refer to one another
             part.facts["seconds"] = {unit.label: round(time.monotonic() - begin, 1)}
             store.keep(unit.name, part)
         done += unit.work

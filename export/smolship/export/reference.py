@@ -11,6 +11,7 @@ from torch import Tensor
 
 from smolship.export.config import CacheSpec, DecoderConfig
 from smolship.export.decoder import Decoder
+from smolship.export.freed import trim
 from smolship.export.numerics import Numerics
 from smolship.export.rotary import Rotary
 from smolship.export.slots import row_chunks
@@ -21,12 +22,17 @@ CHUNK = 1 << 19  # numbers that a source is asked for at once: they stay in a co
 
 class Arrays:
     """Arrays float32 for tensors that come and go: a new one costs the system more time than it takes to fill it. Large
-    ones, of which a model has one or two, are not kept."""
+    ones, of which a model has one or two, are not kept.
+
+    Memory that others freed meanwhile goes back to the system now and then.
+    """
 
     LARGE = 1 << 26  # numbers
+    OFTEN = 1 << 26  # bytes that are given between two times
 
     def __init__(self) -> None:
         self.free: dict[tuple[int, ...], list[np.ndarray]] = {}
+        self.given = 0
 
     def take(self, shape: tuple[int, ...]) -> np.ndarray:
         free = self.free.get(shape)
@@ -36,6 +42,16 @@ class Arrays:
         """Nobody looks at it any more."""
         if array.size <= self.LARGE:
             self.free.setdefault(array.shape, []).append(array)
+        self.given += array.nbytes
+        if self.given > self.OFTEN:
+            self.given = 0
+            trim()
+
+
+def _stored(values: np.ndarray, half: bool) -> Tensor:
+    """Constants, as float32, as an engine holds them: in fp16, where `half`, a product of scale and code is rounded."""
+    plain = torch.from_numpy(np.asarray(values, np.float32))
+    return plain.half().float() if half else plain
 
 
 class Held:
@@ -43,16 +59,17 @@ class Held:
 
     def __init__(self, source: Source, shapes: dict[str, tuple[int, ...]]):
         self.source, self.shapes, self.arrays = source, shapes, Arrays()
-        self.tensors: dict[str, np.ndarray] = {}
+        self.tensors: dict[tuple[str, bool], np.ndarray] = {}
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        if name not in self.tensors:
+    def read(self, name: str, half: bool) -> np.ndarray:
+        """As an engine in fp16 holds it, where `half`."""
+        if (name, half) not in self.tensors:
             rows, *rest = self.shapes[name]
             whole = self.arrays.take(self.shapes[name])
             for piece in row_chunks(rows, rest[0] if rest else 1, CHUNK):
-                whole[slice(*piece)] = self.source.read(name, *piece)
-            self.tensors[name] = whole
-        return self.tensors[name][start:stop]
+                whole[slice(*piece)] = _stored(self.source.read(name, *piece), half)
+            self.tensors[name, half] = whole
+        return self.tensors[name, half]
 
     def forget(self) -> None:
         while self.tensors:
@@ -108,9 +125,7 @@ class Reference:
         self.cache = Cache(config.cache(context))
         halved = throughout.half_constants
         self.tables = {
-            rotary: tuple(
-                self._stored(t.astype(np.float16).astype(np.float32) if halved else t) for t in rotary.tables(context)
-            )
+            rotary: tuple(_stored(t, self.half or halved) for t in rotary.tables(context))
             for rotary in config.rotaries.values()
         }
         self.eps = float(self._root(torch.float32)) ** 2 if halved else config.norm_eps
@@ -128,15 +143,13 @@ class Reference:
     def get(self, name: str) -> Tensor:
         """A tensor as float32."""
         if name not in self.tensors:
-            self.tensors[name] = self._stored(np.asarray(self.weights.read(name), np.float32))
+            held = self.weights
+            self.tensors[name] = (
+                torch.from_numpy(held.read(name, self.half))
+                if isinstance(held, Held)
+                else _stored(held.read(name), self.half)
+            )
         return self.tensors[name]
-
-    def _stored(self, values: np.ndarray) -> Tensor:
-        """A constant, as float32, as the engine holds it: in fp16 a product of scale and code may be rounded."""
-        plain = torch.from_numpy(values)
-        if self.half and not torch.equal(rounded := plain.half().float(), plain):
-            return rounded
-        return plain  # the array of the source is shared, not held twice
 
     def _out(self, x: Tensor) -> Tensor:
         x = self.round(x)
@@ -218,10 +231,15 @@ class Reference:
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [..., in] by weight [out, in], plus a bias: float32, where the processor allows it in oneDNN. On AMD's with
-    AVX-512 it is two to three times as fast as the MKL that torch takes for these."""
-    if ONEDNN and x.dtype == weight.dtype == torch.float32:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return torch.nn.functional.linear(x, weight, bias)
+    AVX-512 it is two to three times as fast as the MKL that torch takes for these. It orders a weight anew first, of
+    which it holds a second copy: large ones come in slices, of the same results."""
+    if not (ONEDNN and x.dtype == weight.dtype == torch.float32):
+        return torch.nn.functional.linear(x, weight, bias)
+    parts = [
+        torch.ops.mkldnn._linear_pointwise(x, weight[a:b], None if bias is None else bias[a:b], "none", [], "")
+        for a, b in row_chunks(*weight.shape)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -18,11 +18,13 @@ import torch
 from torch import Tensor
 
 from smolship.export.decoder import Decoder
+from smolship.export.freed import trim
 from smolship.export.nonfinite import Watched
 from smolship.export.reference import Cache, Reference
 from smolship.export.slots import row_chunks
 
-STEP = 512  # positions computed at once, and whose logits exist at once
+STEP = 512  # positions computed at once
+PIECE = 128  # positions whose logits exist at once, several times over where noise is added
 
 Progress = Callable[[float], None]  # takes how many positions more have passed through the whole model
 
@@ -81,11 +83,13 @@ class Flow:
     def logits(self, positions: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Logits float32 [n, V] at some positions, in pieces, each with where in `positions` it lies."""
         self.ops.seed(self.part + 999)
-        for piece in row_chunks(len(positions), 1, STEP):
+        for piece in row_chunks(len(positions), 1, PIECE):
             at = torch.from_numpy(positions[slice(*piece)].astype(np.int64))
             state = self.delta[:, at], self.x[:, at]
             found = self._look(self.decoder.end(*state), lambda decoder, state=state: decoder.end(*state))  # type: ignore[misc]
             yield slice(*piece), found[0].float().numpy()
+            del found
+            trim()
 
     def _look(self, x: Tensor, again: Callable[[Decoder], object]) -> Tensor:
         """x; the operator that made it infinite or NaN, if it is the first, is found by computing it again."""
