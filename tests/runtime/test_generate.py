@@ -49,7 +49,7 @@ def test_samples_from_the_distribution_of_transformers(given: dict[str, Any], mo
     import torch
     from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-    logits = LOGITS[:400] if not given or given.get("top_p") == 0.9999 else LOGITS
+    logits = LOGITS[:400] if not given or given.get("top_p") == 0.9999 or "top_k" in given else LOGITS
     scores = torch.from_numpy(logits.copy())[None]
     for name, warper in (
         ("temperature", TemperatureLogitsWarper),

@@ -122,7 +122,7 @@ def test_a_bad_template_is_refused_in_seconds(name: str) -> None:
     start = time.monotonic()
     with pytest.raises(InputError, match=message) as caught:
         ChatTemplate(source).render([USER])
-    assert time.monotonic() - start < 20  # 2 s of processor time, on a machine that does other things too
+    assert time.monotonic() - start < 20  # 1 s of processor time, on a machine that does other things too
     assert len(str(caught.value)) < 600
 
 
@@ -159,7 +159,7 @@ def test_a_process_that_hangs_or_dies_is_replaced(monkeypatch: pytest.MonkeyPatc
 def test_processor_time_is_limited_by_rendering_not_in_all() -> None:
     template = ChatTemplate("{% for i in range(9999) %}{% for j in range(messages|length) %}{% endfor %}{% endfor %}ok")
     start = time.monotonic()
-    while time.monotonic() - start < 3:
+    while time.monotonic() - start < 2.5:
         assert template.render([{}] * 100) == "ok"
 
 

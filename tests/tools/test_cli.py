@@ -22,7 +22,12 @@ def bundle(tiny_bundle, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind, quant", [("llama", "int4"), ("llama", "none"), ("smollm3", "int8"), ("smollm3", "none")]
+    "kind, quant",
+    [
+        ("llama", "int4"),
+        ("smollm3", "none"),
+        *(pytest.param(*case, marks=pytest.mark.real) for case in (("llama", "none"), ("smollm3", "int8"))),
+    ],
 )
 def test_every_stage_passes_on_each_engine(tiny_bundle, kind, quant, capsys):
     assert run(["parity", str(tiny_bundle(kind, quant)), "--json"]) == 0

@@ -30,7 +30,7 @@ def listen() -> None:
     "half_made, signum, code",
     [
         (".work/weights.json", signal.SIGINT, 130),
-        (".work/weights.json", signal.SIGTERM, 143),
+        pytest.param(".work/weights.json", signal.SIGTERM, 143, marks=pytest.mark.real),
         pytest.param("onnx/model.onnx", signal.SIGINT, 130, marks=pytest.mark.real),
     ],
     ids=["lowering", "terminated", "probing"],

@@ -4,7 +4,6 @@ begins at what it says."""
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,8 +22,7 @@ from torch.overrides import TorchFunctionMode
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.checkpoints.files import INDEX, SINGLE
 from smolship.export.families import translate
-from smolship.export.reference import CHUNK, Arrays, product
-from smolship.export.slots import row_chunks
+from smolship.export.reference import Arrays, fill, product
 from smolship.export.stream import PIECE, Progress
 from smolship.export.tensorfile import Slot, read_header
 from smolship.runtime.errors import InputError
@@ -146,10 +144,9 @@ class Tensors(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         self.progress(self.share)
         slot = self.stored[self.names[name]]
-        found = torch.from_numpy(self.arrays.take(slot.shape))
-        for piece in row_chunks(slot.shape[0], math.prod(slot.shape[1:]), CHUNK):
-            found[slice(*piece)] = torch.from_numpy(slot.read(*piece))
-        return found
+        found = self.arrays.take(slot.shape)
+        fill(found, slot.read)
+        return torch.from_numpy(found)
 
     def find(self, model: Any) -> bool:
         """Whether all parameters of the model are there, under their names or, as transformers looks for them, with or

@@ -249,9 +249,9 @@ class _Making:
                 ops = self._arithmetics(weights)
                 missing = [name for name in names if f"greedy.{name}.0" not in self.probes.arrays]
                 drafts = [self.probes.arrays[f"greedy.original.{i}"] for i in range(len(self.prompts))]
-                answers = continuations(
-                    [ops(targets[name]) for name in missing], self.prompts, drafts, lambda: progress(READING)
-                )
+                read = partial(progress, READING)
+                drafts = continuations([ops()], self.prompts, drafts, read)  # near to what all of them say
+                answers = continuations([ops(targets[name]) for name in missing], self.prompts, drafts, read)
                 keys = [f"greedy.{name}.{i}" for name in missing for i in range(len(self.prompts))]
                 found.update(zip(keys, answers, strict=True))
             part.arrays |= {key: ids for key, ids in found.items() if key.startswith(f"greedy.{name}.")}

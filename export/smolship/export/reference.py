@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -18,6 +20,7 @@ from smolship.export.slots import row_chunks
 from smolship.export.weights import Source
 
 CHUNK = 1 << 19  # numbers that a source is asked for at once: they stay in a core's cache
+READERS = ThreadPoolExecutor(torch.get_num_threads())
 
 
 class Arrays:
@@ -54,6 +57,15 @@ def _stored(values: np.ndarray, half: bool) -> Tensor:
     return plain.half().float() if half else plain
 
 
+def fill(whole: np.ndarray, read: Callable[[int, int], np.ndarray]) -> None:
+    """Read an array float32 in pieces, (start, stop) of its rows, as many at once as torch has threads."""
+
+    def piece(rows: tuple[int, int]) -> None:
+        whole[slice(*rows)] = read(*rows)
+
+    list(READERS.map(piece, row_chunks(len(whole), math.prod(whole.shape[1:]), CHUNK)))
+
+
 class Held:
     """A source whose tensors stay in memory as float32, for whoever asks next, until they are let go of."""
 
@@ -64,12 +76,16 @@ class Held:
     def read(self, name: str, half: bool) -> np.ndarray:
         """As an engine in fp16 holds it, where `half`."""
         if (name, half) not in self.tensors:
-            rows, *rest = self.shapes[name]
             whole = self.arrays.take(self.shapes[name])
-            for piece in row_chunks(rows, rest[0] if rest else 1, CHUNK):
-                whole[slice(*piece)] = _stored(self.source.read(name, *piece), half)
+            fill(whole, lambda *rows: _stored(self.source.read(name, *rows), half).numpy())
             self.tensors[name, half] = whole
         return self.tensors[name, half]
+
+    def rows(self, name: str, at: Sequence[int], half: bool) -> np.ndarray:
+        """Some rows of a matrix; where they are fewer than its pieces, no others are read."""
+        if (name, half) in self.tensors or len(at) >= math.prod(self.shapes[name]) // CHUNK:
+            return self.read(name, half)[at]
+        return np.concatenate([_stored(self.source.read(name, i, i + 1), half).numpy() for i in at])
 
     def forget(self) -> None:
         while self.tensors:
@@ -161,7 +177,10 @@ class Reference:
         return torch.where(x == 0, x, moved.view(x.dtype))
 
     def embed(self, name: str, ids: Tensor) -> Tensor:
-        return self._out(self.get(name)[ids])
+        if not isinstance(self.weights, Held):
+            return self._out(self.get(name)[ids])
+        found, places = ids.unique(return_inverse=True)
+        return self._out(torch.from_numpy(self.weights.rows(name, found.tolist(), self.half))[places])
 
     def linear(self, names: Sequence[str], x: Tensor) -> list[Tensor]:
         outputs = []

@@ -15,7 +15,7 @@ from smolship.runtime.plan import QUICK, Call, Plan, Text
 from smolship.runtime.probes import LEAD, Probes
 from smolship.runtime.session import INTERPRETER, Traits
 
-SHORT = 64  # positions of each text in a quick run
+SHORT = 32  # positions of each text in a quick run
 FOLLOW = 4  # tokens fed one by one after a prefill: they see the cache that it left
 STRETCH = 16  # neighbouring positions that are judged together
 REWOUND = 96  # tokens of the comparison of a session with itself

@@ -73,7 +73,7 @@ def parity(
 ) -> ParityReport:
     """Measure every stage of one target on this machine.
 
-    quick   the first 64 positions of each window, prefills of two windows and fewer lengths, some chunks of one
+    quick   the first 32 positions of each window, prefills of two windows and fewer lengths, some chunks of one
     max_kl  an upper bound of your own on the mean KL from the original to the engine, in nats
     """
     start = time.monotonic()

@@ -72,14 +72,12 @@ def lower_cost(
 # Of probes, measured on three models at 512 to 2,048 tokens of context (one thread, 512 and 1,024 probed positions):
 # peaks were within 9 % of this, times within 19 %; on two others, peaks were 1 % above and 22 % below, times up to 21 %
 # below.
-PROBE_BASE = 400 * MB  # torch and transformers
-HOLDERS = 4  # original, checkpoint, noise and quantized weights keep the arrays that they read into
-LARGE = 1 << 26  # numbers of a matrix that none of them keeps (export/reference.py)
-SCORES = 4  # arrays of attention scores, of 512 positions against the cache
+PROBE_BASE = 550 * MB  # torch, transformers, and what targets import
+SCORES, LOGITS = 4, 8  # arrays of attention scores, of STEP positions against the cache, and of PIECE positions' logits
 PROBE_SECONDS = 4.0  # of imports and of opening
 FAR = 16  # export/probe.py: how far the long text of the original goes, up to FILLED
 EFFICIENCY = 0.6  # of a large matrix product's speed, over the whole of a pass
-STEP = 512  # positions computed at once, and whose logits exist at once, and again as they are compared
+STEP, PIECE = 512, 128  # positions computed at once, and whose logits exist at once (export/stream.py)
 COMPARED = 6.5e-8  # seconds for each logit that is compared
 
 
@@ -94,17 +92,14 @@ def probe_positions(config: DecoderConfig, tokens: int, context: int, arithmetic
 def probe_cost(
     config: DecoderConfig, entries: Entries, context: int, tokens: int, targets: Sequence[str], speed: Speed
 ) -> StepForecast:
-    """What is resident: a layer for each that holds one, the table of embeddings for each that keeps it, logits,
-    scores."""
+    """What is resident: the head, a layer, logits and scores; beside Core ML, which holds rounded constants and takes
+    attention step by step, twice, the logits of few positions."""
     count = {name: math.prod(entry.shape) for name, entry in entries.items()}
     tables, largest = sum(count[name] for name in {"embed", config.head}), max(count["embed"], count[config.head])
     layer = (sum(count.values()) - tables) // len(config.layers)
     scores = 4 * max(m.heads for m in config.attentions) * min(STEP, context) * min(context, FILLED)
-    peak = PROBE_BASE + 4 * HOLDERS * layer
-    peak += 4 * largest * (HOLDERS if largest <= LARGE else 1)
-    peak += int(1.5 * 4 * STEP * config.vocab) + SCORES * scores
-    if "coreml" in targets:  # in fp16: rounded constants, and attention step by step
-        peak += 4 * tables + SCORES * scores
+    peak, held, logits = PROBE_BASE + SCORES * scores, 4 * (largest + layer), LOGITS * 4 * PIECE * config.vocab
+    peak += max(held + logits + SCORES * scores, 2 * held) if "coreml" in targets else held + logits
     passed, compared = probe_positions(config, tokens, context, arithmetics_of(targets))
     work = 2 * (layer * len(config.layers) * passed + count[config.head] * compared)
     seconds = PROBE_SECONDS * REFERENCE.python / speed.python + work / (EFFICIENCY * speed.multiply)
