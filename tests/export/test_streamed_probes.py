@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from smolship.export import probe, stream
+from smolship.export import probe, reference, stream
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.long_text import spread
 from smolship.export.noise import Noisy
 from smolship.export.probe import make_probes
-from smolship.export.reference import Reference, run
+from smolship.export.reference import Held, Reference, run
 from smolship.export.targets import load_target
 from smolship.export.weights import SCHEMES, write_weights
 from smolship.runtime.probes import Gap, Sketch
@@ -219,6 +219,39 @@ def test_a_state_of_which_a_part_is_lost_is_not_taken_up(made, tmp_path):
     state |= {f"0/kept.{layer}.{side}": flow for layer in (0, 1) for side in (0, 1)}
     np.savez(tmp_path / "executorch.state.npz", **state, **{"0/delta": flow, "0/x": flow, "0/bad": np.array("")})
     same(whole, make_probes(checkpoint, weights, targets, CONTEXT, TOKENS, kept=tmp_path))
+
+
+def test_noise_is_the_same_in_whatever_pieces(made):
+    checkpoint, weights, _, _ = made("llama")
+    noisy = Noisy(checkpoint, weights)
+    for name in ("layers.0.q", "layers.0.attn_norm", "embed"):
+        whole = noisy.read(name)
+        pieces = [(start, min(start + 7, len(whole))) for start in range(0, len(whole), 7)]
+        found = {piece: noisy.read(name, *piece) for piece in reversed(pieces)}
+        np.testing.assert_array_equal(np.concatenate([found[piece] for piece in pieces]), whole)
+        np.testing.assert_array_equal(Held(noisy, checkpoint.config.shapes()).read(name, False), whole)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_few_rows_of_a_large_table_are_read_alone(made, monkeypatch, half):
+    checkpoint, weights, _, _ = made("llama")
+    asked, shapes = [], checkpoint.config.shapes()
+    monkeypatch.setattr(reference, "CHUNK", shapes["embed"][1] * 8)  # the table is some dozens of pieces
+
+    class Watched:
+        def read(self, name, start=0, stop=None):
+            asked.append((start, stop))
+            return weights.read(name, start, stop)
+
+    held = Held(Watched(), shapes)
+    few = held.rows("embed", [3, 200, 4], half)
+    assert asked == [(3, 4), (200, 201), (4, 5)] and not held.tensors
+    table = held.read("embed", half)
+    np.testing.assert_array_equal(few, table[[3, 200, 4]])
+    asked.clear()
+    np.testing.assert_array_equal(held.rows("embed", [5], half), table[[5]])
+    assert not asked  # the table is there
+    assert (few == weights.read("embed")[[3, 200, 4]].astype(np.float16)).all() == half
 
 
 def test_only_one_layer_is_held(made, monkeypatch):
