@@ -113,7 +113,6 @@ def make_probes(
 
             with torch.inference_mode():
                 unit.make(part, more, store.saved(unit.name))
-            gc.collect()  # modules refer to one another
             part.facts["seconds"] = {unit.label: round(time.monotonic() - begin, 1)}
             store.keep(unit.name, part)
         done += unit.work
@@ -170,6 +169,8 @@ class _Making:
                 texts = zip(rest, model.logits(ids, np.arange(ids.shape[1])), strict=True)
                 found += [Sketch.of_pieces(pieces, window.following) for window, pieces in texts]
             part.sketches["original"] = Sketch.join(found)
+            del model
+            gc.collect()  # its modules refer to one another
 
         return Unit("original", "original", self._work(self.every, self.far) + GREEDY * READING, make)
 

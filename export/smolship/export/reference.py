@@ -25,17 +25,12 @@ READERS = ThreadPoolExecutor(torch.get_num_threads())
 
 class Arrays:
     """Arrays float32 for tensors that come and go: a new one costs the system more time than it takes to fill it. Large
-    ones, of which a model has one or two, are not kept.
-
-    Memory that others freed meanwhile goes back to the system now and then.
-    """
+    ones, of which a model has one or two, are not kept."""
 
     LARGE = 1 << 26  # numbers
-    OFTEN = 1 << 26  # bytes that are given between two times
 
     def __init__(self) -> None:
         self.free: dict[tuple[int, ...], list[np.ndarray]] = {}
-        self.given = 0
 
     def take(self, shape: tuple[int, ...]) -> np.ndarray:
         free = self.free.get(shape)
@@ -45,10 +40,7 @@ class Arrays:
         """Nobody looks at it any more."""
         if array.size <= self.LARGE:
             self.free.setdefault(array.shape, []).append(array)
-        self.given += array.nbytes
-        if self.given > self.OFTEN:
-            self.given = 0
-            trim()
+        trim(array.size)
 
 
 def _stored(values: np.ndarray, half: bool) -> Tensor:

@@ -88,8 +88,9 @@ class Flow:
             state = self.delta[:, at], self.x[:, at]
             found = self._look(self.decoder.end(*state), lambda decoder, state=state: decoder.end(*state))  # type: ignore[misc]
             yield slice(*piece), found[0].float().numpy()
+            size = found.numel()
             del found
-            trim()
+            trim(size)
 
     def _look(self, x: Tensor, again: Callable[[Decoder], object]) -> Tensor:
         """x; the operator that made it infinite or NaN, if it is the first, is found by computing it again."""
