@@ -23,10 +23,11 @@ from smolship.export.checkpoints import Checkpoint
 from smolship.export.checkpoints.files import INDEX, SINGLE
 from smolship.export.families import translate
 from smolship.export.reference import Arrays, fill, product
-from smolship.export.stream import PIECE, Progress
+from smolship.export.stream import Progress
 from smolship.export.tensorfile import Slot, read_header
 from smolship.runtime.errors import InputError
 
+PIECE = 256  # positions whose logits exist at once: the head is read for each piece
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")  # no logit depends on them, and a wrong one ends the loading
 
 

@@ -149,6 +149,8 @@ class _Making:
         self.probes.arrays |= part.arrays
         stay = ("original", ".simulated", ".edge")
         self.probes.sketches |= {name: sketch for name, sketch in part.sketches.items() if name.endswith(stay)}
+        seconds, more = self.probes.facts.setdefault("seconds", {}), part.facts.pop("seconds", {})
+        seconds |= {label: round(seconds.get(label, 0) + more[label], 1) for label in more}  # continuations are several
         for name, facts in part.facts.items():
             self.probes.facts[name] = facts if isinstance(facts, list) else self.probes.facts.get(name, {}) | facts
 

@@ -102,7 +102,8 @@ class Cache:
 class Reference:
     """The primitives in torch: float32, or fp16 with sums in float32.
 
-    weights   a checkpoint (the unquantized model) or a finished `Weights`, read at first use and kept until `forget`
+    weights   a checkpoint (the unquantized model) or a finished `Weights`, read at first use and kept until `forget`;
+              held for others too, where it is `Held`
     context   length of the cache
     numerics  how activations are rounded before a quantized linear
     ulp       a seed: every primitive's output is then moved by up to one unit in the last place, at random. Two
@@ -112,12 +113,13 @@ class Reference:
     def __init__(
         self,
         config: DecoderConfig,
-        weights: Source,
+        weights: Source | Held,
         context: int,
         numerics: Numerics | Callable[[str], Numerics] = Numerics(),
         ulp: int | None = None,
     ):
-        self.config, self.weights = config, weights
+        self.config = config
+        self.weights = weights if isinstance(weights, Held) else Held(weights, config.shapes())
         self.numerics = numerics if callable(numerics) else lambda name: numerics
         throughout = self.numerics(config.head)  # an engine in fp16 is so throughout
         self.half, self.ulp = throughout.half, ulp
@@ -145,18 +147,12 @@ class Reference:
     def forget(self) -> None:
         """Let go of the tensors that were read, and of those that are held for others, too."""
         self.tensors.clear()
-        if isinstance(self.weights, Held):
-            self.weights.forget()
+        self.weights.forget()
 
     def get(self, name: str) -> Tensor:
         """A tensor as float32."""
         if name not in self.tensors:
-            held = self.weights
-            self.tensors[name] = (
-                torch.from_numpy(held.read(name, self.half))
-                if isinstance(held, Held)
-                else _stored(held.read(name), self.half)
-            )
+            self.tensors[name] = torch.from_numpy(self.weights.read(name, self.half))
         return self.tensors[name]
 
     def _out(self, x: Tensor) -> Tensor:
@@ -169,8 +165,6 @@ class Reference:
         return torch.where(x == 0, x, moved.view(x.dtype))
 
     def embed(self, name: str, ids: Tensor) -> Tensor:
-        if not isinstance(self.weights, Held):
-            return self._out(self.get(name)[ids])
         found, places = ids.unique(return_inverse=True)
         return self._out(torch.from_numpy(self.weights.rows(name, found.tolist(), self.half))[places])
 

@@ -60,7 +60,7 @@ class Flow:
         """Through the embedding, from the beginning, whatever was restored."""
         self.kept, self.bad = [], ""
         self.ops.seed(self.part)
-        self.delta = self._look(self.decoder.begin(self.ids), lambda decoder: decoder.begin(self.ids))
+        self.delta = self._look(self.decoder.begin(self.ids), Decoder.begin, self.ids)
         self.x = torch.zeros_like(self.delta)
 
     def layer(self, i: int) -> None:
@@ -72,7 +72,7 @@ class Flow:
             before = self.delta[:, part], (self.x[:, part] if i else None)
             position = torch.tensor([self.start + start])
             after = self.decoder.layer(i, *before, position)
-            self._look(after[0], lambda decoder, before=before, at=position: decoder.layer(i, *before, at))  # type: ignore[misc]
+            self._look(after[0], Decoder.layer, i, *before, position)
             self.delta[:, part], self.x[:, part] = after
         if self.keep:
             k, v = (t[0, : self.keep].numpy().copy() for t in self.cache[i])
@@ -86,17 +86,18 @@ class Flow:
         for piece in row_chunks(len(positions), 1, PIECE):
             at = torch.from_numpy(positions[slice(*piece)].astype(np.int64))
             state = self.delta[:, at], self.x[:, at]
-            found = self._look(self.decoder.end(*state), lambda decoder, state=state: decoder.end(*state))  # type: ignore[misc]
+            found = self._look(self.decoder.end(*state), Decoder.end, *state)
             yield slice(*piece), found[0].float().numpy()
             size = found.numel()
             del found
             trim(size)
 
-    def _look(self, x: Tensor, again: Callable[[Decoder], object]) -> Tensor:
-        """x; the operator that made it infinite or NaN, if it is the first, is found by computing it again."""
+    def _look(self, x: Tensor, step: Callable[..., object], *given: object) -> Tensor:
+        """x, which that step of the decoder made; the operator that made it infinite or NaN, if it is the first, is
+        found by computing it again."""
         if not self.bad and not bool(x.isfinite().all()):
             watched = Watched(self.ops)
-            again(Decoder(self.ops.config, watched))
+            step(Decoder(self.ops.config, watched), *given)
             self.bad = watched.first
         return x
 

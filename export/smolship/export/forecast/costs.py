@@ -69,9 +69,8 @@ def lower_cost(
     return StepForecast(seconds + artifact / WRITE_RATE[target] * REFERENCE.convert / speed.convert, peak)
 
 
-# Of probes, measured on three models at 512 to 2,048 tokens of context (one thread, 512 and 1,024 probed positions):
-# peaks were within 9 % of this, times within 19 %; on two others, peaks were 1 % above and 22 % below, times up to 21 %
-# below.
+# Of probes. Peaks: found on SmolLM2 and on SmolLM3's shape, four targets, 2,048 tokens of context, and within 4 % of
+# these two. Times: found before weights were read by all threads, on other models within 21 %; not measured since.
 PROBE_BASE = 550 * MB  # torch, transformers, and what targets import
 SCORES, LOGITS = 4, 8  # arrays of attention scores, of STEP positions against the cache, and of PIECE positions' logits
 PROBE_SECONDS = 4.0  # of imports and of opening
@@ -92,8 +91,8 @@ def probe_positions(config: DecoderConfig, tokens: int, context: int, arithmetic
 def probe_cost(
     config: DecoderConfig, entries: Entries, context: int, tokens: int, targets: Sequence[str], speed: Speed
 ) -> StepForecast:
-    """What is resident: the head, a layer, logits and scores; beside Core ML, which holds rounded constants and takes
-    attention step by step, twice, the logits of few positions."""
+    """What is resident: the head, a layer, logits, attention's scores. Core ML's attention is taken step by step; and
+    in the continuations, whose logits are few, its head and layer, rounded to fp16, lie beside those of the others."""
     count = {name: math.prod(entry.shape) for name, entry in entries.items()}
     tables, largest = sum(count[name] for name in {"embed", config.head}), max(count["embed"], count[config.head])
     layer = (sum(count.values()) - tables) // len(config.layers)
