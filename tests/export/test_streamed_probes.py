@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -219,6 +221,19 @@ def test_a_state_of_which_a_part_is_lost_is_not_taken_up(made, tmp_path):
     state |= {f"0/kept.{layer}.{side}": flow for layer in (0, 1) for side in (0, 1)}
     np.savez(tmp_path / "executorch.state.npz", **state, **{"0/delta": flow, "0/x": flow, "0/bad": np.array("")})
     same(whole, make_probes(checkpoint, weights, targets, CONTEXT, TOKENS, kept=tmp_path))
+
+
+def test_seconds_of_units_of_the_same_name_are_added(made, monkeypatch):
+    checkpoint, weights, targets, _ = made("smollm3")
+    sound = probe._Making.greedy
+
+    def slow(self, *given):
+        units = sound(self, *given)
+        return [probe.Unit(u.name, u.label, u.work, lambda *_: time.sleep(0.2)) for u in units]
+
+    monkeypatch.setattr(probe._Making, "greedy", slow)
+    found = make_probes(checkpoint, weights, targets, CONTEXT, TOKENS)
+    assert found.facts["seconds"]["continuations"] > 0.5  # of three
 
 
 def test_noise_is_the_same_in_whatever_pieces(made):

@@ -159,7 +159,7 @@ def test_a_process_that_hangs_or_dies_is_replaced(monkeypatch: pytest.MonkeyPatc
 def test_processor_time_is_limited_by_rendering_not_in_all() -> None:
     template = ChatTemplate("{% for i in range(9999) %}{% for j in range(messages|length) %}{% endfor %}{% endfor %}ok")
     start = time.monotonic()
-    while time.monotonic() - start < 2.5:
+    while time.monotonic() - start < 3:
         assert template.render([{}] * 100) == "ok"
 
 
