@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
-import coremltools as ct
 import numpy as np
 import pytest
-from coremltools.converters.mil.frontend.milproto.load import load as load_program
-from coremltools.converters.mil.mil import Builder as mb
 
 from smolship.export import export
 from smolship.export.checkpoints import Checkpoint, open_checkpoint
@@ -23,9 +22,11 @@ from smolship.export.targets import coreml as target
 from smolship.export.targets.coreml import data as coreml_data
 from smolship.export.targets.coreml import emit as coreml_emit
 from smolship.export.targets.coreml.arithmetic import Half, HalfConstants
+from smolship.export.targets.coreml.light import ct, mb
 from smolship.export.weights import SCHEMES, Scheme, Weights, write_weights
 from smolship.runtime.engines.coreml import open_session
 from smolship.runtime.errors import InputError
+from smolship.runtime.mil import compiling, matrix
 from smolship.runtime.mil.program import Program
 from smolship.tools.cli import run as command
 from tests.bundles import relower
@@ -94,6 +95,37 @@ def test_quantized_logits_equal_the_simulation(built, kind, scheme):
     say_the_same(built(kind, scheme), "float16")
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("arithmetic", ["float16", "float32"])
+def test_weights_kept_as_float16_say_the_same(built, monkeypatch, arithmetic, scheme):
+    """What large models do. BLAS may order the sums of a few rows otherwise: 1e-6 of the largest logit, unless results
+    are rounded to fp16, where another order is another rounding."""
+    folder = built("llama", SCHEMES[scheme])[2]
+    ids = IDS[None, :64].astype(np.int32)
+
+    def logits() -> np.ndarray:
+        function = Program(folder / INFO["file"], arithmetic).function("prefill")
+        return function({"input_ids": ids, "position": np.zeros(1, np.int32)}, function.new_state())["logits"]
+
+    wide = logits()
+    kept = []
+    add = compiling.Unpacked.add
+
+    def noted(self, key, made, half):
+        add(self, key, made, half)
+        kept.extend((key[0], one.dtype.name) for one in made)
+
+    monkeypatch.setattr(compiling.Unpacked, "add", noted)
+    monkeypatch.setattr(compiling, "WIDE", 0)
+    monkeypatch.setattr(matrix, "PIECE", 1000)
+    narrow = logits()
+    # Codes times scales are rounded to fp16 in "float16" alone.
+    packed = {("constexpr_blockwise_shift_scale", arithmetic)} if scheme != "none" else set()
+    assert {one for one in kept if one[1].startswith("float")} == packed | {("const", "float16")}
+    atol = {"float32": 1e-6, "float16": CLOSE["float16"]}[arithmetic] * np.abs(wide).max()
+    np.testing.assert_allclose(narrow, wide, rtol=0, atol=atol)
+
+
 def test_a_head_size_of_its_own(tmp_path):
     model = make_tiny(tmp_path / "model", "llama", head_dim=48)
     say_the_same(lowered(model, SCHEMES["int4"], tmp_path), "float16")
@@ -110,7 +142,9 @@ def stored(folder: Path):
     """The package's functions, as coremltools reads them: name -> {name of an operator: the operator}."""
     package = folder / "model.mlpackage"
     model = ct.models.MLModel(str(package), skip_model_load=True)
-    program = load_program(model.get_spec(), ct.target.iOS18.value, model.weights_dir)
+    from coremltools.converters.mil.frontend.milproto.load import load
+
+    program = load(model.get_spec(), ct.target.iOS18.value, model.weights_dir)
     return {name: {op.name: op for op in function.operations} for name, function in program.functions.items()}
 
 
@@ -271,3 +305,12 @@ def test_a_package_of_another_model_fails_parity(tiny, tmp_path, capsys):
         assert command(["parity", str(out), "--quick", "--json"]) == code
         (report,) = json.loads(capsys.readouterr().out)
         assert {check["stage"] for check in report["checks"] if not check["passed"]} == stages
+
+
+def test_coremltools_is_imported_without_what_it_does_not_need():
+    code = (
+        "import sys; from smolship.export.targets.coreml import emit; "
+        "print([n for n in ('sklearn', 'executorch', 'torchao') if n in sys.modules]); import sklearn, executorch"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -16,10 +16,7 @@ def package(
     states: dict[str, tuple[int, ...]] | None = None,
 ) -> Path:
     """A package of one function, `main`. `inputs` gives (shape, type name), states are fp16."""
-    import coremltools as ct
-    from coremltools.converters.mil.converter import mil_convert
-    from coremltools.converters.mil.mil import Builder as mb
-    from coremltools.converters.mil.mil import Function, Program, types
+    from smolship.export.targets.coreml.light import Function, Program, ct, mb, mil_convert, types
 
     placeholders = {name: mb.placeholder(shape, getattr(types, kind)) for name, (shape, kind) in inputs.items()}
     for name, shape in (states or {}).items():

@@ -15,6 +15,27 @@ from smolship.runtime.mil.package import Declared, Package, declaration
 
 STATEFUL = {"read_state", "write_state"}
 FLOATS = {"fp16", "fp32", "fp64"}
+NARROW = {("linear", "weight"), ("gather", "x")}  # operands that may be float16 arrays
+WIDE = 1 << 30  # bytes of decompressed constants in float32, beyond which further ones are float16
+
+
+class Unpacked(dict[Any, list[np.ndarray]]):
+    """Decompressed constants by operator, declared types and what they are made of; functions of a package share them.
+
+    The first are float32, as products need them. Further ones that were rounded to fp16 are kept as float16 arrays:
+    half the memory, and a conversion in each product.
+    """
+
+    wide = 0  # bytes in float32
+
+    def add(self, key: tuple[str, tuple[Declared, ...], *tuple[Any, ...]], made: list[np.ndarray], half: bool) -> None:
+        """`half`: what is declared fp16 is rounded to it."""
+        for i, (declared, value) in enumerate(zip(key[1], made, strict=True)):
+            if half and declared.dtype == "fp16" and self.wide + value.nbytes > WIDE:
+                made[i] = value.astype(np.float16)
+            else:
+                self.wide += value.nbytes
+        self[key] = made
 
 
 class Compiled:
@@ -25,14 +46,15 @@ class Compiled:
     constants  values by slot
     inputs, states  declared types by name
     outputs    names
-    unpacked   decompressed constants, which functions of a package share
+    unpacked   decompressed constants
     """
 
-    def __init__(self, message: Any, machine: Machine, package: Package, unpacked: dict[Any, Any]):
+    def __init__(self, message: Any, machine: Machine, package: Package, unpacked: Unpacked):
         self.machine, self.package, self.unpacked = machine, package, unpacked
         self.slot: dict[str, int] = {}
         self.kinds: dict[int, Declared] = {}
         self.constants: dict[int, np.ndarray] = {}
+        self.unnamed: set[int] = set()  # slots of constants that stand where they are used
         self.instructions: list[Instruction] = []
         self.inputs: dict[str, Declared] = {}
         self.states: dict[str, Declared] = {}
@@ -68,6 +90,11 @@ class Compiled:
             ((slot, declared),) = [self._declare(value) for value in operation.outputs]
             constant = self.package.value(operation.attributes["val"])
             self.machine.check(operation.outputs[0].name, constant, declared)
+            if where := self.package.place(constant):
+                key = (kind, (declared,), where)
+                if key not in self.unpacked:
+                    self.unpacked.add(key, [constant], True)
+                (constant,) = self.unpacked[key]
             self.constants[slot] = constant
             return
         if kind not in OPERATORS or operation.blocks:
@@ -87,7 +114,7 @@ class Compiled:
             self._fold(instruction)
             return
         constants = {
-            name: self.constants[slot]
+            name: self.constants[slot] if (kind, name) in NARROW else _wide(self.constants[slot])
             for name, slot in instruction.inputs
             if isinstance(slot, int) and slot in self.constants
         }
@@ -108,6 +135,7 @@ class Compiled:
 
     def _constant(self, value: np.ndarray) -> int:
         slot = self.slot[f"constant {len(self.slot)}"] = len(self.slot)
+        self.unnamed.add(slot)
         self.constants[slot] = value
         return slot
 
@@ -123,17 +151,24 @@ class Compiled:
 
     def _fold(self, instruction: Instruction) -> None:
         """Run an instruction whose inputs are all constants."""
-        values: list[Any] = [self.constants.get(i) for i in range(len(self.slot))]
-        key = (instruction.kind, *((name, _key(values[s])) for name, s in instruction.inputs if isinstance(s, int)))
-        if instruction.kind.startswith("constexpr_") and key in self.unpacked:
-            for (slot, declared), value in zip(instruction.outputs, self.unpacked[key], strict=True):
-                self.machine.check(instruction.name, value, declared)
-                self.constants[slot] = value
-            return
-        self.machine.runner(instruction)(values)
-        self.constants.update((slot, values[slot]) for slot in instruction.slots)
-        if instruction.kind.startswith("constexpr_"):
-            self.unpacked[key] = [values[slot] for slot in instruction.slots]
+        values: list[Any] = [None] * len(self.slot)
+        for slot in instruction.reads:
+            values[slot] = _wide(self.constants[slot])
+        packed = instruction.kind.startswith("constexpr_")
+        given = ((name, self._key(values[slot])) for name, slot in instruction.inputs if isinstance(slot, int))
+        key = (instruction.kind, tuple(declared for _, declared in instruction.outputs), *given)
+        if not packed or key not in self.unpacked:
+            self.machine.runner(instruction)(values)
+            made = [values[slot] for slot in instruction.slots]
+            if packed:
+                self.unpacked.add(key, made, self.machine.half)
+        self.constants.update(zip(instruction.slots, self.unpacked[key] if packed else made, strict=True))
+        for slot in self.unnamed.intersection(instruction.reads):  # nothing else can read it
+            self.constants.pop(slot, None)
+
+    def _key(self, value: np.ndarray) -> Any:
+        """Equal for equal constants: a blob's place, and what lies in the program itself."""
+        return self.package.place(value) or (value.dtype.str, value.shape, value.tobytes())
 
     @contextmanager
     def _refusals(self, operation: Any) -> Iterator[None]:
@@ -149,11 +184,10 @@ def _label(operation: Any) -> str:
     return f"{clip(operation.type, 60)} {clip(name, 80)}"
 
 
+def _wide(value: np.ndarray) -> np.ndarray:
+    return value.astype(np.float32) if value.dtype == np.float16 else value
+
+
 def _python(value: np.ndarray) -> Any:
     """Texts as Python's own: numpy's scalars are slow to compare."""
     return str(value) if value.dtype.kind == "U" and value.ndim == 0 else value
-
-
-def _key(value: np.ndarray) -> Any:
-    """Equal for equal constants: blobs are the same array, what lies in the program is small."""
-    return id(value) if value.nbytes > 4096 else (value.dtype.str, value.shape, value.tobytes())

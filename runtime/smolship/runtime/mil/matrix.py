@@ -15,6 +15,7 @@ Array = np.ndarray
 
 
 WORTH_SHARING = 2_000_000  # products, below which handing a half to another thread costs more than it saves
+PIECE = 1 << 18  # numbers of a float16 weight that are converted at a time: a megabyte, which the caches hold
 _helper: ContextVar[Executor | None] = ContextVar("helper", default=None)
 
 
@@ -29,18 +30,29 @@ def shared_with(helper: Executor | None) -> Iterator[None]:
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """x [..., I], weight [O, I], bias [O] -> [..., O]."""
+    """x [..., I], weight [O, I] (of float16 too), bias [O] -> [..., O]."""
     rows = x.reshape(-1, x.shape[-1])
     helper = _helper.get()
+    out = np.empty((len(rows), len(weight)), np.result_type(rows, weight))
     if helper is None or len(rows) * weight.size < WORTH_SHARING:
-        out = np.matmul(rows, weight.T)
+        _product(rows, weight, out)
     else:
-        out, half = np.empty((len(rows), len(weight)), np.result_type(rows, weight)), len(weight) // 2
-        other = helper.submit(np.matmul, rows, weight[half:].T, out[:, half:])
-        np.matmul(rows, weight[:half].T, out[:, :half])
+        half = len(weight) // 2
+        other = helper.submit(_product, rows, weight[half:], out[:, half:])
+        _product(rows, weight[:half], out[:, :half])
         other.result()
     out = out.reshape(*x.shape[:-1], len(weight))
     return out if bias is None else out + bias
+
+
+def _product(rows: Array, weight: Array, out: Array) -> None:
+    """rows [N, I] and weight [O, I] -> out [N, O]."""
+    if weight.dtype != np.float16:
+        np.matmul(rows, weight.T, out)
+        return
+    step = max(PIECE // weight.shape[1], 1)
+    for i in range(0, len(weight), step):
+        np.matmul(rows, weight[i : i + step].astype(np.float32).T, out[:, i : i + step])
 
 
 def matmul(x: Array, y: Array, transpose_x: Any = False, transpose_y: Any = False) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import sys
+import weakref
 from dataclasses import dataclass
 from importlib import import_module, util
 from pathlib import Path
@@ -129,7 +130,9 @@ class Package:
         self.path, self.root = path, model.parent
         self.model = _parse(model, message)
         self.files: dict[str, np.ndarray] = {}  # blob files, as mapped bytes
-        self.blobs: dict[tuple[str, int], np.ndarray] = {}
+        # Those that somebody holds: a model's int4 codes take a byte each once they are unpacked.
+        self.blobs: weakref.WeakValueDictionary[tuple[str, int], np.ndarray] = weakref.WeakValueDictionary()
+        self._places: dict[int, tuple[str, int]] = {}  # by id, which another array may have taken over
 
     @property
     def program(self) -> Any:
@@ -139,7 +142,8 @@ class Package:
         return self.model.mlProgram
 
     def value(self, value: Any) -> np.ndarray:
-        """A protobuf `Value` as an array of its type in `ARRAY_TYPES`. The same blob is the same array every time."""
+        """A protobuf `Value` as an array of its type in `ARRAY_TYPES`. The same blob is the same array for as long as
+        somebody holds it."""
         if value.WhichOneof("value") == "immediateValue" and value.immediateValue.WhichOneof("value") == "list":
             return np.array([self.value(item) for item in value.immediateValue.list.values])
         declared = declaration(value.type)
@@ -148,12 +152,19 @@ class Package:
         shape = tuple(length for length in declared.shape if length is not None)
         if value.WhichOneof("value") == "blobFileValue":
             where = value.blobFileValue.fileName, value.blobFileValue.offset
-            if where not in self.blobs:
-                self.blobs[where] = _as_array(self._blob(*where, declared, shape), declared)
-            if self.blobs[where].shape != shape or self.blobs[where].dtype != ARRAY_TYPES[declared.dtype]:
+            blob = self.blobs.get(where)
+            if blob is None:
+                blob = self.blobs[where] = _as_array(self._blob(*where, declared, shape), declared)
+                self._places[id(blob)] = where
+            if blob.shape != shape or blob.dtype != ARRAY_TYPES[declared.dtype]:
                 raise ValueError("one blob is read as two types")
-            return self.blobs[where]
+            return blob
         return _as_array(_immediate(value.immediateValue.tensor, declared.dtype, shape), declared)
+
+    def place(self, value: np.ndarray) -> tuple[str, int] | None:
+        """File and offset of the blob that `value` is; None of any other array."""
+        where = self._places.get(id(value))
+        return where if where is not None and self.blobs.get(where) is value else None
 
     def _blob(self, name: str, offset: int, declared: Declared, shape: tuple[int, ...]) -> np.ndarray:
         """The blob whose metadata lies at `offset`; sizes are checked before anything is made."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from smolship.runtime.errors import InputError, unknown
-from smolship.runtime.mil.compiling import Compiled
+from smolship.runtime.mil.compiling import Compiled, Unpacked
 from smolship.runtime.mil.instructions import BROKEN, Machine
 from smolship.runtime.mil.package import ARRAY_TYPES, Declared, Package
 from smolship.runtime.mil.slots import forget, own, update_in_place
@@ -29,7 +29,7 @@ class Program:
     def __init__(self, path: Path, arithmetic: Arithmetic = "float16"):
         package = Package(path)
         self.nonfinite: dict[str, int] = {}
-        unpacked: dict[Any, Any] = {}
+        unpacked = Unpacked()
         program, description = package.program, package.model.description
         self.default = description.defaultFunctionName or next(iter(program.functions), "main")
         with np.errstate(all="ignore"):

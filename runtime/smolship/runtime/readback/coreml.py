@@ -40,7 +40,6 @@ def read(folder: Path, file: str, shapes: Shapes) -> Iterator[StoredTensor]:
                     continue  # another function's, or no weight: rotary tables, positions, zeros in place of a bias
                 done.add(where)
                 yield _stored(package, name or label, values)
-                package.blobs.clear()
 
 
 def our_name(label: str) -> str | None:

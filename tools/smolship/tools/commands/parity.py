@@ -16,7 +16,7 @@ from smolship.tools.console import Screen
 def parity(
     folder: options.BundleDir,
     target: options.Targets = None,
-    quick: Annotated[bool, typer.Option("--quick", help="64 positions of each text, and fewer prefills.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="32 positions of each text, and fewer prefills.")] = False,
     threads: options.Threads = None,
     units: options.Units = None,
     max_kl: Annotated[

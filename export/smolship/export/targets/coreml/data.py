@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from coremltools.converters.mil.mil import Builder as mb
-from coremltools.converters.mil.mil import Var, types
 
 from smolship.export.targets import Job
+from smolship.export.targets.coreml.light import Var, mb, types
 
 HALF = np.dtype(np.float16)
 CODES = {4: types.np_int4_dtype, 8: np.dtype(np.int8)}

@@ -12,17 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import coremltools as ct
 import numpy as np
 import torch
-from coremltools.converters.mil.converter import mil_convert
-from coremltools.converters.mil.mil import Builder as mb
-from coremltools.converters.mil.mil import Function, Program, Var, types
 
 from smolship.export.config import DecoderConfig
 from smolship.export.opaque import trace
 from smolship.export.targets import Job
 from smolship.export.targets.coreml.data import Constants, identifier
+from smolship.export.targets.coreml.light import Function, Program, Var, ct, mb, mil_convert, types
 from smolship.export.targets.walk import handler
 
 SMOLSHIP, ATEN = torch.ops.smolship, torch.ops.aten
