@@ -238,6 +238,7 @@ class _Making:
                 part.sketches[f"{name}.edge"] = Sketch.of(late_logits(late, self.at), nothing)
                 between = Gap.between(part.sketches[f"{name}.edge"], late_logits(swayed, self.at), nothing)
                 part.gaps[f"{name}.edge.ulp"] = between
+            simulated.ops.forget()
             _drift(part, name, simulated.flows[0], moved)
 
         positions = self._work(self.every, self.edge) + 2 * self._work(self.some) + DRIFT
