@@ -1,0 +1,114 @@
+"""A link to a device: shell scripts run there, files come and go. What a script says and how it ended is told from what
+start files, banners and clients print."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from smolship.runtime.errors import InputError, SetupError
+
+CONNECT_S = 15.0  # until a connection stands
+LOST_S = 30.0  # until a connection that is gone is noticed
+SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._/-")
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a script ended: its exit status, 128 + signal where it was killed, and all that it wrote."""
+
+    status: int
+    out: bytes
+    err: bytes
+
+
+class LinkLost(SetupError):
+    """The link ended before the script did."""
+
+
+class Link(ABC):
+    """An open link. `uri` is the device as the user names it."""
+
+    uri: str
+
+    @abstractmethod
+    def run(
+        self,
+        script: str,
+        *,
+        feed: Iterable[bytes] | None = None,
+        lines: Callable[[bytes], None] | None = None,
+        limit_s: float,
+    ) -> Done:
+        """Run a POSIX script by the device's /bin/sh, wrapped by `framed`.
+
+        feed   the script's standard input, sent as it comes once the script runs; its end is the input's end
+        lines  gets each line of standard output as it comes, which then is not in `Done.out`
+
+        Raises LinkLost, or SetupError where the time is over.
+        """
+
+    @abstractmethod
+    def push(self, content: Path, to: str) -> None:
+        """Write a file there, first under a temporary name beside it; `to` is a `device_path`."""
+
+    @abstractmethod
+    def pull(self, path: str, into: Path) -> None:
+        """Fetch a file, `path` being a `device_path`."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A script between marks that nobody else prints.
+
+    begin   the line after which everything on standard output is the script's
+    end     the word at the beginning of the line that gives its status
+    """
+
+    text: str
+    begin: bytes
+    end: bytes
+
+
+def framed(script: str) -> Frame:
+    """The shell has read all of it before the script runs: what follows on its standard input is the script's."""
+    nonce = secrets.token_hex(8)
+    begin, end = f"smolship-{nonce}-begin", f"smolship-{nonce}-end"
+    text = (
+        "smolship_main() {\nLC_ALL=C; export LC_ALL\n" + script.rstrip("\n") + "\n}\n"
+        "{ "
+        f"printf '\\n%s\\n' {begin}; ( smolship_main ); printf '\\n%s %d\\n' {end} $?; exit 0; "
+        "}\n"
+    )
+    return Frame(text, begin.encode(), end.encode())
+
+
+def quote(text: str) -> str:
+    """A text as one word of a POSIX shell. Raises InputError where no shell can have it."""
+    if "\0" in text:
+        raise InputError("a text with a NUL cannot be given to a shell", got=repr(text))
+    return shlex.quote(text)
+
+
+def device_path(path: str) -> str:
+    """A path on a device, absolute and of characters that no shell and no client changes. Names of the user's files
+    are never among them."""
+    if not path.startswith("/") or not set(path) <= SAFE or "/../" in path + "/":
+        raise InputError("not a path that smolship uses on devices", got=path, expected="/[A-Za-z0-9._/-]*")
+    return path
