@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -11,6 +12,7 @@ import typer
 from smolship.runtime.bundle import open_bundle
 from smolship.runtime.generate import generate
 from smolship.tools.cli import app, run
+from smolship.tools.commands import options
 from smolship.tools.commands.options import OLD_NAMES, sampling_of
 from smolship.tools.units import sampling as sampling_words
 
@@ -189,3 +191,19 @@ def test_inspect_shows_what_a_temperature_brings(tiny_bundle, tmp_path, recommen
         ({"do_sample": False, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}, "greedy"),
     ):
         assert sampling_words(bundle_of(tiny_bundle, tmp_path, said | change).manifest) == words
+
+
+@pytest.mark.parametrize(
+    ("platform", "parameters", "said"),
+    [("linux", 3_075_098_624, True), ("darwin", 3_075_098_624, False), ("linux", 135_000_000, False)],
+)
+def test_what_interpreting_a_large_model_takes_is_said_first(capsys, monkeypatch, platform, parameters, said):
+    bundle = SimpleNamespace(
+        manifest=SimpleNamespace(model=SimpleNamespace(parameters=parameters)),
+        entry=lambda name: SimpleNamespace(engine=name),
+    )
+    monkeypatch.setattr(options.sys, "platform", platform)
+    options.say_interpreted(bundle, ["onnx", "coreml"], float32=True)
+    notes = " ".join(capsys.readouterr().err.split())
+    assert ("about 7 GB of memory, then 12 in float32, and 3 s for each token" in notes) == said
+    assert "onnx" not in notes

@@ -121,17 +121,17 @@ def _onnx(config: DecoderConfig, entries: Entries, context: int, artifact: int) 
 
 
 MIL_SCORES = 3  # arrays of scores of a chunk
+MIL_WIDE = 1 << 30  # bytes of weights in float32: WIDE in runtime/mil/compiling.py
 MIL_MAPPED = 2 * MB
 
 
 def _coreml(config: DecoderConfig, entries: Entries, context: int, artifact: int) -> tuple[int, int]:
-    """The interpreter: every weight as float32, int4 codes in bytes beside them, the table's codes, the state in
-    float32."""
+    """The interpreter: weights as float32 up to a limit, and beyond it as float16; the state in float32."""
     chunk, (heads, _, _) = _chunk("coreml", context), _heads(config)
-    count = {name: math.prod(entry.shape) for name, entry in entries.items()}
-    unpacked = sum(count[name] for name, entry in entries.items() if entry.bits == 4) + count["embed"]
+    count = sum(math.prod(entry.shape) for entry in entries.values())
+    wide = min(4 * count, MIL_WIDE)
     scores = MIL_SCORES * 4 * heads * chunk * context
-    return 4 * sum(count.values()) + unpacked + kv_bytes(config, context, 4) + scores, artifact + MIL_MAPPED
+    return wide + (4 * count - wide) // 2 + kv_bytes(config, context, 4) + scores, artifact + MIL_MAPPED
 
 
 def apple_memory(config: DecoderConfig, entries: Entries, context: int, artifact: int) -> tuple[int, int]:

@@ -30,6 +30,7 @@ def bench(
     bundle = open_bundle(folder)
     targets = options.targets_of(bundle, target)
     options.set_units(bundle, targets, units)
+    options.say_interpreted(bundle, targets)
     bundle.verify()
     with Steps(options.err) as steps:
         reports = bench_of(bundle, targets, steps.update, threads=threads or default_threads(), repeats=repeats)

@@ -34,6 +34,7 @@ def chat(
 
     bundle = open_bundle(folder)
     name = options.target_of(bundle, target)
+    options.say_interpreted(bundle, [name])
     sampling = options.sampling_of(
         bundle,
         temperature=temperature,

@@ -44,6 +44,7 @@ def generate(
 
     bundle = open_bundle(folder)
     name = options.target_of(bundle, target)
+    options.say_interpreted(bundle, [name])
     sampling = options.sampling_of(
         bundle,
         temperature=temperature,

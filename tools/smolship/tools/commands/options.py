@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import replace
@@ -18,6 +19,8 @@ from smolship.runtime.generate import Sampling
 from smolship.tools.console import Screen
 
 err = Screen(stderr=True)
+
+INTERPRETED = 0.9  # billions of parameters, from which on a user is told what interpreting them takes
 
 OLD_NAMES = {"--engine": "--target", "-e": "-t", "--engines": "--reveal"}  # still taken; no help shows them
 
@@ -124,6 +127,23 @@ def set_units(bundle: Bundle, targets: Sequence[str], units: str | None) -> None
         say_notes(["--units is for Core ML, and changes nothing for " + ", ".join(targets)])
     for entry in packages:
         entry.info["units"] = units
+
+
+def say_interpreted(bundle: Bundle, targets: Sequence[str], float32: bool = False) -> None:
+    """Says, before the work, what the interpreter of Core ML's packages will take of a large model. `float32`: that it
+    will compute in float32, too."""
+    billions = bundle.manifest.model.parameters / 1e9
+    for name in targets:
+        if sys.platform != "darwin" and bundle.entry(name).engine == "coreml" and billions >= INTERPRETED:
+            memory = f"{2 * billions + 1:.0f} GB of memory" + (
+                f", then {4 * billions:.0f} in float32" if float32 else ""
+            )
+            say_notes(
+                [
+                    f"{name} is interpreted in numpy here: about {memory}, and {billions:.0f} s for each token that is "
+                    "fed alone; Core ML itself runs on a Mac"
+                ]
+            )
 
 
 def sampling_of(bundle: Bundle, **given: float | None) -> Sampling:

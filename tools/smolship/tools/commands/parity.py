@@ -43,6 +43,7 @@ def parity(
     bundle = open_bundle(folder)
     targets = options.targets_of(bundle, target)
     options.set_units(bundle, targets, units)
+    options.say_interpreted(bundle, targets, float32=True)
     bundle.verify()
     with Steps(options.err) as steps:
         reports = parity_of(
