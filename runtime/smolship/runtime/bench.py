@@ -15,7 +15,7 @@ import numpy as np
 from smolship.runtime.artifact import artifact_files
 from smolship.runtime.child import Progress
 from smolship.runtime.errors import InputError
-from smolship.runtime.execute import COMMAND, in_child
+from smolship.runtime.execute import COMMAND, Execute, in_child, nothing
 from smolship.runtime.memory import Memory, copy_bandwidth
 from smolship.runtime.plan import Plan, Text, Timing
 from smolship.runtime.process import Waiting
@@ -81,7 +81,7 @@ class BenchReport:
     inter_token_p99_ms: float
     memory_before_load: Memory
     memory: Memory
-    copy_gb_per_s: Spread
+    copy_gb_per_s: Spread | None  # of this machine's memory
     conditions: list[str]
     runtime: str = ""  # what ran, where the engine's name stands for more than one
 
@@ -117,10 +117,11 @@ class BenchReport:
             (
                 "unavailable"
                 if speed_of_weights is None
-                else f"{speed_of_weights:.1f} GB/s, {speed_of_weights / copying.median:.0%} of copying"
+                else f"{speed_of_weights:.1f} GB/s"
+                + (f", {speed_of_weights / copying.median:.0%} of copying" if copying else "")
             ),
         )
-        yield "copying, bytes read and written", copying.text("GB/s")
+        yield "copying, bytes read and written", copying.text("GB/s") if copying else "unavailable"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"weights_gb_per_s": self.weights_gb_per_s}
@@ -152,23 +153,29 @@ def bench(
     repeats: int = 5,
     progress: Progress = lambda what, done, total: None,
     command: Sequence[str] = COMMAND,
+    elsewhere: Execute | None = None,
 ) -> BenchReport:
-    """Measure the artifact `info["file"]` in `folder`. `command` starts the processes that measure."""
+    """Measure the artifact `info["file"]` in `folder`. `command` starts the processes that measure; or plans are
+    executed `elsewhere`, on another machine."""
     if repeats < 1:
         raise InputError("repeats is out of range", got=repeats, expected="1 or more")
+
+    def run(plan: Plan) -> Result:
+        return elsewhere(plan, nothing) if elsewhere else in_child(plan, folder, command, active=True)
+
     files = artifact_files(folder, info)
     steps = LOADS + 2
     plan = Plan("load", folder.name, engine, info, threads, loads=True)
     loads = []
     for i in range(LOADS):
         progress("loading", i, steps)
-        loads.append(in_child(plan, folder, command, active=True))
+        loads.append(run(plan))
     progress("measuring", LOADS, steps)
     ids, timing = phases(loads[0].traits, repeats)
     plan = replace(plan, purpose="bench", loads=False, texts=(Text.plain(ids),), timing=timing)
-    found = in_child(plan, folder, command, active=True)
+    found = run(plan)
     progress("copying memory", LOADS + 1, steps)
-    copying = Spread.of(copy_bandwidth(threads))
+    copying = None if elsewhere else Spread.of(copy_bandwidth(threads))
     progress("done", steps, steps)
     return _judged(
         info["file"], sum(f.stat().st_size for f in files), weight_bytes_per_token, loads, plan, found, copying
@@ -182,7 +189,7 @@ def _judged(
     results: list[Result],
     plan: Plan,
     found: Result,
-    copying: Spread,
+    copying: Spread | None,
 ) -> BenchReport:
     """What the results of loading, and of the timing that `plan` asked for, come to."""
     loads = [result.loads for result in results if result.loads]
@@ -211,12 +218,12 @@ def _judged(
         memory_before_load=found.memory_before_load,
         memory=found.memory,
         copy_gb_per_s=copying,
-        conditions=_conditions(found, timing, [load.dropped for load in loads], len(gaps)),
+        conditions=_conditions(found, timing, [load.dropped for load in loads], len(gaps), copying is not None),
         runtime=found.traits.runtime,
     )
 
 
-def _conditions(found: Result, timing: Timing, dropped: list[bool | None], gaps: int) -> list[str]:
+def _conditions(found: Result, timing: Timing, dropped: list[bool | None], gaps: int, copied: bool) -> list[str]:
     """What a reader must know to repeat it."""
     cold = "its pages dropped from the system's cache first"
     if all(d is False for d in dropped):
@@ -234,7 +241,7 @@ def _conditions(found: Result, timing: Timing, dropped: list[bool | None], gaps:
         f"decode: {timing.tokens} tokens a repeat at most; between tokens: {gaps} gaps at the smaller depth",
         f"memory: a fresh process that has filled {deepest} of the cache's {capacity} "
         "tokens; in brackets what the artifact added",
-        "copying: numpy.copyto over buffers larger than the last-level cache; decoding mostly reads",
+        *["copying: numpy.copyto over buffers larger than the last-level cache; decoding mostly reads"] * copied,
     ]
 
 

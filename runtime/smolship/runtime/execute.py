@@ -13,7 +13,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from smolship.runtime.engines import PACKAGES, load_engine
 from smolship.runtime.errors import InputError
 from smolship.runtime.memory import Memory, cpu_model, read_memory
 from smolship.runtime.plan import Call, Plan
-from smolship.runtime.process import environment, python, waiting
+from smolship.runtime.process import be_supervised, environment, python, waiting
 from smolship.runtime.records import read_file, to_json
 from smolship.runtime.result import Result, Seen
 from smolship.runtime.session import Session
@@ -35,6 +35,9 @@ from smolship.runtime.timing import loaded, timed
 COMMAND = tuple(python("smolship.runtime.execute"))
 # Of packages whose distribution has another name.
 DISTRIBUTIONS = {"llama_cpp": "llama-cpp-python", "google.protobuf": "protobuf"}
+
+
+Execute = Callable[[Plan, Progress], Result]  # has a plan executed somewhere
 
 
 def nothing(what: str, done: int, total: int) -> None:
@@ -150,6 +153,7 @@ def main() -> None:
         with disk_errors(made.parent):
             execute_alone(read_file(Plan, plan, "plan"), folder, progress).save(made)
 
+    be_supervised()
     if len(sys.argv) != 4:
         print("usage: python -P -m smolship.runtime.execute PLAN RESULT FOLDER", file=sys.stderr)
         sys.exit(2)

@@ -15,7 +15,7 @@ How each is judged is in judge.py.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from smolship.runtime.asking import ask
 from smolship.runtime.bundle import Bundle, default_threads
 from smolship.runtime.case import Case, case_of
 from smolship.runtime.errors import InputError, clip
-from smolship.runtime.execute import execute
+from smolship.runtime.execute import Execute, Progress, execute, nothing
 from smolship.runtime.judge import Check, stored_checks
 from smolship.runtime.plan import PARITY, QUICK, Plan
 from smolship.runtime.result import Result
@@ -69,17 +69,19 @@ def parity(
     quick: bool = False,
     threads: int | None = None,
     max_kl: float | None = None,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Progress = nothing,
+    elsewhere: Execute | None = None,
 ) -> ParityReport:
-    """Measure every stage of one target on this machine.
+    """Measure every stage of one target.
 
-    quick   the first 32 positions of each window, prefills of two windows and fewer lengths, some chunks of one
-    max_kl  an upper bound of your own on the mean KL from the original to the engine, in nats
+    quick      the first 32 positions of each window, prefills of two windows and fewer lengths, some chunks of one
+    max_kl     an upper bound of your own on the mean KL from the original to the engine, in nats
+    elsewhere  executes plans on another machine, in place of this process
     """
     start = time.monotonic()
     case = case_of(bundle, target)
     plans = [case.plan(arithmetic, threads or default_threads(), quick) for arithmetic in case.arithmetics]
-    report = _judged(case, [_executed(case, plan, progress) for plan in plans], max_kl)
+    report = _judged(case, [_executed(case, plan, progress, elsewhere) for plan in plans], max_kl)
     report.seconds = time.monotonic() - start
     return report
 
@@ -93,8 +95,10 @@ def judge_result(bundle: Bundle, results: Sequence[Result], max_kl: float | None
     return _judged(case_of(bundle, results[0].target), results, max_kl)
 
 
-def _executed(case: Case, plan: Plan, progress: Callable[[str, int, int], None]) -> Result:
-    """The result of all that parity asks, here and now."""
+def _executed(case: Case, plan: Plan, progress: Progress, elsewhere: Execute | None) -> Result:
+    """The result of all that parity asks: what that is, depends on the session's traits."""
+    if elsewhere:
+        return elsewhere(ask(case.probes, plan, elsewhere(plan, progress).traits).plan, progress)
     with case.opened(plan) as session:
         return execute(ask(case.probes, plan, session.traits).plan, session, case.artifact, progress)
 

@@ -8,8 +8,11 @@ slept with them. `bench` measures as an app on a device of its own would run: wi
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +27,8 @@ BRIEF = {"GOMP_SPINCOUNT": "300", "KMP_BLOCKTIME": "1"}
 SPIN_US = 20  # of ONNX Runtime's own threads: 210 and 112; 169 and 110 with none, 240 and 71 as it is by itself
 USERS = (*BRIEF, "OMP_WAIT_POLICY", "KMP_LIBRARY")  # whoever set one of these decides
 MARK = "SMOLSHIP_WAITS"  # that BRIEF is ours, and not the user's
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 Waiting = Literal["briefly", "asleep", "actively"]
 
@@ -72,6 +77,15 @@ def waiting() -> Waiting:
     if os.environ.get("OMP_WAIT_POLICY", "").strip().lower() == "passive":
         return "asleep"
     return "briefly" if MARK in os.environ else "actively"
+
+
+def be_supervised() -> None:
+    """On a device, where a supervisor says so: lead a process group, which it can end as a whole, and end when it does
+    itself."""
+    if os.environ.get("SMOLSHIP_SUPERVISED") and sys.platform.startswith("linux"):
+        with suppress(OSError):  # it leads one already
+            os.setsid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def forget_working_folder() -> None:

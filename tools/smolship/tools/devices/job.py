@@ -1,0 +1,228 @@
+"""A run on a device: a plan is sent, executed under supervision, and its result fetched and checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from smolship.runtime import errors
+from smolship.runtime.child import Progress
+from smolship.runtime.errors import SetupError, clip
+from smolship.runtime.plan import Plan
+from smolship.runtime.records import to_json
+from smolship.runtime.result import Result
+from smolship.tools.devices.link import Link, LinkLost, device_path, quote
+from smolship.tools.devices.runners import Runner
+
+BEAT_S = 5.0  # between two heartbeats
+SILENT_S = 30  # without one, after which the runner is ended
+START_S = 300  # of a run, beside the time for its tokens
+TOKEN_S = 2.0  # for each token, at the slowest
+OURS = b"smolship-supervisor "
+WHY = {
+    "lost": "no heartbeat came through for half a minute",
+    "late": "its time was over",
+    "memory": "less than 5 % of the device's memory was available",
+}
+
+
+@dataclass
+class Watch:
+    """What a runner has said so far."""
+
+    progress: Progress
+    answer: dict[str, Any] = field(default_factory=dict)
+    stage: str = "starting"
+    last: float = field(default_factory=time.monotonic)
+    words: list[str] = field(default_factory=list)  # of the supervisor's last line
+    boot: str = ""
+    other: list[str] = field(default_factory=list)  # lines that are no JSON of ours
+
+    def line(self, raw: bytes) -> None:
+        self.last = time.monotonic()
+        if raw.startswith(OURS):
+            self.words = raw[len(OURS) :].decode(errors="replace").split()
+            if self.words[:1] == ["started"]:
+                self.boot = self.words[2] if len(self.words) > 2 else ""
+            return
+        try:
+            said = json.loads(raw)
+            if "progress" in said:
+                what, done, total = said["progress"]
+                self.stage = clip(what, 80)
+                self.progress(self.stage, int(done), int(total))
+            elif set(said) & {"result", "error"}:
+                self.answer = said
+        except (ValueError, TypeError):
+            self.other = [*self.other, clip(raw.decode(errors="replace"), 200)][-5:]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Executes plans for one artifact with one runner.
+
+    folder    where runs lie on the device
+    artifact  and where the artifact does
+    program   and the runner's files
+    digest    of the artifact, as artifact.digest has it
+    sensors   files of the device that are read once a second
+    """
+
+    link: Link
+    folder: str
+    artifact: str
+    program: str
+    runner: Runner
+    digest: str
+    sensors: Sequence[str] = ()
+    limit_s: float | None = None
+
+    def execute(self, plan: Plan, progress: Progress) -> Result:
+        """Raises the runner's own SmolshipError; SetupError where the link, the device or the runner failed."""
+        run = device_path(f"{self.folder}/{plan.digest[:16]}")
+        with tempfile.TemporaryDirectory(prefix="smolship-device-") as temporary:
+            given, made = Path(temporary) / "plan.json", Path(temporary) / "result.json"
+            given.write_bytes(to_json(plan))
+            self._shell(f"mkdir -p {quote(run)} && rm -f {quote(run)}/result.json", "a folder for the run")
+            self.link.push(given, f"{run}/plan.json")
+            self._run(run, self.limit_s or limit(plan), progress)
+            self.link.pull(f"{run}/result.json", made)
+            result = Result.load(made)
+        result.answers(plan)
+        if result.artifact != self.digest:
+            raise SetupError(
+                f"{self.link.uri}: the artifact on the device is another",
+                got=result.artifact,
+                expected=self.digest,
+                todo="run again: it is sent anew",
+            )
+        return result
+
+    def samples(self, plan: Plan, into: Path) -> Path:
+        """What the sensors said while the plan was executed."""
+        self.link.pull(device_path(f"{self.folder}/{plan.digest[:16]}/samples"), into)
+        return into
+
+    def _run(self, run: str, limit_s: float, progress: Progress) -> None:
+        watch, done = Watch(progress), threading.Event()
+        line = self.runner.line(self.program, f"{run}/plan.json", f"{run}/result.json", self.artifact)
+        script = supervised(
+            run, f"{self.folder}/lock", line, self.runner.environment(self.program), limit_s, self.sensors
+        )
+        try:
+            self.link.run(script, feed=_beats(done), lines=watch.line, limit_s=limit_s + 2 * SILENT_S)
+        except LinkLost as error:
+            raise SetupError(
+                f"{self.link.uri}: the link was lost while it ran ({watch.stage})",
+                got=error.parts()["got"] or str(error),
+                expected=f"what runs there ends by itself within {SILENT_S + 10} s",
+                todo="run the command again",
+            ) from None
+        finally:
+            done.set()
+        self._ended(run, watch)
+
+    def _ended(self, run: str, watch: Watch) -> None:
+        """Raise what went wrong; nothing where the runner answered and ended well."""
+        word, *rest = watch.words or ["nothing"]
+        if word == "busy":
+            raise SetupError(
+                f"{self.link.uri}: another run is going on",
+                got=clip(" ".join(rest[1:])),
+                expected="one run at a time",
+                todo="wait for it, or end it there: kill " + clip(" ".join(rest[:1])),
+            )
+        if "error" in watch.answer:
+            kind, text = watch.answer["error"]
+            raise getattr(errors, str(kind), SetupError)(f"{self.link.uri}: {text}")
+        if word == "ended" and len(rest) == 2 and rest[0] == "0" and "result" in watch.answer:
+            return
+        status = int(rest[0]) if word == "ended" and rest and rest[0].isdecimal() else None
+        why = WHY.get(rest[1], "") if word == "ended" and len(rest) == 2 else ""
+        raise SetupError(
+            f"{self.link.uri}: the runner ended before it answered ({watch.stage})",
+            got="; ".join(filter(None, [why, _status(status), self._log(run), *watch.other])),
+            expected=f"an answer; the last sign of life was {time.monotonic() - watch.last:.0f} s ago",
+            todo=_todo(status, why),
+        )
+
+    def _log(self, run: str) -> str:
+        """The last lines that the runner wrote to its standard error."""
+        try:
+            return clip(self.link.run(f"tail -n 5 {quote(run)}/log 2>&1", limit_s=30).out.decode(errors="replace"))
+        except SetupError:
+            return ""
+
+    def _shell(self, script: str, what: str) -> None:
+        done = self.link.run(script, limit_s=60)
+        if done.status:
+            raise SetupError(
+                f"{self.link.uri}: {what} cannot be made", got=(done.err or done.out).decode(errors="replace").strip()
+            )
+
+
+def supervised(
+    run: str, lock: str, line: Sequence[str], variables: dict[str, str], limit_s: float, sensors: Sequence[str]
+) -> str:
+    """The script that runs a command line under supervise.sh."""
+    owner = f"{platform.node()}-{os.getpid()}"
+    settings = {
+        "RUN": run,
+        "LOCK": lock,
+        "OWNER": "".join(c if c.isalnum() or c in "-." else "-" for c in owner),
+        "LIMIT": str(int(limit_s)),
+        "SILENT": str(SILENT_S),
+        "SENSORS": " ".join(map(device_path, sensors)),
+    }
+    given = [f"{name}={quote(value)}" for name, value in settings.items()]
+    given += [f"export {name}={quote(value)}" for name, value in (variables | {"TMPDIR": run}).items()]
+    given.append("set -- " + " ".join(map(quote, line)))
+    return "\n".join(given) + "\n" + resources.files(__package__).joinpath("supervise.sh").read_text()
+
+
+def limit(plan: Plan) -> float:
+    """Seconds that a plan may take: two for each token, and five minutes."""
+    tokens = sum(call.stop - call.start for call in plan.calls)
+    if plan.timing:
+        rounds = plan.timing.repeats + 1
+        tokens += rounds * (sum(plan.timing.prompts) + len(plan.timing.depths) * plan.timing.tokens)
+        tokens += sum(plan.timing.depths)
+    return START_S + TOKEN_S * tokens
+
+
+def _beats(done: threading.Event) -> Iterator[bytes]:
+    count = 0
+    while not done.wait(BEAT_S if count else 0):
+        count += 1
+        yield b"%d\n" % count
+
+
+def _status(status: int | None) -> str:
+    if status is None:
+        return "no word of how it ended"
+    if status > 128:
+        try:
+            return f"ended by {signal.Signals(status - 128).name}"
+        except ValueError:
+            pass
+    return f"exit status {status}"
+
+
+def _todo(status: int | None, why: str) -> str:
+    if why == WHY["late"]:
+        return "give it more with --limit"
+    if why == WHY["memory"] or status == 128 + signal.SIGKILL:
+        return "it ran out of memory, perhaps: export with a smaller --context, or close what else runs there"
+    if status == 128 + signal.SIGILL:
+        return "the engine has an instruction that this processor lacks: install another version of it"
+    return "run the command again"

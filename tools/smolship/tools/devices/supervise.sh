@@ -1,0 +1,113 @@
+# Runs "$@" in the folder $RUN of a device, and ends it when nobody waits for it any more. For any POSIX shell.
+#
+# Set before: RUN, LOCK (a folder beside it), OWNER, LIMIT (seconds), SILENT (seconds without a heartbeat), SENSORS
+# (files that are read once a second). Standard input: a line a heartbeat. Standard output: the runner's, and lines
+# "smolship-supervisor WORD …" of its own:
+#
+#     busy PID OWNER        another run holds the lock, and nothing was started
+#     started PID BOOT_ID
+#     ended STATUS WHY      WHY: done, lost (no heartbeats), late (LIMIT is over), memory (less than 5 % available)
+#
+# In RUN it leaves log (the runner's standard error) and samples (a line "@ SECONDS" before each second's readings).
+
+say() { printf 'smolship-supervisor %s\n' "$*"; }
+
+boot=none
+read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id
+if ! mkdir "$LOCK" 2>/dev/null; then
+  holder='' held='' owner=''
+  read -r holder held owner 2>/dev/null <"$LOCK/holder"
+  if [ -n "$holder" ] && [ "$held" = "$boot" ] && [ -d "/proc/$holder" ]; then
+    say "busy $holder $owner"
+    exit 75
+  fi
+  mkdir -p "$LOCK" || exit 74
+fi
+printf '%s %s %s\n' "$$" "$boot" "$OWNER" >"$LOCK/holder" || exit 74
+trap 'rm -rf "$LOCK"' EXIT
+
+cd "$RUN" || exit 74
+rm -f pid status beat samples log
+exec 3<&0
+(
+  while read -r beat <&3; do printf '%s\n' "$beat" >beat.new && mv beat.new beat; done
+  echo end >beat.new && mv beat.new beat
+) &
+reader=$!
+(
+  SMOLSHIP_SUPERVISED=1 sh -c 'echo $$ >pid; echo 1000 2>/dev/null >/proc/$$/oom_score_adj; exec "$@"' sh "$@" \
+    </dev/null 2>log
+  echo $? >status.new && mv status.new status
+) 3<&- &
+wrapper=$!
+
+stop() { # the group that the runner leads, or the runner alone where it leads none yet
+  kill "-$1" "-$pid" 2>/dev/null || kill "-$1" "$pid" 2>/dev/null
+}
+
+end() {
+  why=$1
+  stop TERM
+  left=5
+  while [ ! -e status ] && [ $left -gt 0 ]; do
+    sleep 1
+    left=$((left - 1))
+  done
+  [ -e status ] || stop KILL
+  left=5
+  while [ ! -e status ] && [ $left -gt 0 ]; do
+    sleep 1
+    left=$((left - 1))
+  done
+  [ -e status ] || echo 137 >status # it waits for the kernel, which lets go of it some time
+}
+
+sample() {
+  echo "@ $seconds"
+  for file in $SENSORS; do
+    value=
+    if { read -r value <"$file"; } 2>/dev/null || [ -n "$value" ]; then echo "$file $value"; else echo "$file"; fi
+  done
+  while read -r name value unit; do
+    case $name in
+    VmHWM: | VmRSS: | VmSwap: | RssAnon: | RssFile: | RssShmem:) echo "/proc/pid/status $name $value" ;;
+    esac
+  done 2>/dev/null <"/proc/$pid/status"
+  echo "/proc/meminfo MemAvailable: $available"
+}
+
+seconds=0 quiet=0 last='' pid='' why=done total=0 available=0
+while [ ! -e status ]; do
+  sleep 1
+  seconds=$((seconds + 1))
+  if [ -z "$pid" ] && [ -s pid ]; then
+    read -r pid <pid
+    say "started $pid $boot"
+  fi
+  [ -n "$pid" ] || continue
+  now=
+  [ -e beat ] && read -r now <beat
+  if [ "$now" = "$last" ]; then quiet=$((quiet + 1)); else quiet=0; fi
+  last=$now
+  while read -r name value unit; do
+    case $name in
+    MemTotal:) total=$value ;;
+    MemAvailable:) available=$value ;;
+    esac
+  done 2>/dev/null </proc/meminfo
+  sample >>samples
+  if [ -e status ]; then
+    break
+  elif [ "$now" = end ] || [ $quiet -ge "$SILENT" ]; then
+    end lost
+  elif [ $seconds -ge "$LIMIT" ]; then
+    end late
+  elif [ "$available" -gt 0 ] && [ $((available * 20)) -lt "$total" ]; then
+    end memory
+  fi
+done
+read -r status <status
+kill $reader 2>/dev/null
+wait $wrapper 2>/dev/null
+say "ended $status $why"
+exit 0
