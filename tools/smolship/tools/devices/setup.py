@@ -1,0 +1,82 @@
+"""What a board needs to execute plans with Python: numpy and an engine, unpacked into a folder of their own.
+
+Wheels are unpacked by the device's own Python: nothing is installed there, and pip, venv and a network are not needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from smolship.runtime.child import Progress
+from smolship.runtime.errors import SetupError, clip
+from smolship.runtime.files import sha256
+from smolship.tools.devices.link import Link, device_path, quote
+from smolship.tools.devices.wheels import Python
+
+STORED = "python"  # the file that says what was set up: the interpreter's path, and that of the folder for PYTHONPATH
+UNPACK_S, IMPORT_S = 900.0, 300.0
+UNPACK = "import sys, zipfile\nfor path in sys.argv[2:]: zipfile.ZipFile(path).extractall(sys.argv[1])"
+
+
+def install(
+    link: Link, python: Python, folder: str, wheels: Sequence[Path], modules: Sequence[str], progress: Progress
+) -> str:
+    """The folder on the device that PYTHONPATH names, with `wheels` unpacked and `modules` imported once. What is there
+    already is not sent again."""
+    hashes = [sha256(path) for path in wheels]
+    site = device_path(f"{folder}/site-{hashlib.sha256(' '.join(sorted(hashes)).encode()).hexdigest()[:16]}")
+    if link.run(f"test -e {quote(site)}/complete", limit_s=60).status:
+        _unpack(link, python, site, wheels, hashes, progress)
+    _check(link, python, site, modules)
+    stored = f"printf '%s\\n' {quote(python.path)} {quote(site)} >{quote(folder)}/{STORED}"
+    _run(link, stored, 60, "what was set up cannot be noted")
+    return site
+
+
+def installed(link: Link, folder: str) -> tuple[str, str] | None:
+    """Interpreter and folder, as `install` noted them; None where nothing was set up."""
+    done = link.run(
+        f'cat {quote(folder)}/{STORED} && test -e "$(tail -n 1 {quote(folder)}/{STORED})"/complete', limit_s=60
+    )
+    lines = done.out.decode(errors="replace").splitlines()
+    return (lines[0], device_path(lines[1])) if done.status == 0 and len(lines) == 2 else None
+
+
+def _unpack(
+    link: Link, python: Python, site: str, wheels: Sequence[Path], hashes: Sequence[str], progress: Progress
+) -> None:
+    _run(link, f"rm -rf {quote(site)} && mkdir -p {quote(site)}/wheels", 60, "a folder for the wheels cannot be made")
+    there = []
+    for i, (path, hashed) in enumerate(zip(wheels, hashes, strict=True)):
+        progress(f"sending {path.name.split('-')[0]}", i, len(wheels) + 1)
+        there.append(f"{site}/wheels/{hashed}.whl")
+        link.push(path, there[-1])
+    progress("unpacking", len(wheels), len(wheels) + 1)
+    words = " ".join(map(quote, [python.path, "-c", UNPACK, site, *there]))
+    _run(
+        link,
+        f"{words} && rm -rf {quote(site)}/wheels && : >{quote(site)}/complete",
+        UNPACK_S,
+        "wheels cannot be unpacked",
+    )
+    progress("unpacked", 1, 1)
+
+
+def _check(link: Link, python: Python, site: str, modules: Sequence[str]) -> None:
+    code = "import " + ", ".join(modules)
+    line = f"PYTHONPATH={quote(site)} PYTHONDONTWRITEBYTECODE=1 {quote(python.path)} -P -c {quote(code)}"
+    _run(link, line, IMPORT_S, f"{', '.join(modules)} cannot be imported on the device")
+
+
+def _run(link: Link, script: str, limit_s: float, what: str) -> None:
+    done = link.run(script, limit_s=limit_s)
+    if done.status:
+        said = (done.err or done.out).decode(errors="replace").strip().splitlines()
+        why = "SIGILL: the wheel has an instruction that this processor lacks" if done.status == 132 else ""
+        raise SetupError(
+            f"{link.uri}: {what}",
+            got=clip(why or (said[-1] if said else f"exit status {done.status}")),
+            todo="install another version, with --wheelhouse" if why else None,
+        )
