@@ -248,6 +248,8 @@ class _Making:
         """Continuations of the prompts in arithmetics over the same weights, which are read once for all of them."""
         found: dict[str, np.ndarray] = {}
 
+        names = [name for name in names if "." not in name]  # parity asks nothing of an engine's other arithmetics
+
         def make(name: str, part: Probes, progress: Progress, saved: Saved) -> None:
             if not found:
                 ops = self._arithmetics(weights)
@@ -255,8 +257,10 @@ class _Making:
                 drafts = [self.probes.arrays[f"greedy.original.{i}"] for i in range(len(self.prompts))]
                 read = partial(progress, READING)
                 drafts = continuations([ops()], self.prompts, drafts, read)  # near to what all of them say
-                answers = continuations([ops(targets[name]) for name in missing], self.prompts, drafts, read)
-                keys = [f"greedy.{name}.{i}" for name in missing for i in range(len(self.prompts))]
+                # Weights in fp16 are rounded from those in float32, if they were read before them.
+                asked = sorted(((name, ops(targets[name])) for name in missing), key=lambda one: one[1].half)
+                answers = continuations([one for _, one in asked], self.prompts, drafts, read)
+                keys = [f"greedy.{name}.{i}" for name, _ in asked for i in range(len(self.prompts))]
                 found.update(zip(keys, answers, strict=True))
             part.arrays |= {key: ids for key, ids in found.items() if key.startswith(f"greedy.{name}.")}
 

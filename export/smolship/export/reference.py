@@ -68,8 +68,11 @@ class Held:
     def read(self, name: str, half: bool) -> np.ndarray:
         """As an engine in fp16 holds it, where `half`."""
         if (name, half) not in self.tensors:
-            whole = self.arrays.take(self.shapes[name])
-            fill(whole, lambda *rows: _stored(self.source.read(name, *rows), half).numpy())
+            whole, plain = self.arrays.take(self.shapes[name]), self.tensors.get((name, False))
+            if plain is not None:
+                fill(whole, lambda start, stop: _stored(plain[start:stop], half).numpy())
+            else:
+                fill(whole, lambda *rows: _stored(self.source.read(name, *rows), half).numpy())
             self.tensors[name, half] = whole
         return self.tensors[name, half]
 
@@ -133,6 +136,8 @@ class Reference:
         self.vectors = config.vectors()
         self.tensors: dict[str, Tensor] = {}
         self.cache = Cache(config.cache(context))
+        # Several texts in one call, one after the other: cache, position of the first token, tokens. Else `cache`'s.
+        self.texts: list[tuple[Cache, int, int]] = []
         halved = throughout.half_constants
         self.tables = {
             rotary: tuple(_stored(t, self.half or halved) for t in rotary.tables(context))
@@ -197,7 +202,13 @@ class Reference:
         return torch.tensor(max(self.config.norm_eps**0.5, 2.0**-14), dtype=torch.float16).to(dtype)
 
     def rotary(self, rotary: Rotary, x: Tensor, position: Tensor) -> Tensor:
-        start, width = int(position), rotary.width
+        if self.texts:
+            pieces = zip(x.split([s for _, _, s in self.texts], 1), self.texts, strict=True)
+            return torch.cat([self._rotated(rotary, piece, start) for piece, (_, start, _) in pieces], 1)
+        return self._rotated(rotary, x, int(position))
+
+    def _rotated(self, rotary: Rotary, x: Tensor, start: int) -> Tensor:
+        width = rotary.width
         cos, sin = (t[start : start + x.shape[1], None] for t in self.tables[rotary])  # [S, 1, width / 2]
         r, turned = self.round, x[..., :width]
         a, b = (turned[..., ::2], turned[..., 1::2]) if rotary.interleaved else turned.chunk(2, dim=-1)
@@ -206,10 +217,17 @@ class Reference:
         return self._out(turned if width == x.shape[-1] else torch.cat([turned, x[..., width:]], dim=-1))
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
-        start, s = int(position), q.shape[1]
+        if not self.texts:
+            return self._attended(layer, q, k, v, int(position), self.cache)
+        lengths = [s for _, _, s in self.texts]
+        pieces = zip(q.split(lengths, 1), k.split(lengths, 1), v.split(lengths, 1), self.texts, strict=True)
+        return torch.cat([self._attended(layer, a, b, c, start, cache) for a, b, c, (cache, start, _) in pieces], 1)
+
+    def _attended(self, layer: int, q: Tensor, k: Tensor, v: Tensor, start: int, cache: Cache) -> Tensor:
+        s = q.shape[1]
         if self.seen:
             q, k, v = self.seen(q), self.seen(k), self.seen(v)
-        keys, values = self.cache[layer]
+        keys, values = cache[layer]
         keys[:, start : start + s], values[:, start : start + s] = k, v
         mask = torch.ones(s, start + s, dtype=torch.bool).tril(start)  # token i sees all up to start + i
         if window := self.cache.specs[layer].window:

@@ -80,6 +80,21 @@ class Flow:
         if not self.room:
             del self.cache.layers[i]
 
+    @staticmethod
+    def together(flows: Sequence[Flow], i: int) -> None:
+        """Short texts of the same `ops` through one layer at once: its weights pass through the processor once."""
+        ops = flows[0].ops
+        ops.texts = [(flow.cache, flow.start, flow.length) for flow in flows]
+        try:
+            delta = torch.cat([flow.delta for flow in flows], 1)
+            x = torch.cat([flow.x for flow in flows], 1) if i else None
+            after = flows[0].decoder.layer(i, delta, x, torch.tensor([0]))
+        finally:
+            ops.texts = []
+        lengths = [flow.length for flow in flows]
+        for flow, *state in zip(flows, *(one.split(lengths, 1) for one in after), strict=True):
+            flow.delta, flow.x = state
+
     def logits(self, positions: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Logits float32 [n, V] at some positions, in pieces, each with where in `positions` it lies."""
         self.ops.seed(self.part + 999)
@@ -155,8 +170,9 @@ class InFile(Saved):
         self.last = time.monotonic()
 
 
-def through(flows: Sequence[Flow], progress: Progress, saved: Saved = Saved()) -> None:
-    """All flows through all layers. Those of the same `ops` follow one another. After it they give logits."""
+def through(flows: Sequence[Flow], progress: Progress, saved: Saved = Saved(), at_once: bool = False) -> None:
+    """All flows through all layers. Those of the same `ops` follow one another, or pass `at_once` where they are short
+    texts without noise. After it they give logits."""
     layers = len(flows[0].ops.config.layers)
     first = saved.load(flows)
     progress(first / layers * sum(flow.length for flow in flows))
@@ -168,6 +184,9 @@ def through(flows: Sequence[Flow], progress: Progress, saved: Saved = Saved()) -
         forget(flows)
     for i in range(first, layers):
         for ops, group in groupby(flows, lambda flow: flow.ops):
+            if at_once:
+                Flow.together(list(group), i)
+                continue
             for flow in group:
                 flow.layer(i)
                 progress(flow.length / layers)
@@ -205,7 +224,7 @@ def continuations(
             known = [*prompts[i % len(prompts)], *found[i]]
             start = lengths[i] + right[i] - 1 if right[i] else 0
             flows[i].feed(known[start : lengths[i] + right[i] + counts[i] - 1], start)
-        through([flows[i] for i in going], lambda positions: None)
+        through([flows[i] for i in going], lambda positions: None, at_once=True)
         for half in (False, True):  # the head as engines in fp16 hold it is another array
             for i in (i for i in going if flows[i].ops.half == half):
                 flow, first = flows[i], lengths[i] + right[i] - 1  # the position that gives the first uncertain token

@@ -37,6 +37,15 @@ Units = Annotated[
     str | None,
     typer.Option(help="Where Core ML computes on a Mac: CPU_AND_GPU (the default), CPU_ONLY, CPU_AND_NE or ALL."),
 ]
+MaxKl = Annotated[
+    float | None,
+    typer.Option(min=0, help="Fail where the mean KL from the original to the engine exceeds it (nats)."),
+]
+JUnit = Annotated[Path | None, typer.Option(help="Write the checks as JUnit XML.")]
+Device = Annotated[
+    str,
+    typer.Option("--device", metavar="URI", help="Where it runs: local, ssh://[user@]host[:port] or adb://[serial]."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else; failures too.")]
 
 System = Annotated[str | None, typer.Option(help="A system prompt, said before all else.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from smolship.runtime.bundle import default_threads, open_bundle
 from smolship.runtime.errors import clip
+from smolship.runtime.parity import ParityReport
 from smolship.tools.commands import options
 from smolship.tools.console import Screen
 
@@ -19,11 +21,12 @@ def parity(
     quick: Annotated[bool, typer.Option("--quick", help="32 positions of each text, and fewer prefills.")] = False,
     threads: options.Threads = None,
     units: options.Units = None,
-    max_kl: Annotated[
-        float | None,
-        typer.Option(min=0, help="Fail where the mean KL from the original to the engine exceeds it (nats)."),
+    max_kl: options.MaxKl = None,
+    junit: options.JUnit = None,
+    device: options.Device = "local",
+    keep: Annotated[
+        Path | None, typer.Option(help="A folder for the results, which `smolship judge` takes up again.")
     ] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write the checks as JUnit XML.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Check, stage by stage, that each target says what the original said.
@@ -33,10 +36,8 @@ def parity(
     Example:  smolship parity smollm2 --target onnx --quick
     """
     from smolship.tools.display import Steps
-    from smolship.tools.junit import write_junit
     from smolship.tools.measure import parity_of
     from smolship.tools.outputs import check_file
-    from smolship.tools.tables import parity_table
 
     if junit:
         check_file(junit, "the JUnit file")
@@ -49,6 +50,14 @@ def parity(
         reports = parity_of(
             bundle, targets, steps.update, quick=quick, threads=threads or default_threads(), max_kl=max_kl
         )
+    show(reports, junit, as_json)
+
+
+def show(reports: Sequence[ParityReport], junit: Path | None, as_json: bool) -> None:
+    """The reports, where they are wanted. Raises typer.Exit(1) where a gate failed."""
+    from smolship.tools.junit import write_junit
+    from smolship.tools.tables import parity_table
+
     if junit:
         write_junit(junit, reports)
     if as_json:
