@@ -38,8 +38,7 @@ Units = Annotated[
     typer.Option(help="Where Core ML computes on a Mac: CPU_AND_GPU (the default), CPU_ONLY, CPU_AND_NE or ALL."),
 ]
 MaxKl = Annotated[
-    float | None,
-    typer.Option(min=0, help="Fail where the mean KL from the original to the engine exceeds it (nats)."),
+    float | None, typer.Option(min=0, help="Fail where the mean KL from the original to the engine exceeds it (nats).")
 ]
 JUnit = Annotated[Path | None, typer.Option(help="Write the checks as JUnit XML.")]
 Device = Annotated[

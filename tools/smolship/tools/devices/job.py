@@ -15,9 +15,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from smolship.runtime import errors
 from smolship.runtime.child import Progress
-from smolship.runtime.errors import SetupError, clip
+from smolship.runtime.errors import Fault, GateError, InputError, SetupError, clip
 from smolship.runtime.plan import Plan
 from smolship.runtime.records import to_json
 from smolship.runtime.result import Result
@@ -28,6 +27,8 @@ BEAT_S = 5.0  # between two heartbeats
 SILENT_S = 30  # without one, after which the runner is ended
 START_S = 300  # of a run, beside the time for its tokens
 TOKEN_S = 2.0  # for each token, at the slowest
+ERRORS = {kind.__name__: kind for kind in (InputError, GateError, SetupError, Fault)}
+MOST_LINES = 20  # of an error that a device tells
 OURS = b"smolship-supervisor "
 WHY = {
     "lost": "no heartbeat came through for half a minute",
@@ -144,7 +145,8 @@ class Job:
             )
         if "error" in watch.answer:
             kind, text = watch.answer["error"]
-            raise getattr(errors, str(kind), SetupError)(f"{self.link.uri}: {text}")
+            lines = [clip(line) for line in str(text).split("\n")[:MOST_LINES]]
+            raise ERRORS.get(str(kind), SetupError)("\n".join([f"{self.link.uri}: {lines[0]}", *lines[1:]]))
         if word == "ended" and len(rest) == 2 and rest[0] == "0" and "result" in watch.answer:
             return
         status = int(rest[0]) if word == "ended" and rest and rest[0].isdecimal() else None

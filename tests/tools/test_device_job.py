@@ -1,0 +1,219 @@
+"""Runs under the supervisor, over a link to this machine: what a runner answers, and what ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from smolship.runtime.bench import bench
+from smolship.runtime.bundle import open_bundle
+from smolship.runtime.case import case_of
+from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime.parity import parity
+from smolship.runtime.plan import Plan
+from smolship.tools.devices import job as jobs
+from smolship.tools.devices.job import Job, supervised
+from smolship.tools.devices.runners import Runner, python_runner
+from tests.tools.local_link import LocalLink
+
+PLAN = Plan("bench", "onnx", "onnx", {"file": "model.onnx"}, 1)
+SHELLS = [("/bin/sh",), ("bash", "--posix"), *((("busybox", "sh"),) if Path("/bin/busybox").exists() else ())]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "runs").mkdir()
+    return tmp_path / "runs"
+
+
+def script(code):
+    """A runner of a few lines of Python."""
+    return Runner(
+        "fake", {}, [sys.executable, "-c", f"import sys, os, time, json, signal; args = sys.argv[1:]\n{code}"]
+    )
+
+
+def job(folder, runner, link=None, **options):
+    return Job(link or LocalLink(), str(folder), str(folder), str(folder), runner, "0" * 64, **options)
+
+
+@pytest.mark.real
+def test_the_real_executor_passes_parity_and_is_timed(tiny_bundle, tmp_path, folder):
+    bundle = open_bundle(tiny_bundle("llama", "int4"))
+    case = case_of(bundle, "onnx")
+    site = next(path for path in sys.path if path.endswith("site-packages"))
+    runner = python_runner(sys.executable, site, tmp_path)
+    where = Job(LocalLink(), str(folder), str(bundle.path / "onnx"), str(tmp_path), runner, case.artifact)
+    heard = []
+    report = parity(bundle, "onnx", threads=1, elsewhere=where.execute, progress=lambda *a: heard.append(a))
+    here = parity(bundle, "onnx", threads=1)
+    assert report.passed and heard
+    assert [(c.what, c.passed) for c in report.checks] == [(c.what, c.passed) for c in here.checks]
+    timed = bench("onnx", bundle.path / "onnx", case.entry.info, threads=1, repeats=1, elsewhere=where.execute)
+    assert timed.copy_gb_per_s is None and timed.memory.peak_bytes
+    assert min(s.median for s in timed.decode_tokens_per_s.values()) > 0
+    assert not list(folder.glob("lock"))
+
+
+def test_an_error_of_the_runner_is_its_own(folder):
+    runner = script("print(json.dumps({'error': ['InputError', 'no such plan']})); sys.exit(2)")
+    with pytest.raises(InputError, match=r"ssh://test: no such plan"):
+        job(folder, runner).execute(PLAN, lambda *a: None)
+
+
+def test_an_unknown_kind_of_error_is_no_attribute_of_ours(folder):
+    runner = script("print(json.dumps({'error': ['Iterable', 'x']})); sys.exit(2)")
+    with pytest.raises(SetupError, match="x"):
+        job(folder, runner).execute(PLAN, lambda *a: None)
+
+
+@pytest.mark.parametrize(
+    ("code", "parts"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", ["SIGKILL", "memory"]),
+        ("os.kill(os.getpid(), signal.SIGILL)", ["SIGILL", "instruction"]),
+        ("print('no JSON'); sys.stderr.write('a reason\\n'); sys.exit(7)", ["exit status 7", "a reason", "no JSON"]),
+        ("print(json.dumps({'result': None})); sys.exit(1)", ["exit status 1"]),
+        ("", ["exit status 0"]),
+    ],
+    ids=["killed", "illegal", "log", "after", "silent"],
+)
+def test_a_runner_that_ends_before_it_answers(folder, code, parts):
+    with pytest.raises(SetupError) as caught:
+        job(folder, script(code)).execute(PLAN, lambda *a: None)
+    for part in [*parts, "ssh://test", "starting"]:
+        assert part in str(caught.value)
+
+
+@pytest.mark.real
+def test_a_result_of_another_artifact(tiny_bundle, tmp_path, folder):
+    bundle = open_bundle(tiny_bundle("llama", "int4"))
+    entry = bundle.entry("onnx")
+    site = next(path for path in sys.path if path.endswith("site-packages"))
+    runner = python_runner(sys.executable, site, tmp_path)
+    where = Job(LocalLink(), str(folder), str(bundle.path / "onnx"), str(tmp_path), runner, "0" * 64)
+    with pytest.raises(SetupError, match="the artifact on the device is another"):
+        where.execute(Plan("parity", "onnx", "onnx", entry.info, 1), lambda *a: None)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: Path(shell[0]).name)
+def test_a_run_that_takes_too_long_ends_with_its_children(folder, shell):
+    code = (
+        "import subprocess; c = subprocess.Popen(['sleep', '99']); open('child', 'w').write(str(c.pid)); time.sleep(99)"
+    )
+    with pytest.raises(SetupError, match="its time was over"):
+        job(folder, script(LEADS + code), LocalLink(shell), limit_s=3).execute(PLAN, lambda *a: None)
+    (child,) = folder.glob("*/child")
+    assert gone(int(child.read_text()))
+    assert not (folder / "lock").exists()
+
+
+LEADS = "os.setsid() if os.environ.get('SMOLSHIP_SUPERVISED') else None\n"
+
+
+def gone(pid, limit_s=3.0):
+    """Whether a process ends in that time."""
+    over = time.monotonic() + limit_s
+    while time.monotonic() < over:
+        try:
+            if "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("deaf", [False, True], ids=["", "deaf to TERM"])
+def test_the_runner_ends_when_the_link_is_cut(folder, deaf):
+    """As by kill -9 of the command: the supervisor's input ends."""
+    ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if deaf else ""
+    runner = script(LEADS + ignore + "open('up', 'w').write('1'); time.sleep(99)")
+    run = folder / "run"
+    run.mkdir()
+    line = runner.line(str(folder), "a", "b", "c")
+    text = supervised(str(run), str(folder / "lock"), line, {}, 99, [])
+    process = subprocess.Popen(["/bin/sh", "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    while not (run / "up").exists():
+        time.sleep(0.05)
+    pid = int((run / "pid").read_text())
+    process.stdin.close()
+    out = process.stdout.read()
+    assert process.wait() == 0 and b"lost" in out and gone(pid)
+
+
+@pytest.mark.real
+def test_silence_ends_it(folder, monkeypatch):
+    monkeypatch.setattr(jobs, "SILENT_S", 2)
+    monkeypatch.setattr(jobs, "BEAT_S", 60.0)
+    with pytest.raises(SetupError, match="no heartbeat"):
+        job(folder, script(LEADS + "time.sleep(60)")).execute(PLAN, lambda *a: None)
+
+
+@pytest.mark.real
+def test_one_run_at_a_time_and_a_stale_lock_is_taken_over(folder):
+    lock = folder / "lock"
+    lock.mkdir()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    (lock / "holder").write_text(f"{os.getpid()} {boot} somebody-1\n")
+    quick = script("print(json.dumps({'error': ['InputError', 'ran']})); sys.exit(2)")
+    with pytest.raises(SetupError, match="another run is going on") as caught:
+        job(folder, quick).execute(PLAN, lambda *a: None)
+    assert "somebody-1" in str(caught.value) and f"kill {os.getpid()}" in str(caught.value)
+    for holder in (f"999999999 {boot} x", f"{os.getpid()} another-boot x", "", "nonsense"):
+        (folder / "lock").mkdir(exist_ok=True)
+        (lock / "holder").write_text(holder)
+        with pytest.raises(InputError, match="ran"):
+            job(folder, quick).execute(PLAN, lambda *a: None)
+        assert not lock.exists()
+
+
+def test_sensors_are_read_each_second_and_a_bad_one_loses_only_itself(folder, tmp_path):
+    (tmp_path / "good").write_text("45123\n")
+    (tmp_path / "cut").write_text("7")
+    runner = script("time.sleep(2.5); print(json.dumps({'error': ['InputError', 'ran']})); sys.exit(2)")
+    there = [str(tmp_path / name) for name in ("good", "none", "cut")]
+    where = job(folder, runner, sensors=there)
+    with pytest.raises(InputError, match="ran"):
+        where.execute(PLAN, lambda *a: None)
+    samples = where.samples(PLAN, tmp_path / "samples").read_text().splitlines()
+    assert samples[0] == "@ 1" and "@ 2" in samples
+    assert f"{there[0]} 45123" in samples and there[1] in samples and f"{there[2]} 7" in samples
+    assert any(line.startswith("/proc/pid/status VmHWM: ") for line in samples)
+
+
+def test_names_that_a_shell_would_read(folder):
+    """Arguments and variables arrive as they are."""
+    odd = "a b;$(touch x)`id`'\"\\\n*"
+    code = "import sys, os, json; print(json.dumps({'error': ['InputError', repr(sys.argv[1] + os.environ['ODD'])]}))"
+    runner = Runner("fake", {}, [sys.executable, "-c", code, odd], {"ODD": odd})
+    with pytest.raises(InputError) as caught:
+        job(folder, runner).execute(PLAN, lambda *a: None)
+    assert repr(odd + odd) in str(caught.value)
+    assert not list(folder.rglob("x"))
+
+
+def test_an_interrupt_leaves_nothing_running(folder):
+    """Ctrl-C while it runs: the supervisor sees the end of its input."""
+    runner = script(LEADS + "print(json.dumps({'progress': ['going', 1, 2]}), flush=True); time.sleep(99)")
+    timer = None
+
+    def going(*a):
+        nonlocal timer
+        if timer is None:
+            timer = threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+            timer.start()
+
+    with pytest.raises(KeyboardInterrupt):
+        job(folder, runner).execute(PLAN, going)
+    (pid,) = folder.glob("*/pid")
+    assert gone(int(pid.read_text()), 12)
