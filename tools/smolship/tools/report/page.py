@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from smolship.runtime.bench import BenchReport, Spread
@@ -22,6 +21,7 @@ from smolship.tools import units
 from smolship.tools.comparison import collapsed, rows
 from smolship.tools.outputs import write_file
 from smolship.tools.report import plots
+from smolship.tools.report.devices import devices_section, templates
 from smolship.tools.report.results import Results
 
 TEMPLATE = "report.html.jinja"
@@ -35,26 +35,15 @@ def write_report(path: Path, results: Results) -> None:
 
 def render(results: Results) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {
-        "units": units,
-        "clip": clip,
-        "number": units.number,
-        "dot_plot": dot_plot,
-        "drift_plot": drift_plot,
-    }
+    environment = templates()
+    environment.globals |= {"dot_plot": dot_plot, "drift_plot": drift_plot}
     checks = [check for report in results.parity for check in report.checks]
     return environment.get_template(TEMPLATE).render(
         manifest=results.manifest,
         parity=results.parity,
         bench=results.bench,
         answers=results.answers,
+        devices=devices_section(results.devices) if results.devices else "",
         made=datetime.now(UTC),
         checks=checks,
         held=results.held,

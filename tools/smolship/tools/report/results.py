@@ -17,6 +17,7 @@ from smolship.runtime.parity import ParityReport
 from smolship.runtime.readback.compare import Comparison, compare
 from smolship.tools.comparison import findings, verdicts_table, weights_table
 from smolship.tools.console import Screen
+from smolship.tools.devices.record import Record
 from smolship.tools.display import Steps
 from smolship.tools.measure import Answer, answer, bench_of, parity_of, revealed
 from smolship.tools.tables import bench_table, manifest_table, parity_table
@@ -34,6 +35,7 @@ class Results:
     answers   target -> what its engine said
     held      what weights each target holds
     verdicts  what its engine revealed of them
+    devices   runs on devices
     """
 
     manifest: Manifest
@@ -42,6 +44,7 @@ class Results:
     answers: Mapping[str, Answer] = field(default_factory=dict)
     held: Sequence[Comparison] = ()
     verdicts: Sequence[Verdict] = ()
+    devices: Sequence[Record] = ()
 
     @property
     def differing(self) -> list[str]:
