@@ -28,8 +28,8 @@ class Unpacked(dict[Any, list[np.ndarray]]):
 
     wide = 0  # bytes in float32
 
-    def add(self, key: tuple[str, tuple[Declared, ...], *tuple[Any, ...]], made: list[np.ndarray], half: bool) -> None:
-        """`half`: what is declared fp16 is rounded to it."""
+    def add(self, key: tuple[Any, ...], made: list[np.ndarray], half: bool) -> None:
+        """`key` has the declared types in its second place; `half`: what is declared fp16 is rounded to it."""
         for i, (declared, value) in enumerate(zip(key[1], made, strict=True)):
             if half and declared.dtype == "fp16" and self.wide + value.nbytes > WIDE:
                 made[i] = value.astype(np.float16)
