@@ -6,7 +6,7 @@ export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF  # llama.cpp is compiled here, and pictur
 MODEL := .cache/SmolLM2-135M-Instruct
 BUNDLE := build/demo
 
-.PHONY: demo test check lint types fast real clean
+.PHONY: demo test check lint types fast real board clean
 
 demo: $(VENV)/installed   ## model, export, parity, latency, answers, report.html
 	TQDM_DISABLE=1 $(BIN)/python -P -m smolship.tools.demo --model $(MODEL) --bundle $(BUNDLE)
@@ -30,6 +30,9 @@ fast: $(VENV)/installed
 
 real: $(VENV)/installed
 	$(BIN)/python -m pytest -m real
+
+board: $(VENV)/installed  ## an emulated arm64 board's root and wheels, in .cache; tests/device/install has the packages
+	$(BIN)/python -m tests.device.board_root
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
