@@ -28,7 +28,8 @@ fast: $(VENV)/installed
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE= \
 		$(BIN)/python -m pytest -m "not real" -n 2 --dist loadfile --no-loadscope-reorder
 
-real: $(VENV)/installed
+real: $(VENV)/installed   # servers, an emulator and a cross-compiler come from packages of the system
+	tests/device/install
 	$(BIN)/python -m pytest -m real
 
 board: $(VENV)/installed  ## an emulated arm64 board's root and wheels, in .cache; tests/device/install has the packages

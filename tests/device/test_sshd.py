@@ -11,6 +11,8 @@ import pytest
 
 from tests.device.sshd import NOISE, Server, sshd
 
+pytestmark = pytest.mark.real  # `make check` needs no packages of the system
+
 
 def client(server: Server, *words: str, program: str = "ssh", feed: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """The client without a terminal: it must not ask."""

@@ -20,6 +20,7 @@ from smolship.runtime.errors import Fault, GateError, InputError, SetupError, cl
 from smolship.runtime.plan import Plan
 from smolship.runtime.records import to_json
 from smolship.runtime.result import Result
+from smolship.runtime.sensors.tree import Tree, parse_dump, parse_samples, script
 from smolship.tools.devices.link import Link, LinkLost, device_path, quote
 from smolship.tools.devices.runners import Runner
 
@@ -76,7 +77,6 @@ class Job:
     artifact  and where the artifact does
     program   and the runner's files
     digest    of the artifact, as artifact.digest has it
-    sensors   files of the device that are read once a second
     """
 
     link: Link
@@ -85,7 +85,6 @@ class Job:
     program: str
     runner: Runner
     digest: str
-    sensors: Sequence[str] = ()
     limit_s: float | None = None
 
     def execute(self, plan: Plan, progress: Progress) -> Result:
@@ -109,19 +108,24 @@ class Job:
             )
         return result
 
-    def samples(self, plan: Plan, into: Path) -> Path:
-        """What the sensors said while the plan was executed."""
-        self.link.pull(device_path(f"{self.folder}/{plan.digest[:16]}/samples"), into)
-        return into
+    def samples(self, plan: Plan) -> list[Tree]:
+        """What the sensors said while the plan was executed, once a second."""
+        with tempfile.TemporaryDirectory(prefix="smolship-device-") as temporary:
+            found = Path(temporary) / "samples"
+            self.link.pull(device_path(f"{self.folder}/{plan.digest[:16]}/samples"), found)
+            return parse_samples(found.read_bytes())
+
+    def sensors(self) -> Tree:
+        """What the sensors say now."""
+        return parse_dump(self.link.run(script("self"), limit_s=60).out)
 
     def _run(self, run: str, limit_s: float, progress: Progress) -> None:
         watch, done = Watch(progress), threading.Event()
         line = self.runner.line(self.program, f"{run}/plan.json", f"{run}/result.json", self.artifact)
-        script = supervised(
-            run, f"{self.folder}/lock", line, self.runner.environment(self.program), limit_s, self.sensors
-        )
+        variables = self.runner.environment(self.program)
+        text = supervised(run, f"{self.folder}/lock", line, variables, limit_s)
         try:
-            self.link.run(script, feed=_beats(done), lines=watch.line, limit_s=limit_s + 2 * SILENT_S)
+            self.link.run(text, feed=_beats(done), lines=watch.line, limit_s=limit_s + 2 * SILENT_S)
         except LinkLost as error:
             raise SetupError(
                 f"{self.link.uri}: the link was lost while it ran ({watch.stage})",
@@ -173,9 +177,7 @@ class Job:
             )
 
 
-def supervised(
-    run: str, lock: str, line: Sequence[str], variables: dict[str, str], limit_s: float, sensors: Sequence[str]
-) -> str:
+def supervised(run: str, lock: str, line: Sequence[str], variables: dict[str, str], limit_s: float) -> str:
     """The script that runs a command line under supervise.sh."""
     owner = f"{platform.node()}-{os.getpid()}"
     settings = {
@@ -184,11 +186,10 @@ def supervised(
         "OWNER": "".join(c if c.isalnum() or c in "-." else "-" for c in owner),
         "LIMIT": str(int(limit_s)),
         "SILENT": str(SILENT_S),
-        "SENSORS": " ".join(map(device_path, sensors)),
     }
     given = [f"{name}={quote(value)}" for name, value in settings.items()]
     given += [f"export {name}={quote(value)}" for name, value in (variables | {"TMPDIR": run}).items()]
-    given.append("set -- " + " ".join(map(quote, line)))
+    given += ["set -- " + " ".join(map(quote, line)), f"sample() {{\n{script('$pid', often=True)}\n}}"]
     return "\n".join(given) + "\n" + resources.files(__package__).joinpath("supervise.sh").read_text()
 
 

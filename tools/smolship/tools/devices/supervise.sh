@@ -1,14 +1,14 @@
 # Runs "$@" in the folder $RUN of a device, and ends it when nobody waits for it any more. For any POSIX shell.
 #
-# Set before: RUN, LOCK (a folder beside it), OWNER, LIMIT (seconds), SILENT (seconds without a heartbeat), SENSORS
-# (files that are read once a second). Standard input: a line a heartbeat. Standard output: the runner's, and lines
+# Set before: RUN, LOCK (a folder beside it), OWNER, LIMIT (seconds), SILENT (seconds without a heartbeat), and the
+# function `sample`, which writes what the sensors say of $pid. Standard input: a line a heartbeat. Standard output: the runner's, and lines
 # "smolship-supervisor WORD …" of its own:
 #
 #     busy PID OWNER        another run holds the lock, and nothing was started
 #     started PID BOOT_ID
 #     ended STATUS WHY      WHY: done, lost (no heartbeats), late (LIMIT is over), memory (less than 5 % available)
 #
-# In RUN it leaves log (the runner's standard error) and samples (a line "@ SECONDS" before each second's readings).
+# In RUN it leaves log (the runner's standard error) and samples (what the sensors said, once a second).
 
 say() { printf 'smolship-supervisor %s\n' "$*"; }
 
@@ -60,20 +60,6 @@ end() {
     left=$((left - 1))
   done
   [ -e status ] || echo 137 >status # it waits for the kernel, which lets go of it some time
-}
-
-sample() {
-  echo "@ $seconds"
-  for file in $SENSORS; do
-    value=
-    if { read -r value <"$file"; } 2>/dev/null || [ -n "$value" ]; then echo "$file $value"; else echo "$file"; fi
-  done
-  while read -r name value unit; do
-    case $name in
-    VmHWM: | VmRSS: | VmSwap: | RssAnon: | RssFile: | RssShmem:) echo "/proc/pid/status $name $value" ;;
-    esac
-  done 2>/dev/null <"/proc/$pid/status"
-  echo "/proc/meminfo MemAvailable: $available"
 }
 
 seconds=0 quiet=0 last='' pid='' why=done total=0 available=0
