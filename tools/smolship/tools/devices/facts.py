@@ -1,0 +1,310 @@
+"""What a device is: one script writes texts there, everything else happens here.
+
+What cannot be read is None, and `missing` says why; it is never 0.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from smolship.runtime.errors import SetupError, clip
+from smolship.tools.devices.cores import CPU, Core, cpu_list, parse_cores, threads
+from smolship.tools.devices.elf import Elf, page_size, parse_elf
+from smolship.tools.devices.link import Link, device_path, quote
+from smolship.tools.devices.mounts import Mount, free_bytes, mount_of
+from smolship.tools.devices.pythons import PYTHON, PYTHONS, Python, read_libc, read_pythons
+
+FOLDERS = ("~/.cache/smolship", "/data/local/tmp/smolship", "/var/tmp/smolship", "/tmp/smolship")
+NAMES = (
+    "sha256sum shasum openssl cksum od dd df tar gzip python3 pip3 setsid timeout taskset nice renice ionice ps "
+    "getconf ldd busybox toybox vcgencmd dumpsys getprop settings"
+)
+TOOLS = tuple(NAMES.split())
+LIMIT_S = 60.0
+MOST = 16 << 20  # bytes of all texts
+SIZE = re.compile(r"[0-9]{1,15}")
+NO_SERIALS = re.compile(
+    r"0*|none|unknown|n/?a|to be filled.*|default string|not (specified|applicable)|system serial.*|(.)\2*", re.I
+)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that might take our files. `why` is empty where a program ran in it; `free`: bytes."""
+
+    path: str
+    why: str
+    free: int | None
+    mount: Mount | None
+
+    def __str__(self) -> str:
+        free = "unavailable" if self.free is None else f"{self.free:,}"
+        return f"{self.path}: {self.why or 'good'}, {free} bytes free, {self.mount or 'mount unavailable'}"
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """
+    machine      of /bin/sh's ELF header, such as "aarch64"; bits: 32 or 64; loader: its interpreter
+    kernel_machine  what uname says, which is the kernel's
+    page_size    bytes
+    libc         such as ("glibc", "2.36")
+    pythons      the first is the best: python3, else the newest
+    memory_*     bytes; swap without zram, which takes memory
+    online, allowed  numbers of cores; threads: how many a run takes where nothing else is said
+    identity     the board's serial number, else the machine's id; identity_of: which
+    label        the host name: cards are cloned, so it names no device
+    emulated     None where the device does not say
+    clock_s      that the device's clock is ahead of this machine's
+    tools        absolute path by name, None where it was not found in `searched`
+    missing      the reason for each reading that is None
+    """
+
+    machine: str | None
+    bits: int | None
+    loader: str | None
+    kernel_machine: str | None
+    kernel: str | None
+    page_size: int | None
+    libc: tuple[str, str | None] | None
+    pythons: tuple[Python, ...]
+    memory_total: int | None
+    memory_available: int | None
+    swap_total: int | None
+    zram_total: int | None
+    cores: tuple[Core, ...]
+    online: tuple[int, ...] | None
+    allowed: tuple[int, ...] | None
+    threads: int | None
+    model: str | None
+    soc: str | None
+    system: str | None
+    identity: str | None
+    identity_of: str | None
+    label: str | None
+    boot_id: str | None
+    emulated: bool | None
+    clock_s: float | None
+    tools: dict[str, str | None]
+    searched: str
+    folders: tuple[Folder, ...]
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def python(self) -> Python | None:
+        return self.pythons[0] if self.pythons else None
+
+    def most_threads(self) -> int | None:
+        """How many a run may take at most."""
+        usable = [n for n in self.online or self.allowed or () if self.allowed is None or n in self.allowed]
+        return len(usable) or len(self.cores) or None
+
+    def choose_folder(self, uri: str, need: int) -> Folder:
+        """The first folder that runs programs, is not in memory and has room for so many bytes. Raises SetupError with
+        all of them."""
+        for folder in self.folders:
+            usable = not folder.why and not (folder.mount and folder.mount.in_memory)
+            if usable and (folder.free is None or folder.free >= need):
+                return folder
+        raise SetupError(
+            f"{uri}: probe: no folder on the device can take our files",
+            got="; ".join(map(str, self.folders)) or "no folder was tried",
+            expected=f"a folder of {need:,} free bytes, not in memory, where programs may run",
+            todo="free some space, or make a folder on a file system without noexec and name it",
+        )
+
+
+def read_device(link: Link, folders: Sequence[str] = FOLDERS) -> DeviceFacts:
+    """Ask a device. `folders` are tried in this order, by running a program there; "~/" is the user's home.
+
+    Raises SetupError where the answer is none, and what the link raises."""
+    texts: list[str] = []
+    arrived: list[float] = []
+    size = 0
+
+    def take(line: bytes) -> None:
+        nonlocal size
+        size += len(line)
+        if size > MOST:
+            raise SetupError(f"{link.uri}: probe: the device says too much", expected=f"at most {MOST:,} bytes")
+        text = line.decode("utf-8", "replace")
+        if text.startswith("=date\t"):
+            arrived.append(time.time())
+        texts.append(text)
+
+    done = link.run(script(folders), lines=take, limit_s=LIMIT_S)
+    tree, reasons = parse_texts(texts)
+    if "end" not in tree:
+        said = clip(done.err.decode("utf-8", "replace")) or f"{len(texts)} lines, status {done.status}"
+        raise SetupError(f"{link.uri}: probe: the device did not say what it is", got=said, expected="a POSIX shell")
+    return parse_facts(tree, reasons, arrived[0] if arrived else time.time())
+
+
+def script(folders: Sequence[str]) -> str:
+    """The script that writes the texts."""
+    for folder in folders:
+        device_path(folder.removeprefix("~"))
+    lists = {"folders": " ".join(folders), "tools": " ".join(TOOLS), "pythons": " ".join(PYTHONS), "python": PYTHON}
+    text = (Path(__file__).parent / "probe.sh").read_text()
+    return "".join(f"{name}={quote(value)}\n" for name, value in lists.items()) + text
+
+
+def parse_texts(lines: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Texts by name, and reasons of those that there are none of. NUL and CR are taken out."""
+    kept: dict[str, list[str]] = {}
+    reasons = {}
+    for line in lines:
+        kind, (name, tab, text) = line[:1], line[1:].partition("\t")
+        text = text.replace("\0", "").replace("\r", "").rstrip()
+        if kind == "=" and tab:
+            kept.setdefault(name, []).append(text)
+        elif kind == "!" and tab:
+            reasons[name] = clip(text, 200)
+    return {name: "\n".join(texts).strip("\n") for name, texts in kept.items()}, reasons
+
+
+def parse_facts(texts: Mapping[str, str], reasons: Mapping[str, str], host_time: float) -> DeviceFacts:
+    """
+    texts, reasons  of `parse_texts`
+    host_time       seconds since 1970 at which the device's date arrived
+    """
+    missing: dict[str, str] = {}
+
+    def need(name: str, value: Any, *sources: str) -> Any:
+        """`value`; where it is None, the reason is that of the sources."""
+        if value is None:
+            said = [
+                f"{source}: {reasons.get(source) or ('not as expected' if source in texts else 'no answer')}"
+                for source in sources
+            ]
+            missing[name] = clip("; ".join(said), 400)
+        return value
+
+    elf = parse_elf(_bytes(texts.get("elf", "")))
+    online, allowed = (
+        cpu_list(texts.get(f"{CPU}/online")),
+        cpu_list(_value(texts, "/proc/self/status", "Cpus_allowed_list")),
+    )
+    cores = tuple(parse_cores(texts))
+    libc = read_libc(texts, elf)
+    identity, identity_of = _identity(texts)
+    date, emulated = texts.get("date", ""), texts.get("$ getprop ro.kernel.qemu")
+    mounts = texts.get("/proc/mounts", "")
+    return DeviceFacts(
+        machine=need("machine", elf and elf.machine, "elf"),
+        bits=need("bits", elf and elf.bits, "elf"),
+        loader=need("loader", elf and elf.interpreter, "elf"),
+        kernel_machine=need("kernel_machine", texts.get("$ uname -m"), "$ uname -m"),
+        kernel=need("kernel", texts.get("/proc/sys/kernel/osrelease") or texts.get("$ uname -r"), "$ uname -r"),
+        page_size=need("page_size", _page(texts, elf), "$ getconf PAGESIZE", "/proc/self/auxv"),
+        libc=need("libc", libc, "elf", "$ ldd --version"),
+        pythons=tuple(read_pythons(texts, libc)) or need("python", None, "tool python3") or (),
+        memory_total=need("memory_total", _kilobytes(texts, "MemTotal"), "/proc/meminfo"),
+        memory_available=need("memory_available", _kilobytes(texts, "MemAvailable"), "/proc/meminfo"),
+        swap_total=need("swap_total", _kilobytes(texts, "SwapTotal"), "/proc/meminfo"),
+        zram_total=need("zram_total", _zram(texts), "/proc/swaps"),
+        cores=cores or need("cores", None, "/proc/cpuinfo") or (),
+        online=need("online", online, f"{CPU}/online"),
+        allowed=need("allowed", allowed, "/proc/self/status"),
+        threads=need("threads", threads(cores, online, allowed), "/proc/cpuinfo"),
+        model=need("model", _first(texts, MODELS) or _value(texts, "/proc/cpuinfo", "Model"), *MODELS),
+        soc=need("soc", _soc(texts), "$ getprop ro.soc.model", *NAMES_OF_TREE),
+        system=need("system", _system(texts), "/etc/os-release", "$ getprop ro.build.version.release"),
+        identity=need("identity", identity, *SERIALS, *IDS),
+        identity_of=identity_of,
+        label=need("label", texts.get("/proc/sys/kernel/hostname"), "/proc/sys/kernel/hostname"),
+        boot_id=need("boot_id", texts.get("/proc/sys/kernel/random/boot_id"), "/proc/sys/kernel/random/boot_id"),
+        emulated=need("emulated", None if emulated is None else emulated == "1", "$ getprop ro.kernel.qemu"),
+        clock_s=need("clock_s", int(date) + 0.5 - host_time if re.fullmatch(r"[0-9]{1,12}", date) else None, "date"),
+        tools={name: texts.get(f"tool {name}") for name in TOOLS},
+        searched=texts.get("PATH", ""),
+        folders=tuple(_folders(texts, reasons, mounts)),
+        missing=missing,
+    )
+
+
+MODELS = (
+    "/proc/device-tree/model",
+    "/sys/firmware/devicetree/base/model",
+    "$ getprop ro.product.model",
+    "/sys/class/dmi/id/product_name",
+)
+SERIALS = (
+    "/proc/device-tree/serial-number",
+    "/sys/firmware/devicetree/base/serial-number",
+    "$ getprop ro.serialno",
+    "/sys/class/dmi/id/product_serial",
+    "/sys/class/dmi/id/board_serial",
+)
+NAMES_OF_TREE = ("/proc/device-tree/compatible", "/sys/firmware/devicetree/base/compatible")
+IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
+
+
+def _soc(texts: Mapping[str, str]) -> str | None:
+    """The last of a device tree's names is that of the chip, such as "brcm,bcm2712"."""
+    words = (_first(texts, NAMES_OF_TREE) or "").split()
+    return texts.get("$ getprop ro.soc.model") or (words[-1] if words else _value(texts, "/proc/cpuinfo", "Hardware"))
+
+
+def _first(texts: Mapping[str, str], names: Sequence[str]) -> str | None:
+    return next((texts[name] for name in names if texts.get(name)), None)
+
+
+def _value(texts: Mapping[str, str], name: str, key: str) -> str | None:
+    found = re.search(rf"^{re.escape(key)}\s*[:=]\s*(.+)$", texts.get(name, ""), re.MULTILINE)
+    return found[1].strip() if found else None
+
+
+def _bytes(text: str) -> bytes:
+    digits = "".join(text.split())
+    return bytes.fromhex(digits) if re.fullmatch(r"([0-9a-fA-F]{2})*", digits) else b""
+
+
+def _kilobytes(texts: Mapping[str, str], key: str) -> int | None:
+    found = re.fullmatch(r"([0-9]{1,15}) kB", _value(texts, "/proc/meminfo", key) or "")
+    return int(found[1]) * 1024 if found else None
+
+
+def _zram(texts: Mapping[str, str]) -> int | None:
+    """Bytes of the swaps that lie in memory."""
+    rows = [line.split() for line in texts.get("/proc/swaps", "").splitlines()]
+    if not rows or rows[0][:1] != ["Filename"]:
+        return None
+    return sum(int(row[2]) * 1024 for row in rows[1:] if len(row) > 2 and "zram" in row[0] and SIZE.fullmatch(row[2]))
+
+
+def _page(texts: Mapping[str, str], elf: Elf | None) -> int | None:
+    said = texts.get("$ getconf PAGESIZE", "")
+    if SIZE.fullmatch(said) and int(said) >= 4096:
+        return int(said)
+    return page_size(_bytes(texts.get("/proc/self/auxv", "")), elf.bits if elf else 64)
+
+
+def _identity(texts: Mapping[str, str]) -> tuple[str | None, str | None]:
+    serials = [(name, texts.get(name, "")) for name in SERIALS]
+    serials.insert(2, ("/proc/cpuinfo", _value(texts, "/proc/cpuinfo", "Serial") or ""))
+    for name, text in serials:
+        if text and not NO_SERIALS.fullmatch(text.strip()):
+            return text.strip(), name
+    for name in IDS:
+        if re.fullmatch(r"[0-9a-f]{32}", texts.get(name, "")):
+            return texts[name], name
+    return None, None
+
+
+def _system(texts: Mapping[str, str]) -> str | None:
+    if android := texts.get("$ getprop ro.build.version.release"):
+        return f"Android {android}"
+    return (_value(texts, "/etc/os-release", "PRETTY_NAME") or "").strip("\"'") or None
+
+
+def _folders(texts: Mapping[str, str], reasons: Mapping[str, str], mounts: str) -> Iterator[Folder]:
+    for path in texts.get("tried", "").splitlines():
+        why = "" if texts.get(f"folder {path}") == "runs" else reasons.get(f"folder {path}", "no answer")
+        real = texts.get(f"real {path}") or path
+        yield Folder(path, why, free_bytes(texts.get(f"df {path}", "")), mount_of(real, mounts))

@@ -1,0 +1,136 @@
+# Writes what a device is, for facts.py: a line for each line of a text.
+#     =NAME<TAB>LINE    a line of a file or of what a command printed
+#     !NAME<TAB>REASON  there is none, and why
+# For dash, busybox's ash, mksh and bash: files are read by the shell's own commands alone.
+
+# Last, so that nothing of the device's own choice is replaced.
+PATH=${PATH:-/usr/bin:/bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:/opt/vc/bin:/system/bin:/vendor/bin
+export PATH
+tab=$(printf '\t')
+
+if [ -n "${KSH_VERSION-}" ]; then # the Korn shells of phones have no printf of their own
+  say() { print -r -- "$1"; }
+else
+  say() { printf '%s\n' "$1"; }
+fi
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# NAME: each line of standard input.
+lines() {
+  while IFS= read -r line || [ -n "$line" ]; do
+    say "=$1$tab$line"
+    line=
+  done
+}
+
+# PATH…: what files hold.
+files() {
+  for file in "$@"; do
+    case $file in *'*'*) continue ;; esac
+    if [ ! -e "$file" ]; then say "!$file${tab}no such file"
+    elif [ ! -r "$file" ]; then say "!$file${tab}may not be read"
+    else
+      said=$(lines "$file" 2>/dev/null <"$file")
+      if [ -n "$said" ]; then say "$said"; else say "!$file${tab}empty"; fi
+    fi
+  done
+}
+
+# WORD…: what a command prints, to either output and whatever its status.
+told() {
+  if ! has "$1"; then say "!\$ $*${tab}$1 is not in $PATH"; return; fi
+  words="$*"
+  said=$("$@" 2>&1 </dev/null | lines "\$ $words")
+  if [ -n "$said" ]; then say "$said"; else say "!\$ $words${tab}nothing was printed"; fi
+}
+
+# PATH NUMBER: the first bytes of a file, as hexadecimal digits.
+bytes() {
+  if [ ! -r "$1" ]; then say "!$1${tab}may not be read"; return; fi
+  said=
+  if has od; then said=$(od -An -v -tx1 -N "$2" "$1" 2>/dev/null | lines "$1"); fi
+  if [ -z "$said" ] && has hexdump; then said=$(hexdump -v -n "$2" -e '/1 "%02x "' "$1" 2>/dev/null | lines "$1"); fi
+  if [ -z "$said" ] && has xxd; then said=$(xxd -p -l "$2" "$1" 2>/dev/null | lines "$1"); fi
+  if [ -n "$said" ]; then say "$said"; else say "!$1${tab}no od, hexdump or xxd in $PATH"; fi
+}
+
+# FOLDER: whether a program runs there. Nothing is left of the trial; no folder is made below one that is not there.
+folder() {
+  say "=tried$tab$1"
+  case $1 in *[!A-Za-z0-9._/-]*) say "!folder $1${tab}its name has characters that we do not use on devices"; return ;; esac
+  made=
+  if [ ! -d "$1" ]; then
+    if [ ! -d "${1%/*}" ]; then
+      [ -d "${1%/*/*}" ] || { say "!folder $1${tab}there is no ${1%/*/*}"; return; }
+      case $1 in
+        "${HOME-/}"/*/*) made="${1%/*}" ;;
+        *) say "!folder $1${tab}there is no ${1%/*}"; return ;;
+      esac
+    fi
+    made="$1 $made"
+    if ! said=$(umask 077; mkdir -p "$1" 2>&1); then say "!folder $1${tab}$said"; return; fi
+  elif [ -z "$(find "$1" -prune -user "$(id -u)" 2>/dev/null)" ]; then
+    say "!folder $1${tab}it belongs to another user"; return
+  fi
+  try=$1/probe-$$
+  if ! said=$( (umask 077; mkdir "$try" && cat "$shell" >"$try/sh" && chmod 700 "$try/sh") 2>&1); then
+    say "!folder $1${tab}$said"
+  elif said=$("$try/sh" -c 'echo runs' 2>&1 </dev/null) && [ "$said" = runs ]; then
+    say "=folder $1${tab}runs"
+  else
+    say "!folder $1${tab}a program that lies there cannot be run: $said"
+  fi
+  say "=real $1${tab}$(cd "$1" 2>/dev/null && pwd -P)"
+  df -kP "$1" 2>&1 </dev/null | lines "df $1"
+  rm -rf "$try"
+  for made in $made; do rmdir "$made" 2>/dev/null; done
+}
+
+say "=date$tab$(date +%s 2>/dev/null)"
+say "=PATH$tab$PATH"
+say "=HOME$tab${HOME-}"
+shell=/bin/sh
+[ -r $shell ] || shell=/system/bin/sh
+bytes $shell 2048 | while IFS= read -r line; do
+  case $line in "=$shell$tab"*) say "=elf${line#"=$shell"}" ;; *) say "!elf${line#"!$shell"}" ;; esac
+done
+files /proc/sys/kernel/osrelease /proc/sys/kernel/hostname /proc/sys/kernel/random/boot_id /proc/meminfo /proc/swaps
+files /proc/cpuinfo /proc/self/status /proc/mounts /etc/os-release /etc/machine-id /var/lib/dbus/machine-id
+files /proc/device-tree/model /proc/device-tree/serial-number /sys/firmware/devicetree/base/model
+for file in /proc/device-tree/compatible /sys/firmware/devicetree/base/compatible; do
+  if has tr && [ -r $file ]; then tr '\0' ' ' <$file 2>/dev/null | lines $file; fi
+done
+files /sys/firmware/devicetree/base/serial-number /sys/class/dmi/id/product_name /sys/class/dmi/id/sys_vendor
+files /sys/class/dmi/id/product_serial /sys/class/dmi/id/board_serial
+files /sys/devices/system/cpu/online /sys/devices/system/cpu/cpu[0-9]*/cpu_capacity
+files /sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq
+files /sys/devices/system/cpu/cpu[0-9]*/regs/identification/midr_el1
+told uname -m
+told uname -r
+told getconf PAGESIZE
+told getconf GNU_LIBC_VERSION
+told ldd --version
+bytes /proc/self/auxv 512
+for name in ro.product.model ro.product.manufacturer ro.soc.model ro.serialno ro.build.version.release \
+  ro.build.version.sdk ro.kernel.qemu; do
+  if has getprop; then told getprop $name; else say "!\$ getprop $name${tab}getprop is not in $PATH"; fi
+done
+for name in $tools; do
+  found=$(command -v "$name" 2>/dev/null)
+  case $found in
+    /*) say "=tool $name$tab$found" ;;
+    *) say "!tool $name${tab}not in $PATH" ;;
+  esac
+done
+for name in $pythons; do
+  found=$(command -v "$name" 2>/dev/null) || continue
+  said=$("$found" -I -c "$python" 2>&1 </dev/null | lines "python $name")
+  say "$said"
+done
+for name in $folders; do
+  case $name in
+    '~'/*) if [ -n "${HOME-}" ]; then folder "${HOME%/}${name#'~'}"; else say "=tried$tab$name"; say "!folder $name${tab}HOME is not set"; fi ;;
+    *) folder "$name" ;;
+  esac
+done
+say "=end${tab}."
