@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from smolship.runtime.bench import bench
@@ -218,3 +219,20 @@ def test_an_interrupt_leaves_nothing_running(folder):
         job(folder, runner).execute(PLAN, going)
     (pid,) = folder.glob("*/pid")
     assert gone(int(pid.read_text()), 12)
+
+
+def test_the_archive_is_all_that_the_executor_needs(tmp_path):
+    """With numpy alone beside it; the same files make the same archive."""
+    runner = python_runner(sys.executable, "/nowhere", tmp_path)
+    first = runner.files["smolship.zip"].read_bytes()
+    code = "import smolship.runtime.execute as e, importlib.metadata as m; print(e.__file__, m.version('smolship'))"
+    site = tmp_path / "site"
+    site.mkdir()
+    for package in Path(np.__file__).parent.parent.glob("numpy*"):
+        (site / package.name).symlink_to(package)
+    path = f"{runner.files['smolship.zip']}:{site}"
+    done = subprocess.run(
+        [sys.executable, "-P", "-S", "-c", code], capture_output=True, text=True, env={"PYTHONPATH": path}
+    )
+    assert done.stdout.startswith(str(runner.files["smolship.zip"])), done.stderr
+    assert python_runner(sys.executable, "/nowhere", tmp_path).files["smolship.zip"].read_bytes() == first

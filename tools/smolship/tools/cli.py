@@ -12,7 +12,19 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from smolship.tools.commands import bench, cache, chat, export, generate, inspect, parity, report, weights
+from smolship.tools.commands import (
+    bench,
+    cache,
+    chat,
+    devices,
+    export,
+    generate,
+    inspect,
+    judge,
+    parity,
+    report,
+    weights,
+)
 from smolship.tools.commands.options import Command, err
 from smolship.tools.console import begin, exit_code
 from smolship.tools.failures import asks_json
@@ -78,10 +90,12 @@ for command in (  # in the order of use
     inspect.inspect,
     weights.weights,
     parity.parity,
+    judge.judge,
     bench.bench,
     generate.generate,
     chat.chat,
     report.report,
+    devices.devices,
     cache.cache,
 ):
     app.command(cls=Command)(command)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from smolship.runtime.bench import BenchReport, bench
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.errors import missing_engine
+from smolship.runtime.execute import Execute
 from smolship.runtime.generate import Sampling, generate
 from smolship.runtime.parity import ParityReport, parity
 
@@ -19,12 +20,20 @@ if TYPE_CHECKING:  # it needs what an export needs
     from smolship.tools.onehot import Verdict
 
 Update = Callable[[str, str, int, int], None]  # (step, what, done, total)
+Elsewhere = Callable[[str], Execute]  # by target
 
 
 def parity_of(
-    bundle: Bundle, targets: Sequence[str], update: Update, *, quick: bool, threads: int, max_kl: float | None = None
+    bundle: Bundle,
+    targets: Sequence[str],
+    update: Update,
+    *,
+    quick: bool,
+    threads: int,
+    max_kl: float | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> list[ParityReport]:
-    """A parity report for each target."""
+    """A parity report for each target, executed `elsewhere` than in this process where that is given."""
 
     def one(name: str) -> ParityReport:
         return parity(
@@ -34,15 +43,22 @@ def parity_of(
             threads=threads,
             max_kl=max_kl,
             progress=lambda what, done, total: update(f"parity {name}", what, done, total),
+            elsewhere=elsewhere and elsewhere(name),
         )
 
     return [one(name) for name in targets]
 
 
 def bench_of(
-    bundle: Bundle, targets: Sequence[str], update: Update, *, threads: int, repeats: int
+    bundle: Bundle,
+    targets: Sequence[str],
+    update: Update,
+    *,
+    threads: int,
+    repeats: int,
+    elsewhere: Elsewhere | None = None,
 ) -> list[BenchReport]:
-    """A bench report for each target."""
+    """A bench report for each target, executed `elsewhere` than on this machine where that is given."""
 
     def one(name: str) -> BenchReport:
         entry = bundle.entry(name)
@@ -54,6 +70,7 @@ def bench_of(
             repeats=repeats,
             weight_bytes_per_token=entry.bytes_per_token,
             progress=lambda what, done, total: update(f"bench {name}", what, done, total),
+            elsewhere=elsewhere and elsewhere(name),
         )
 
     return [one(name) for name in targets]

@@ -17,12 +17,17 @@ def bench(
     threads: options.Threads = None,
     units: options.Units = None,
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="Measured repeats, after a warm-up.")] = 5,
+    device: options.Device = "local",
     as_json: options.Json = False,
 ) -> None:
     """Measure load, time to first token, prefill, decode and memory, each target in a fresh process.
 
-    Example:  smolship bench smollm2 --threads 2
+    Examples:
+
+    smolship bench smollm2 --threads 2
+    smolship bench smollm2 --target onnx --device ssh://pi@raspberrypi.local
     """
+    from smolship.tools.devices.opening import executing
     from smolship.tools.display import Steps
     from smolship.tools.measure import bench_of
     from smolship.tools.tables import bench_table
@@ -32,8 +37,9 @@ def bench(
     options.set_units(bundle, targets, units)
     options.say_interpreted(bundle, targets)
     bundle.verify()
-    with Steps(options.err) as steps:
-        reports = bench_of(bundle, targets, steps.update, threads=threads or default_threads(), repeats=repeats)
+    with Steps(options.err) as steps, executing(device, bundle, targets, steps.update) as (elsewhere, most):
+        threads = threads or most or default_threads()
+        reports = bench_of(bundle, targets, steps.update, threads=threads, repeats=repeats, elsewhere=elsewhere)
     if as_json:
         options.print_json([report.to_dict() for report in reports])
     else:

@@ -29,12 +29,16 @@ def parity(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Check, stage by stage, that each target says what the original said.
+    """Check, stage by stage, that each target says what the original said, here or on a device.
 
     Exit code 1 where a gate fails.
 
-    Example:  smolship parity smollm2 --target onnx --quick
+    Examples:
+
+    smolship parity smollm2 --target onnx --quick
+    smolship parity smollm2 --target onnx --device ssh://pi@raspberrypi.local
     """
+    from smolship.tools.devices.opening import executing
     from smolship.tools.display import Steps
     from smolship.tools.measure import parity_of
     from smolship.tools.outputs import check_file
@@ -46,9 +50,15 @@ def parity(
     options.set_units(bundle, targets, units)
     options.say_interpreted(bundle, targets, float32=True)
     bundle.verify()
-    with Steps(options.err) as steps:
+    with Steps(options.err) as steps, executing(device, bundle, targets, steps.update, keep) as (elsewhere, most):
         reports = parity_of(
-            bundle, targets, steps.update, quick=quick, threads=threads or default_threads(), max_kl=max_kl
+            bundle,
+            targets,
+            steps.update,
+            quick=quick,
+            threads=threads or most or default_threads(),
+            max_kl=max_kl,
+            elsewhere=elsewhere,
         )
     show(reports, junit, as_json)
 

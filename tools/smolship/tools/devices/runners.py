@@ -54,6 +54,7 @@ def runtime_archive(path: Path) -> Path:
     """smolship.runtime as an archive that Python imports from."""
     root = Path(smolship.runtime.__file__).parent
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        _add(archive, "smolship/", b"")  # a package without __init__.py is a folder
         for file in sorted(root.rglob("*.py")):
             _add(archive, f"smolship/runtime/{file.relative_to(root).as_posix()}", file.read_bytes())
         version = metadata.version("smolship")

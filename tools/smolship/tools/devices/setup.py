@@ -13,7 +13,7 @@ from smolship.runtime.child import Progress
 from smolship.runtime.errors import SetupError, clip
 from smolship.runtime.files import sha256
 from smolship.tools.devices.link import Link, device_path, quote
-from smolship.tools.devices.wheels import Python
+from smolship.tools.devices.pythons import Python
 
 STORED = "python"  # the file that says what was set up: the interpreter's path, and that of the folder for PYTHONPATH
 UNPACK_S, IMPORT_S = 900.0, 300.0

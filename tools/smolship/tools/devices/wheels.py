@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -13,55 +12,33 @@ from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from smolship.runtime.errors import InputError, SetupError, clip
+from smolship.tools.devices.pythons import Python
 
-OLDEST_GLIBC = 17  # of manylinux2014
-NEEDED = {"onnx": ("numpy", "onnxruntime")}  # distributions, by engine
+OLDEST = (3, 11)  # that smolship's runtime runs on
+# By engine: distributions, and what is imported to see that they are good.
+NEEDED = {"onnx": (("numpy", "onnxruntime", "flatbuffers", "protobuf", "packaging"), ("numpy", "onnxruntime"))}
 FETCH_S = 900.0
 
 
-@dataclass(frozen=True)
-class Python:
-    """A device's interpreter.
-
-    path     absolute
-    version  such as (3, 11)
-    machine  as wheels name it, such as aarch64
-    glibc    such as (2, 36); None: another libc
-    """
-
-    path: str
-    version: tuple[int, int]
-    machine: str
-    glibc: tuple[int, int] | None
-
-    @property
-    def platforms(self) -> list[str]:
-        """Best first."""
-        if self.glibc is None:
-            return [f"linux_{self.machine}"]
-        newest = self.glibc[1] if self.glibc[0] == 2 else OLDEST_GLIBC
-        many = [f"manylinux_2_{minor}_{self.machine}" for minor in range(newest, OLDEST_GLIBC - 1, -1)]
-        return [*many, f"manylinux2014_{self.machine}", f"linux_{self.machine}"]
-
-    @property
-    def tags(self) -> list[Tag]:
-        """What it can install, best first."""
-        own = cpython_tags(self.version, platforms=self.platforms)
-        return [*own, *compatible_tags(self.version, f"cp{self.version[0]}{self.version[1]}", self.platforms)]
+def tags(python: Python) -> list[Tag]:
+    """What an interpreter of a device can install, best first."""
+    version = python.version[:2]
+    own = cpython_tags(version, [python.tag], python.platforms) if python.implementation == "cpython" else ()
+    return [*own, *compatible_tags(version, python.tag, python.platforms)]
 
 
 def chosen(python: Python, names: Sequence[str], wheelhouse: Path) -> list[Path]:
     """The best wheel of each distribution in a folder. Raises InputError that lists what is missing, and what lies
     there in its place."""
-    ranks = {tag: i for i, tag in enumerate(python.tags)}
+    ranks = {tag: i for i, tag in enumerate(tags(python))}
     best: dict[str, tuple[tuple[object, ...], Path]] = {}
     others: dict[str, list[str]] = {}
     for path in sorted(wheelhouse.glob("*.whl")):
         try:
-            name, version, build, tags = parse_wheel_filename(path.name)
+            name, version, build, its = parse_wheel_filename(path.name)
         except InvalidWheelFilename:
             continue
-        fitting = [ranks[tag] for tag in tags if tag in ranks]
+        fitting = [ranks[tag] for tag in its if tag in ranks]
         if not fitting:
             others.setdefault(name, []).append(path.name)
             continue
@@ -73,7 +50,7 @@ def chosen(python: Python, names: Sequence[str], wheelhouse: Path) -> list[Path]
         raise InputError(
             f"no wheel of {', '.join(missing)} fits the device's Python",
             got=clip(", ".join(there)) or f"none in {wheelhouse}",
-            expected=f"tags such as {python.tags[0]}",
+            expected=f"tags such as {next(iter(ranks))}",
             todo=f"put one there: {' '.join(download(python, missing, Path('WHEELHOUSE'))[2:])}",
         )
     return [best[canonicalize_name(name)][1] for name in names]
@@ -94,7 +71,7 @@ def fetched(python: Python, names: Sequence[str], into: Path) -> list[Path]:
         raise SetupError(
             "pip cannot fetch wheels for the device",
             got=clip(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode),
-            expected=f"wheels of {', '.join(names)} for {python.tags[0]}",
+            expected=f"wheels of {', '.join(names)} for {python.tag} on {python.platforms[0]}",
             todo="fetch them where there is a network, and name their folder with --wheelhouse",
         )
     return chosen(python, names, into)
@@ -102,11 +79,16 @@ def fetched(python: Python, names: Sequence[str], into: Path) -> list[Path]:
 
 def download(python: Python, names: Sequence[str], into: Path) -> list[str]:
     """The command line that fetches wheels for the device."""
-    major, minor = python.version
-    abis = [f"--abi=cp{major}{minor}", "--abi=abi3", "--abi=none"]
+    abis = [f"--abi={python.tag}", "--abi=abi3", "--abi=none"]
     where = [f"--platform={platform}" for platform in python.platforms]
     line = [sys.executable, "-P", "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
-    line += ["--only-binary=:all:", f"--python-version={major}.{minor}", "--implementation=cp", *abis, *where]
+    line += [
+        "--only-binary=:all:",
+        f"--python-version={python.version[0]}.{python.version[1]}",
+        "--implementation=cp",
+        *abis,
+        *where,
+    ]
     return [*line, "--dest", str(into), *names]
 
 

@@ -1,0 +1,135 @@
+"""From a device's name to what executes plans there."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+from smolship.runtime.artifact import listed_digest
+from smolship.runtime.bundle import Bundle
+from smolship.runtime.child import Progress
+from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime.execute import Execute, in_child
+from smolship.runtime.plan import Plan
+from smolship.runtime.result import Result
+from smolship.tools.devices.facts import DeviceFacts, read_device
+from smolship.tools.devices.job import Job
+from smolship.tools.devices.link import Link
+from smolship.tools.devices.runners import Runner, native_runner, python_runner
+from smolship.tools.devices.setup import installed
+from smolship.tools.devices.store import Store
+from smolship.tools.devices.uri import Address, parse
+
+BY_PYTHON = ("onnx", "gguf")  # engines that have wheels for boards
+Update = Callable[[str, str, int, int], None]  # (step, what, done, total)
+Elsewhere = Callable[[str], Execute]  # by target
+
+
+def place(facts: DeviceFacts, uri: str, need: int) -> str:
+    """The folder of ours on a device, with room for so many bytes. The one above may hold an export's cache."""
+    return f"{facts.choose_folder(uri, need).path}/device"
+
+
+def link_to(address: Address) -> Link:
+    """Raises SetupError with the cure where the device cannot be reached."""
+    if address.scheme == "ssh":
+        from smolship.tools.devices import ssh
+
+        return ssh.connect(address, ask=sys.stdin.isatty())
+    from smolship.tools.devices import adb
+
+    return adb.connect(address)
+
+
+@contextmanager
+def executing(
+    device: str, bundle: Bundle, targets: Sequence[str], update: Update, keep: Path | None = None
+) -> Iterator[tuple[Elsewhere | None, int | None]]:
+    """What executes plans for each target on a device, and how many threads it has for them; None for both where it is
+    this process. The results lie in the folder `keep` afterwards."""
+    address, kept = parse(device), partial(keeping, keep)
+    if keep:
+        keep.mkdir(parents=True, exist_ok=True)
+    if address.scheme == "local":
+        yield (lambda name: kept(name, _here(bundle, name))) if keep else None, None
+        return
+    if refused := [name for name in targets if bundle.entry(name).engine == "coreml"]:
+        raise InputError(
+            "Core ML runs on Apple's systems alone",
+            got=f"{', '.join(refused)} on {device}",
+            todo="leave it out with --target",
+        )
+    with ExitStack() as stack:
+        link = stack.enter_context(link_to(address))
+        facts = read_device(link)
+        size = sum(listed.size for listed in bundle.manifest.files.values())
+        folder = place(facts, link.uri, size)
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-device-")))
+        store = Store(link, folder)
+        jobs = {
+            name: _job(link, facts, store, bundle, name, work, partial(update, f"send {name}", "to the device"))
+            for name in targets
+        }
+        yield lambda name: kept(name, jobs[name].execute), facts.threads
+
+
+def keeping(folder: Path | None, name: str, execute: Execute) -> Execute:
+    """The same, with each result that answers something left as a file."""
+
+    def kept(plan: Plan, progress: Progress) -> Result:
+        result = execute(plan, progress)
+        if folder and plan.calls:
+            result.save(folder / f"{'.'.join(filter(None, (name, plan.arithmetic)))}.json")
+        return result
+
+    return kept
+
+
+def _here(bundle: Bundle, name: str) -> Execute:
+    """In a process of its own on this machine."""
+    folder = bundle.path / bundle.entry(name).folder
+    return lambda plan, progress: in_child(plan, folder, progress=progress)
+
+
+def _job(
+    link: Link,
+    facts: DeviceFacts,
+    store: Store,
+    bundle: Bundle,
+    name: str,
+    work: Path,
+    progress: Callable[[int, int], None],
+) -> Job:
+    """Sends what a target's plans need; what is there already is not sent again."""
+    entry = bundle.entry(name)
+    below = {
+        file.removeprefix(entry.folder + "/"): bundle.path / file
+        for file in bundle.manifest.files
+        if file.startswith(entry.folder + "/")
+    }
+    hashes = {file: bundle.manifest.files[f"{entry.folder}/{file}"].sha256 for file in below}
+    runner = _runner(link, facts, store.folder, name, entry.engine, work)
+    program = store.put(runner.files)
+    artifact = store.put(below, progress)
+    digest = listed_digest(hashes, str(entry.info["file"]))
+    return Job(link, f"{store.folder}/runs", artifact, program, runner, digest)
+
+
+def _runner(link: Link, facts: DeviceFacts, folder: str, target: str, engine: str, work: Path) -> Runner:
+    if engine == "executorch":
+        from smolship.tools.devices.build import build
+
+        return native_runner(build(str(facts.machine), work / "runner"))
+    found = installed(link, folder) if engine in BY_PYTHON else None
+    if found is None:
+        raise SetupError(
+            f"{link.uri}: nothing there executes {target}",
+            got="no Python was set up",
+            expected="numpy and the engine in a folder of smolship's own",
+            todo=f"smolship devices setup {link.uri}",
+        )
+    return python_runner(*found, work)

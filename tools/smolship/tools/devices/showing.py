@@ -1,0 +1,148 @@
+"""What `smolship devices` shows and does."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from smolship.runtime.bundle import default_threads
+from smolship.runtime.errors import InputError, SetupError, clip
+from smolship.runtime.memory import cpu_model
+from smolship.tools.devices.facts import DeviceFacts, read_device
+from smolship.tools.devices.opening import link_to, place
+from smolship.tools.devices.pythons import Python
+from smolship.tools.devices.setup import install, installed
+from smolship.tools.devices.store import Store
+from smolship.tools.devices.uri import Address
+from smolship.tools.devices.wheels import NEEDED, OLDEST, chosen, fetched
+from smolship.tools.tables import plain_table
+from smolship.tools.units import UNAVAILABLE, size
+
+Update = Callable[[str, str, int, int], None]  # (step, what, done, total)
+ROOM = 512 << 20  # bytes for wheels, as they come and unpacked
+
+
+def reachable() -> list[dict[str, Any]]:
+    """This machine, and what adb knows. Boards have no list: they are named by their URI."""
+    here = {"uri": "local", "state": "ready", "model": cpu_model(), "system": platform.platform()}
+    return [here | {"threads": default_threads()}, *_phones()]
+
+
+def _phones() -> Iterator[dict[str, Any]]:
+    try:
+        from smolship.tools.devices.adb import devices
+
+        for found in devices():
+            yield {"uri": f"adb://{found.serial}", "state": found.state, "model": getattr(found, "model", None)}
+    except (ImportError, SetupError):  # no client here
+        return
+
+
+def described(address: Address) -> dict[str, Any]:
+    """What one device is, and whether a Python was set up there."""
+    if address.scheme == "local":
+        return reachable()[0]
+    with link_to(address) as link:
+        facts = read_device(link)
+        folder = facts.choose_folder(link.uri, 0)
+        ready = installed(link, place(facts, link.uri, 0))
+    return {
+        "uri": address.uri,
+        "state": "set up" if ready else "reachable",
+        "model": facts.model,
+        "soc": facts.soc,
+        "machine": facts.machine,
+        "system": facts.system,
+        "kernel": facts.kernel,
+        "libc": facts.libc and " ".join(filter(None, facts.libc)),
+        "page_bytes": facts.page_size,
+        "threads": facts.threads,
+        "memory_bytes": facts.memory_total,
+        "available_bytes": facts.memory_available,
+        "python": facts.python and f"{facts.python.path} {'.'.join(map(str, facts.python.version))}",
+        "folder": place(facts, link.uri, 0),
+        "free_bytes": folder.free,
+        "identity": facts.identity,
+        "missing": facts.missing,
+    }
+
+
+def table(found: Sequence[dict[str, Any]]) -> Table:
+    """A column a device; what a device does not say is unavailable."""
+    shown = plain_table(Text("Devices"), "a board is named by its URI, such as ssh://pi@raspberrypi.local")
+    shown.add_column("")
+    for one in found:
+        shown.add_column(clip(one["uri"]), overflow="fold")
+    for name in dict.fromkeys(name for one in found for name in one if name not in ("uri", "missing")):
+        label = name.removesuffix("_bytes").replace("_", " ")
+        shown.add_row(label, *(_cell(name, one.get(name)) for one in found))
+    return shown
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return UNAVAILABLE
+    return size(value) if name.endswith("_bytes") else clip(value)
+
+
+def set_up(address: Address, targets: Sequence[str], wheelhouse: Path | None, update: Update) -> dict[str, Any]:
+    """Send numpy and the engines of `targets` to a board."""
+    if unknown := [name for name in targets if name not in NEEDED]:
+        raise InputError(
+            "setup sends engines that have wheels for boards",
+            got=", ".join(unknown),
+            expected=", ".join(NEEDED),
+            todo="leave them out: what they need is sent with their first run",
+        )
+    with link_to(address) as link:
+        facts = read_device(link)
+        python = _python(link.uri, facts)
+        folder = place(facts, link.uri, ROOM)
+        Store(link, folder).put({})
+        names = list(dict.fromkeys(name for target in targets for name in NEEDED[target][0]))
+        modules = list(dict.fromkeys(name for target in targets for name in NEEDED[target][1]))
+        with tempfile.TemporaryDirectory(prefix="smolship-wheels-") as temporary:
+            update("wheels", "choosing", 0, 1)
+            wheels = chosen(python, names, wheelhouse) if wheelhouse else fetched(python, names, Path(temporary))
+            site = install(link, python, folder, wheels, modules, partial(update, "setup"))
+    return {
+        "uri": address.uri,
+        "site": site,
+        "wheels": [path.name for path in wheels],
+        "said": f"{address.uri} is ready: {', '.join(modules)} in {site}",
+    }
+
+
+def _python(uri: str, facts: DeviceFacts) -> Python:
+    fitting = [python for python in facts.pythons if python.version >= OLDEST and python.bits == 64]
+    if not fitting:
+        there = ", ".join(f"{one.path} {'.'.join(map(str, one.version))}" for one in facts.pythons)
+        raise SetupError(
+            f"{uri}: no Python there runs smolship",
+            got=there or facts.missing.get("python", "none was found"),
+            expected=f"Python {OLDEST[0]}.{OLDEST[1]} or newer, of 64 bits",
+            todo="install one, or run ExecuTorch's artifact, which needs none",
+        )
+    return fitting[0]
+
+
+def cleaned(address: Address) -> dict[str, Any]:
+    """Remove all that smolship has put on a device."""
+    with link_to(address) as link:
+        facts = read_device(link)
+        folder = place(facts, link.uri, 0)
+        done = link.run(f"if [ -d {folder}/runs/lock ]; then exit 75; fi; rm -rf {folder}", limit_s=600)
+        if done.status:
+            raise SetupError(
+                f"{address.uri}: it cannot be cleaned",
+                got="a run is going on" if done.status == 75 else clip(done.err.decode(errors="replace")),
+                todo="wait for the run, or look at the folder there",
+            )
+    return {"uri": address.uri, "folder": folder, "said": f"{address.uri}: {folder} was removed"}
