@@ -57,13 +57,37 @@ def test_set_up_parity_and_bench(capsys, bundle, there, board_wheels, tmp_path, 
     code, out, err = said(capsys, "devices", "list", there, "--json")
     (found,) = json.loads(out)
     assert code == 0 and found["state"] == "set up" and found["machine"] == "aarch64"
-    code, out, err = said(
-        capsys, "parity", str(bundle), "--quick", "--device", there, "--keep", str(tmp_path), "--json"
-    )
-    print(out[:6000], err)
+    ask = ["parity", str(bundle), "--quick", "--device", there, "--keep", str(tmp_path), "--json"]
+    code, out, err = said(capsys, *ask)
+    assert code == 3 and "KleidiAI" in out and "--no-kleidiai" in out and "neither passed nor failed" in out
+    code, out, err = said(capsys, *ask, "--no-kleidiai")
     assert code == 0, err
     (report,) = json.loads(out)
     assert report["passed"] and "aarch64" in report["host"]
-    code, out, err = said(capsys, "judge", str(bundle), str(tmp_path / "onnx.json"), "--json")
+    judge = ["judge", str(bundle), str(tmp_path / "onnx.json"), "--no-kleidiai", "--json"]
+    code, out, err = said(capsys, *judge)
     (again,) = json.loads(out)
     assert code == 0 and again["checks"] == report["checks"]
+
+
+def test_a_processor_without_dot_products_has_no_floor(capsys, bundle, boards, board_wheels, monkeypatch):  # type: ignore[no-untyped-def]
+    pi4 = boards("cortex-a72")
+    monkeypatch.setenv("PATH", str(pi4.clients), prepend=":")
+    assert said(capsys, "devices", "setup", pi4.uri, "--wheelhouse", str(board_wheels))[0] == 0
+    code, _, err = said(capsys, "parity", str(bundle), "--quick", "--device", pi4.uri, "--no-kleidiai")
+    assert code == 3 and "activations in float32" in err
+
+
+def test_executorch_without_python_or_torch(capsys, tiny_bundle, there):  # type: ignore[no-untyped-def]
+    bundle = str(tiny_bundle("llama", "int4"))
+    code, out, err = said(capsys, "parity", bundle, "-t", "executorch", "--quick", "--device", there)
+    assert code == 0, out + err
+    code, out, err = said(capsys, "bench", bundle, "-t", "executorch", "--repeats", "1", "--device", there)
+    assert code == 0 and "decode after" in out, err
+
+
+def test_what_is_refused_before_anything_is_sent(capsys, there):  # type: ignore[no-untyped-def]
+    code, _, err = said(capsys, "devices", "setup", there, "-t", "coreml")
+    assert code == 2 and "wheels for boards" in err
+    code, _, err = said(capsys, "devices", "setup")
+    assert code == 2 and "needs a device" in err

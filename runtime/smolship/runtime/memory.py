@@ -110,6 +110,16 @@ def cpu_model() -> str | None:
     return match[1].strip() if match else platform.processor() or platform.machine() or None
 
 
+def cpu_features() -> frozenset[str]:
+    """What /proc/cpuinfo lists of the first processor, such as "asimddp"; nothing where it does not."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    found = re.search(r"^(?:Features|flags)\s*:\s*(.+)$", text, re.MULTILINE)
+    return frozenset(found[1].split()) if found else frozenset()
+
+
 def drop_pages(path: Path) -> bool | None:
     """Ask the system to forget what it has cached of a file. True: it did; False: it did not; None: it cannot be
     asked, or does not say."""

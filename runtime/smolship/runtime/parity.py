@@ -25,7 +25,8 @@ from smolship.runtime.answers import Answers, Continuation, Drift, relative
 from smolship.runtime.asking import ask
 from smolship.runtime.bundle import Bundle, default_threads
 from smolship.runtime.case import Case, case_of
-from smolship.runtime.errors import InputError, clip
+from smolship.runtime.engines import SIMULATED
+from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.runtime.execute import Execute, Progress, execute, nothing
 from smolship.runtime.judge import Check, stored_checks
 from smolship.runtime.plan import PARITY, QUICK, Plan
@@ -129,6 +130,7 @@ def _judged(case: Case, results: Sequence[Result], max_kl: float | None) -> Pari
                 expected=case.artifact,
                 todo="execute the plan on the artifact of this bundle",
             )
+        _comparable(case, result)
         plan = case.plan(result.arithmetic, result.threads, result.purpose == QUICK)
         asked = ask(case.probes, plan, result.traits)
         result.answers(asked.plan)
@@ -136,6 +138,20 @@ def _judged(case: Case, results: Sequence[Result], max_kl: float | None) -> Pari
     if report.nonfinite:
         report.found = "\n".join(filter(None, (report.found, "not finite: " + "; ".join(report.nonfinite))))
     return report
+
+
+def _comparable(case: Case, result: Result) -> None:
+    """Raise SetupError where the engine computed otherwise than what the probes simulate: there is no floor for it."""
+    computed, simulated = result.traits.computes, SIMULATED.get(case.entry.engine)
+    quantized = case.bundle.manifest.quantization.name == "int4"
+    if quantized and simulated and computed not in (None, simulated):
+        without = "kleidiai" in computed.lower()
+        raise SetupError(
+            f"the probes have no floor for how {case.name} computes on that processor: neither passed nor failed",
+            got=computed,
+            expected=simulated,
+            todo="run it again with --no-kleidiai, which computes as the probes do" if without else None,
+        )
 
 
 def _add(report: ParityReport, case: Case, answers: Answers, max_kl: float | None) -> None:

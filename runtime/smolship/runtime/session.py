@@ -25,6 +25,7 @@ class Traits:
     blocks: tuple[int, ...] = ()
     runtime: str = ""
     presets: bool = False
+    computes: str | None = None
 
 
 def over_and_over(rows: np.ndarray, out: np.ndarray) -> None:
@@ -55,6 +56,8 @@ class Session(ABC):
     runtime: str = ""
     # Whether `preset` can be asked of it.
     presets: bool = False
+    # In what arithmetic, where the engine chooses that by the processor.
+    computes: str | None = None
 
     def __init__(self, vocab: int, capacity: int):
         self.vocab, self.capacity, self.position = vocab, capacity, 0
@@ -90,7 +93,9 @@ class Session(ABC):
 
     @property
     def traits(self) -> Traits:
-        return Traits(self.vocab, self.capacity, self.chunk, tuple(self.blocks), self.runtime, self.presets)
+        return Traits(
+            self.vocab, self.capacity, self.chunk, tuple(self.blocks), self.runtime, self.presets, self.computes
+        )
 
     @property
     def nonfinite(self) -> list[str]:

@@ -25,6 +25,9 @@ PACKAGES = {
     "onnx": ("onnxruntime",),
 }
 
+# How the probes simulate an engine that chooses its arithmetic by the processor (`Traits.computes`), at int4.
+SIMULATED = {"onnx": "activations in int8, by blocks of 32"}
+
 
 class Engine(Protocol):
     """What an engine module holds."""

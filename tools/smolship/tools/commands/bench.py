@@ -18,6 +18,7 @@ def bench(
     units: options.Units = None,
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="Measured repeats, after a warm-up.")] = 5,
     device: options.Device = "local",
+    no_kleidiai: options.NoKleidiai = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure load, time to first token, prefill, decode and memory, each target in a fresh process.
@@ -35,6 +36,7 @@ def bench(
     bundle = open_bundle(folder)
     targets = options.targets_of(bundle, target)
     options.set_units(bundle, targets, units)
+    options.set_kleidiai(bundle, targets, no_kleidiai)
     options.say_interpreted(bundle, targets)
     bundle.verify()
     with Steps(options.err) as steps, executing(device, bundle, targets, steps.update) as (elsewhere, most):

@@ -16,6 +16,7 @@ def judge(
     results: Annotated[list[Path], typer.Argument(metavar="RESULT", help="Results of parity, of one target.")],
     max_kl: options.MaxKl = None,
     junit: options.JUnit = None,
+    no_kleidiai: options.NoKleidiai = False,
     as_json: options.Json = False,
 ) -> None:
     """Judge what a device answered, from the files that `smolship parity --device … --keep DIR` left.
@@ -31,5 +32,6 @@ def judge(
 
     if junit:
         check_file(junit, "the JUnit file")
-    bundle = open_bundle(folder)
-    show([judge_result(bundle, [Result.load(path) for path in results], max_kl)], junit, as_json)
+    bundle, found = open_bundle(folder), [Result.load(path) for path in results]
+    options.set_kleidiai(bundle, [result.target for result in found], no_kleidiai)
+    show([judge_result(bundle, found, max_kl)], junit, as_json)

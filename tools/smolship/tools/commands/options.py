@@ -45,6 +45,9 @@ Device = Annotated[
     str,
     typer.Option("--device", metavar="URI", help="Where it runs: local, ssh://[user@]host[:port] or adb://[serial]."),
 ]
+NoKleidiai = Annotated[
+    bool, typer.Option("--no-kleidiai", help="ONNX on Arm: without KleidiAI's kernels, as the probes simulate it.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else; failures too.")]
 
 System = Annotated[str | None, typer.Option(help="A system prompt, said before all else.")]
@@ -135,6 +138,13 @@ def set_units(bundle: Bundle, targets: Sequence[str], units: str | None) -> None
         say_notes(["--units is for Core ML, and changes nothing for " + ", ".join(targets)])
     for entry in packages:
         entry.info["units"] = units
+
+
+def set_kleidiai(bundle: Bundle, targets: Sequence[str], without: bool) -> None:
+    """Have ONNX Runtime compute without KleidiAI."""
+    for entry in map(bundle.entry, targets if without else ()):
+        if entry.engine == "onnx":
+            entry.info["kleidiai"] = False
 
 
 def say_interpreted(bundle: Bundle, targets: Sequence[str], float32: bool = False) -> None:

@@ -24,6 +24,7 @@ def parity(
     max_kl: options.MaxKl = None,
     junit: options.JUnit = None,
     device: options.Device = "local",
+    no_kleidiai: options.NoKleidiai = False,
     keep: Annotated[
         Path | None, typer.Option(help="A folder for the results, which `smolship judge` takes up again.")
     ] = None,
@@ -48,6 +49,7 @@ def parity(
     bundle = open_bundle(folder)
     targets = options.targets_of(bundle, target)
     options.set_units(bundle, targets, units)
+    options.set_kleidiai(bundle, targets, no_kleidiai)
     options.say_interpreted(bundle, targets, float32=True)
     bundle.verify()
     with Steps(options.err) as steps, executing(device, bundle, targets, steps.update, keep) as (elsewhere, most):

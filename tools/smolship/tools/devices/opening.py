@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from smolship.runtime.artifact import listed_digest
 from smolship.runtime.bundle import Bundle
@@ -24,6 +25,7 @@ from smolship.tools.devices.setup import installed
 from smolship.tools.devices.store import Store
 from smolship.tools.devices.uri import Address, parse
 
+MACHINES: tuple[Literal["x86_64"], Literal["aarch64"]] = ("x86_64", "aarch64")
 BY_PYTHON = ("onnx", "gguf")  # engines that have wheels for boards
 Update = Callable[[str, str, int, int], None]  # (step, what, done, total)
 Elsewhere = Callable[[str], Execute]  # by target
@@ -123,7 +125,12 @@ def _runner(link: Link, facts: DeviceFacts, folder: str, target: str, engine: st
     if engine == "executorch":
         from smolship.tools.devices.build import build
 
-        return native_runner(build(str(facts.machine), work / "runner"))
+        if facts.machine not in MACHINES:
+            raise SetupError(
+                f"{link.uri}: no runner can be built for it", got=facts.machine, expected=", ".join(MACHINES)
+            )
+        android = bool(facts.libc and facts.libc[0] == "bionic")
+        return native_runner(build("android-aarch64" if android else facts.machine, work / "runner"))
     found = installed(link, folder) if engine in BY_PYTHON else None
     if found is None:
         raise SetupError(
