@@ -45,8 +45,11 @@ class Ended:
 class Output:
     """What a client prints: noise, the begin mark, the script's output, the end mark with its status."""
 
-    def __init__(self, frame: Frame, hand: Callable[[bytes], None], by_line: bool):
-        """hand     gets the script's output, as lines without their newline, or as it comes"""
+    def __init__(self, frame: Frame, hand: Callable[[bytes], None], by_line: bool, crlf: bool = False):
+        """hand     gets the script's output, as lines without their newline, or as it comes
+        crlf     a terminal on the way may end lines with CR and LF: they become LF
+        """
+        self._crlf, self._cr = crlf, b""
         self._begin, self._end = b"\n" + frame.begin + b"\n", b"\n" + frame.end + b" "
         self._hand, self._take = hand, self._lines if by_line else self._bytes
         self._held, self._blank = bytearray(b"\n"), False
@@ -54,6 +57,10 @@ class Output:
         self.status: int | None = None
 
     def take(self, chunk: bytes) -> None:
+        if self._crlf:  # a CR at the chunk's end waits for what follows
+            chunk = (self._cr + chunk).replace(b"\r\n", b"\n")
+            self._cr = b"\r" if chunk.endswith(b"\r") else b""
+            chunk = chunk.removesuffix(b"\r")
         self._held += chunk
         if not self.began:
             noise, mark, rest = self._held.partition(self._begin)
@@ -142,6 +149,7 @@ def talk(
     feed: Iterable[bytes] | None,
     limit_s: float,
     begin_s: float = LOST_S,
+    crlf: bool = False,
 ) -> Ended:
     """Run a client whose standard input is the device's /bin/sh.
 
@@ -149,6 +157,7 @@ def talk(
     feed     the script's standard input; taken by another thread, which is told to stop when the script has ended, and
              stops at the feed's next piece
     limit_s  for all of it; `begin_s` until the script begins
+    crlf     see `Output`
 
     The client sees no terminal: it gets a session of its own. What `hand` or `feed` raise ends it.
     """
@@ -164,7 +173,7 @@ def talk(
     except OSError as error:
         raise no_client(command[0], error) from None
     assert process.stdin and process.stdout and process.stderr
-    output, err = Output(frame, hand, by_line), bytearray()
+    output, err = Output(frame, hand, by_line, crlf), bytearray()
     writer = Writer(process.stdin, frame, feed)
     late = False
     start = time.monotonic()
