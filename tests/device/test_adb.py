@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -20,7 +19,7 @@ from smolship.tools.devices.uri import parse
 from tests.device.adbd import Adbd, Quirks
 from tests.device.phone import enter, make_root
 
-pytestmark = [pytest.mark.real, pytest.mark.skipif(not shutil.which("adb"), reason="adb is not installed")]
+pytestmark = pytest.mark.real
 Phone = Callable[..., Adbd]
 
 

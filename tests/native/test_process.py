@@ -70,12 +70,12 @@ def test_what_it_needs_is_old(program: Path) -> None:
 
 def test_for_arm64(runners: Path, artifact: Path, tmp_path: Path) -> None:
     if not shutil.which("aarch64-linux-gnu-g++"):
-        pytest.skip("no cross compiler: apt install g++-aarch64-linux-gnu")
+        pytest.fail("no cross compiler: apt install g++-aarch64-linux-gnu")
     folder = build("aarch64", runners)
     assert {found.machine for found in needs(folder).values()} == {183}
     assert {found.alignment for found in needs(folder).values()} == {65536}
     if not shutil.which(QEMU):
-        pytest.skip("no emulator: apt install qemu-user-static")
+        pytest.fail("no emulator: apt install qemu-user-static")
     plan = plan_of(Call("a", 0, 0, 20, rewind=0), Call("b", 0, 20, 26, "all", exact=True))
     emulated = QEMU, "-cpu", "cortex-a72", "-L", str(SYSROOT)
     code, said = run(folder / "smolship-run", plan, artifact, tmp_path, *emulated)

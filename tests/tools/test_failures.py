@@ -25,8 +25,18 @@ from tests.tools.commands import environ, run_commands
 GROUP = typer.main.get_command(app)
 COMMANDS = [name for name, command in GROUP.commands.items() if any("--json" in p.opts for p in command.params)]
 # What a command needs; else a bundle. What is refused of `cache` is a period.
-GIVEN = {"export": ["./model", "-o", "out"], "generate": ["bundle", "hi"], "cache": ["clear", "--older-than", "long"]}
-FIRST = {"export": "export.pipeline.check_output", "cache": "tools.commands.cache.seconds"}  # that can fail
+GIVEN = {
+    "export": ["./model", "-o", "out"],
+    "generate": ["bundle", "hi"],
+    "judge": ["bundle", "result.json"],
+    "devices": ["list", "telnet://pi"],
+    "cache": ["clear", "--older-than", "long"],
+}
+FIRST = {  # that can fail
+    "export": "export.pipeline.check_output",
+    "cache": "tools.commands.cache.seconds",
+    "devices": "tools.devices.uri.parse",
+}
 KEYS = ["kind", "exit_code", "message", "what", "got", "expected", "todo"]
 
 
@@ -67,6 +77,8 @@ def test_bad_input(failed, command):
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("more", [["--frobnicate"], ["too", "many", "words"], ["--target"], ["--out"]])
 def test_a_command_line_that_cannot_be_read(failed, command, more):
+    if command == "judge":  # which takes any number of results
+        more = [*more, "--threads"]
     assert failed([command, "--json", "a", "b", *more], 2)["kind"] == "usage"
 
 

@@ -55,7 +55,19 @@ def test_the_top_help_names_every_target_and_command(capsys):
     text = help_of(capsys)
     for word in ("ExecuTorch", "ONNX", "Core ML", "GGUF", "smolship export", "smolship parity", "smolship chat"):
         assert word in text, word
-    order = ["export", "inspect", "weights", "parity", "bench", "generate", "chat", "report", "cache"]
+    order = [
+        "export",
+        "inspect",
+        "weights",
+        "parity",
+        "judge",
+        "bench",
+        "generate",
+        "chat",
+        "report",
+        "devices",
+        "cache",
+    ]
     assert list(GROUP.commands) == order
     for name in order:
         first = " ".join((GROUP.commands[name].help or "").split("\n\n")[0].split())

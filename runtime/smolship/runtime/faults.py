@@ -24,6 +24,7 @@ EXTRAS = {
     "llama_cpp": "gguf",
     "markupsafe": "",
     "numpy": "",
+    "packaging": "",
     "onnx": "onnx",
     "onnx_ir": "onnx",
     "onnxruntime": "onnx",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +11,7 @@ from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from smolship.runtime.errors import InputError, SetupError, clip
+from smolship.runtime.process import python
 from smolship.tools.devices.pythons import Python
 
 OLDEST = (3, 11)  # that smolship's runtime runs on
@@ -20,17 +20,17 @@ NEEDED = {"onnx": (("numpy", "onnxruntime", "flatbuffers", "protobuf", "packagin
 FETCH_S = 900.0
 
 
-def tags(python: Python) -> list[Tag]:
+def tags(device: Python) -> list[Tag]:
     """What an interpreter of a device can install, best first."""
-    version = python.version[:2]
-    own = cpython_tags(version, [python.tag], python.platforms) if python.implementation == "cpython" else ()
-    return [*own, *compatible_tags(version, python.tag, python.platforms)]
+    version = device.version[:2]
+    own = cpython_tags(version, [device.tag], device.platforms) if device.implementation == "cpython" else ()
+    return [*own, *compatible_tags(version, device.tag, device.platforms)]
 
 
-def chosen(python: Python, names: Sequence[str], wheelhouse: Path) -> list[Path]:
+def chosen(device: Python, names: Sequence[str], wheelhouse: Path) -> list[Path]:
     """The best wheel of each distribution in a folder. Raises InputError that lists what is missing, and what lies
     there in its place."""
-    ranks = {tag: i for i, tag in enumerate(tags(python))}
+    ranks = {tag: i for i, tag in enumerate(tags(device))}
     best: dict[str, tuple[tuple[object, ...], Path]] = {}
     others: dict[str, list[str]] = {}
     for path in sorted(wheelhouse.glob("*.whl")):
@@ -51,16 +51,16 @@ def chosen(python: Python, names: Sequence[str], wheelhouse: Path) -> list[Path]
             f"no wheel of {', '.join(missing)} fits the device's Python",
             got=clip(", ".join(there)) or f"none in {wheelhouse}",
             expected=f"tags such as {next(iter(ranks))}",
-            todo=f"put one there: {' '.join(download(python, missing, Path('WHEELHOUSE'))[2:])}",
+            todo=f"put one there: python {' '.join(download(device, missing, Path('WHEELHOUSE'))[1:])}",
         )
     return [best[canonicalize_name(name)][1] for name in names]
 
 
-def fetched(python: Python, names: Sequence[str], into: Path) -> list[Path]:
+def fetched(device: Python, names: Sequence[str], into: Path) -> list[Path]:
     """Wheels of this machine's versions of the distributions, by pip."""
     into.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        download(python, [_pinned(name) for name in names], into),
+        download(device, [_pinned(name) for name in names], into),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -71,20 +71,20 @@ def fetched(python: Python, names: Sequence[str], into: Path) -> list[Path]:
         raise SetupError(
             "pip cannot fetch wheels for the device",
             got=clip(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode),
-            expected=f"wheels of {', '.join(names)} for {python.tag} on {python.platforms[0]}",
+            expected=f"wheels of {', '.join(names)} for {device.tag} on {device.platforms[0]}",
             todo="fetch them where there is a network, and name their folder with --wheelhouse",
         )
-    return chosen(python, names, into)
+    return chosen(device, names, into)
 
 
-def download(python: Python, names: Sequence[str], into: Path) -> list[str]:
+def download(device: Python, names: Sequence[str], into: Path) -> list[str]:
     """The command line that fetches wheels for the device."""
-    abis = [f"--abi={python.tag}", "--abi=abi3", "--abi=none"]
-    where = [f"--platform={platform}" for platform in python.platforms]
-    line = [sys.executable, "-P", "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
+    abis = [f"--abi={device.tag}", "--abi=abi3", "--abi=none"]
+    where = [f"--platform={platform}" for platform in device.platforms]
+    line = python("pip", "download", "--disable-pip-version-check", "--no-deps")
     line += [
         "--only-binary=:all:",
-        f"--python-version={python.version[0]}.{python.version[1]}",
+        f"--python-version={device.version[0]}.{device.version[1]}",
         "--implementation=cp",
         *abis,
         *where,
