@@ -12,7 +12,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from smolship.runtime.errors import SetupError, clip, unknown
+from smolship.runtime.process import python
 from smolship.tools.devices.needs import Needs, needs_of
 
 Machine = Literal["x86_64", "aarch64", "android-aarch64"]
@@ -172,7 +172,7 @@ def _package(machine: Machine, into: Path) -> Package:
 def _fetched(version: str, machine: str, into: Path) -> Path:
     """ExecuTorch's wheel for another machine, of any Python: only its libraries are wanted."""
     places = [f"--platform={tag}_{machine}" for tag in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")]
-    line = [sys.executable, "-P", "-m", "pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps"]
+    line = python("pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps")
     line += ["--only-binary=:all:", "--implementation=cp", "--python-version=3.11", "--abi=cp311", *places]
     line += ["--dest", str(into), f"executorch=={version}"]
     done = subprocess.run(

@@ -39,12 +39,12 @@ def place(facts: DeviceFacts, uri: str, need: int) -> str:
 def link_to(address: Address) -> Link:
     """Raises SetupError with the cure where the device cannot be reached."""
     if address.scheme == "ssh":
-        from smolship.tools.devices import ssh
+        from smolship.tools.devices.ssh import connect
 
-        return ssh.connect(address, ask=sys.stdin.isatty())
-    from smolship.tools.devices import adb
+        return connect(address, ask=sys.stdin.isatty())
+    from smolship.tools.devices.adb import connect as connect_adb
 
-    return adb.connect(address)
+    return connect_adb(address)
 
 
 @contextmanager
