@@ -20,11 +20,13 @@ from smolship.runtime.result import Result
 from smolship.tools.devices.facts import DeviceFacts, read_device
 from smolship.tools.devices.job import Job
 from smolship.tools.devices.link import Link
+from smolship.tools.devices.programs import problems
 from smolship.tools.devices.runners import Runner, native_runner, python_runner
 from smolship.tools.devices.setup import installed
 from smolship.tools.devices.store import Store
 from smolship.tools.devices.uri import Address, parse
 
+LARGEST_PAGE = 1 << 14  # bytes, where a device does not say
 MACHINES: tuple[Literal["x86_64"], Literal["aarch64"]] = ("x86_64", "aarch64")
 BY_PYTHON = ("onnx", "gguf")  # engines that have wheels for boards
 Update = Callable[[str, str, int, int], None]  # (step, what, done, total)
@@ -130,7 +132,9 @@ def _runner(link: Link, facts: DeviceFacts, folder: str, target: str, engine: st
                 f"{link.uri}: no runner can be built for it", got=facts.machine, expected=", ".join(MACHINES)
             )
         android = bool(facts.libc and facts.libc[0] == "bionic")
-        return native_runner(build("android-aarch64" if android else facts.machine, work / "runner"))
+        runner = native_runner(build("android-aarch64" if android else facts.machine, work / "runner"))
+        _check_programs(link.uri, facts, runner)
+        return runner
     found = installed(link, folder) if engine in BY_PYTHON else None
     if found is None:
         raise SetupError(
@@ -140,3 +144,14 @@ def _runner(link: Link, facts: DeviceFacts, folder: str, target: str, engine: st
             todo=f"smolship devices setup {link.uri}",
         )
     return python_runner(*found, work)
+
+
+def _check_programs(uri: str, facts: DeviceFacts, runner: Runner) -> None:
+    """Raise SetupError where the device could not load what would be sent."""
+    glibc = None
+    if facts.libc and facts.libc[0] == "glibc":
+        major, _, minor = (facts.libc[1] or "2.28").partition(".")
+        glibc = int(major), int(minor)
+    page = facts.page_size or LARGEST_PAGE
+    if found := [one for path in runner.files.values() for one in problems(path, str(facts.machine), page, glibc)]:
+        raise SetupError(f"{uri}: it cannot load {runner.name}", got="; ".join(found))
