@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from smolship.runtime.manifest import read_manifest
+from smolship.runtime.process import roots
 from smolship.tools.cli import run
 from tests.device.board import Board
 
@@ -91,3 +96,32 @@ def test_what_is_refused_before_anything_is_sent(capsys, there):  # type: ignore
     assert code == 2 and "wheels for boards" in err
     code, _, err = said(capsys, "devices", "setup")
     assert code == 2 and "needs a device" in err
+
+
+def test_nothing_is_left_when_the_command_is_killed(tiny_bundle, there, pi5, tmp_path):  # type: ignore[no-untyped-def]
+    """kill -9 while the runner computes: it ends within 40 seconds, and the next run goes as if nothing had been."""
+    bundle = tiny_bundle("llama", "int4")
+    runs = pi5.home / ".cache" / "smolship" / "device" / "runs"
+    line = [sys.executable, "-m", "smolship.tools.cli", "parity", str(bundle), "-t", "executorch", "--device", there]
+    process = subprocess.Popen(line, env=os.environ | {"PYTHONPATH": roots()}, stderr=subprocess.PIPE)
+    lock, over = runs / "lock" / "holder", time.monotonic() + 120
+    while not lock.exists() and process.poll() is None and time.monotonic() < over:
+        time.sleep(0.05)
+    assert lock.exists(), process.communicate()[1]
+    time.sleep(1)
+    process.kill()
+    process.wait()
+    over = time.monotonic() + 40
+    while lock.exists() and time.monotonic() < over:
+        time.sleep(0.5)
+    assert not lock.exists()
+    assert run(["parity", str(bundle), "-t", "executorch", "--quick", "--device", there]) == 0
+
+
+@pytest.mark.parametrize("quant", ["int8", "none"])
+def test_other_quantizations(capsys, tiny_bundle, there, board_wheels, quant):  # type: ignore[no-untyped-def]
+    assert said(capsys, "devices", "setup", there, "--wheelhouse", str(board_wheels))[0] == 0
+    code, out, err = said(
+        capsys, "parity", str(tiny_bundle("llama", quant)), "-t", "onnx", "--quick", "--device", there
+    )
+    assert code == 0, out + err

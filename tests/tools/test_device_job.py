@@ -236,3 +236,20 @@ def test_the_archive_is_all_that_the_executor_needs(tmp_path):
     )
     assert done.stdout.startswith(str(runner.files["smolship.zip"])), done.stderr
     assert python_runner(sys.executable, "/nowhere", tmp_path).files["smolship.zip"].read_bytes() == first
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: Path(shell[0]).name)
+def test_a_supervisor_that_is_hung_up_takes_the_runner_with_it(folder, shell):
+    """Nobody reads what it says any more."""
+    runner = script(LEADS + "open('up', 'w').write('1'); time.sleep(99)")
+    run = folder / "run"
+    run.mkdir()
+    text = supervised(str(run), str(folder / "lock"), runner.line(str(folder), "a", "b", "c"), {}, 99)
+    process = subprocess.Popen([*shell, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    while not (run / "up").exists() or b"started" not in process.stdout.readline():
+        time.sleep(0.05)
+    process.stdout.close()
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(10) == 129
+    assert gone(int((run / "pid").read_text())) and not (folder / "lock").exists()

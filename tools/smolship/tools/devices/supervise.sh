@@ -25,6 +25,9 @@ if ! mkdir "$LOCK" 2>/dev/null; then
 fi
 printf '%s %s %s\n' "$$" "$boot" "$OWNER" >"$LOCK/holder" || exit 74
 trap 'rm -rf "$LOCK"' EXIT
+trap 'stop KILL; exit 129' HUP # a shell that a signal ends leaves without its last trap
+trap 'stop KILL; exit 143' TERM
+trap : PIPE # nobody reads any more
 
 cd "$RUN" || exit 74
 rm -f pid status beat samples log
