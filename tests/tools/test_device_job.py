@@ -77,6 +77,7 @@ def test_an_unknown_kind_of_error_is_no_attribute_of_ours(folder):
         job(folder, runner).execute(PLAN, lambda *a: None)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("code", "parts"),
     [
@@ -180,6 +181,7 @@ def test_one_run_at_a_time_and_a_stale_lock_is_taken_over(folder):
         assert not lock.exists()
 
 
+@pytest.mark.real
 def test_sensors_are_read_each_second(folder):
     code = "time.sleep(2.5); print(json.dumps({'error': ['InputError', 'ran']})); sys.exit(2)"
     where = job(folder, script(code))
@@ -204,6 +206,7 @@ def test_names_that_a_shell_would_read(folder):
     assert not list(folder.rglob("x"))
 
 
+@pytest.mark.real
 def test_an_interrupt_leaves_nothing_running(folder):
     """Ctrl-C while it runs: the supervisor sees the end of its input."""
     runner = script(LEADS + "print(json.dumps({'progress': ['going', 1, 2]}), flush=True); time.sleep(99)")
