@@ -29,6 +29,7 @@ def there(pi5: Board) -> str:
 def reached(pi5: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """ssh knows the board's keys."""
     monkeypatch.setenv("PATH", str(pi5.clients), prepend=":")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path(__file__).parents[2] / ".cache"))
 
 
 @pytest.fixture(scope="module")

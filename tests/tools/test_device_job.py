@@ -256,3 +256,24 @@ def test_a_supervisor_that_is_hung_up_takes_the_runner_with_it(folder, shell):
     process.send_signal(signal.SIGHUP)
     assert process.wait(10) == 129
     assert gone(int((run / "pid").read_text())) and not (folder / "lock").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 100_000,
+        b'{"progress": ["a", Infinity, 1]}',
+        b'{"progress": "abc", "result": 1}',
+        b'{"error": "x"}',
+        b'{"error": 7}',
+        b"7",
+        b"\xff\xfe",
+        b"smolship-supervisor",
+        b"smolship-supervisor \xff started",
+    ],
+    ids=range(9),
+)
+def test_what_a_device_says_is_not_trusted(line):
+    watch = jobs.Watch(lambda *a: None)
+    watch.line(line)
+    assert watch.answer == {}

@@ -63,9 +63,12 @@ class Watch:
                 what, done, total = said["progress"]
                 self.stage = clip(what, 80)
                 self.progress(self.stage, int(done), int(total))
-            elif set(said) & {"result", "error"}:
-                self.answer = said
-        except (ValueError, TypeError):
+            elif "error" in said:
+                kind, text = said["error"]
+                self.answer = {"error": (str(kind), str(text))}
+            elif "result" in said:
+                self.answer = {"result": None}
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
             self.other = [*self.other, clip(raw.decode(errors="replace"), 200)][-5:]
 
 
@@ -149,8 +152,8 @@ class Job:
             )
         if "error" in watch.answer:
             kind, text = watch.answer["error"]
-            lines = [clip(line) for line in str(text).split("\n")[:MOST_LINES]]
-            raise ERRORS.get(str(kind), SetupError)("\n".join([f"{self.link.uri}: {lines[0]}", *lines[1:]]))
+            lines = [clip(line) for line in text.split("\n")[:MOST_LINES]]
+            raise ERRORS.get(kind, SetupError)("\n".join([f"{self.link.uri}: {lines[0]}", *lines[1:]]))
         if word == "ended" and len(rest) == 2 and rest[0] == "0" and "result" in watch.answer:
             return
         status = int(rest[0]) if word == "ended" and rest and rest[0].isdecimal() else None

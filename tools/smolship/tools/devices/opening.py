@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +28,7 @@ from smolship.tools.devices.setup import installed
 from smolship.tools.devices.store import Store
 from smolship.tools.devices.uri import Address, parse
 
-LARGEST_PAGE = 1 << 14  # bytes, where a device does not say
+LARGEST_PAGE, OLDEST_GLIBC = 1 << 14, (2, 28)  # where a device does not say; bytes
 MACHINES: tuple[Literal["x86_64"], Literal["aarch64"]] = ("x86_64", "aarch64")
 BY_PYTHON = ("onnx", "gguf")  # engines that have wheels for boards
 Update = Callable[[str, str, int, int], None]  # (step, what, done, total)
@@ -132,7 +134,7 @@ def _runner(link: Link, facts: DeviceFacts, folder: str, target: str, engine: st
                 f"{link.uri}: no runner can be built for it", got=facts.machine, expected=", ".join(MACHINES)
             )
         android = bool(facts.libc and facts.libc[0] == "bionic")
-        runner = native_runner(build("android-aarch64" if android else facts.machine, work / "runner"))
+        runner = native_runner(build("android-aarch64" if android else facts.machine, runners()))
         _check_programs(link.uri, facts, runner)
         return runner
     found = installed(link, folder) if engine in BY_PYTHON else None
@@ -146,12 +148,18 @@ def _runner(link: Link, facts: DeviceFacts, folder: str, target: str, engine: st
     return python_runner(*found, work)
 
 
+def runners() -> Path:
+    """Where compiled runners are kept, each in a folder by its content."""
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (given if given.is_absolute() else Path.home() / ".cache") / "smolship-runners"
+
+
 def _check_programs(uri: str, facts: DeviceFacts, runner: Runner) -> None:
     """Raise SetupError where the device could not load what would be sent."""
     glibc = None
     if facts.libc and facts.libc[0] == "glibc":
-        major, _, minor = (facts.libc[1] or "2.28").partition(".")
-        glibc = int(major), int(minor)
+        found = re.match(r"(\d{1,4})\.(\d{1,4})", facts.libc[1] or "")
+        glibc = (int(found[1]), int(found[2])) if found else OLDEST_GLIBC
     page = facts.page_size or LARGEST_PAGE
-    if found := [one for path in runner.files.values() for one in problems(path, str(facts.machine), page, glibc)]:
-        raise SetupError(f"{uri}: it cannot load {runner.name}", got="; ".join(found))
+    if wrong := [one for path in runner.files.values() for one in problems(path, str(facts.machine), page, glibc)]:
+        raise SetupError(f"{uri}: it cannot load {runner.name}", got="; ".join(wrong))
