@@ -277,3 +277,9 @@ def test_what_a_device_says_is_not_trusted(line):
     watch = jobs.Watch(lambda *a: None)
     watch.line(line)
     assert watch.answer == {}
+
+
+def test_a_device_that_has_restarted(folder):
+    runner = script("time.sleep(1.2); print(json.dumps({'error': ['InputError', 'ran']})); sys.exit(2)")
+    with pytest.raises(SetupError, match="the device has restarted"):
+        job(folder, runner, boot="another").execute(PLAN, lambda *a: None)

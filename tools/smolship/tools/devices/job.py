@@ -80,6 +80,7 @@ class Job:
     artifact  and where the artifact does
     program   and the runner's files
     digest    of the artifact, as artifact.digest has it
+    boot      the device's boot_id when it was looked at
     """
 
     link: Link
@@ -88,6 +89,7 @@ class Job:
     program: str
     runner: Runner
     digest: str
+    boot: str | None = None
     limit_s: float | None = None
 
     def execute(self, plan: Plan, progress: Progress) -> Result:
@@ -142,6 +144,10 @@ class Job:
 
     def _ended(self, run: str, watch: Watch) -> None:
         """Raise what went wrong; nothing where the runner answered and ended well."""
+        if self.boot and watch.boot not in ("", "none", self.boot):
+            raise SetupError(
+                f"{self.link.uri}: the device has restarted", got=watch.boot, expected=self.boot, todo="run it again"
+            )
         word, *rest = watch.words or ["nothing"]
         if word == "busy":
             raise SetupError(

@@ -122,7 +122,7 @@ def _job(
     program = store.put(runner.files)
     artifact = store.put(below, progress)
     digest = listed_digest(hashes, str(entry.info["file"]))
-    return Job(link, f"{store.folder}/runs", artifact, program, runner, digest)
+    return Job(link, f"{store.folder}/runs", artifact, program, runner, digest, facts.boot_id)
 
 
 def _runner(link: Link, facts: DeviceFacts, folder: str, target: str, engine: str, work: Path) -> Runner:
