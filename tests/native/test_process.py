@@ -17,7 +17,7 @@ from smolship.runtime.execute import in_child
 from smolship.runtime.plan import Call, Timing
 from smolship.runtime.records import to_json
 from smolship.runtime.result import Result
-from smolship.tools.devices.build import NEWEST, build, needs
+from smolship.tools.devices.build import NEWEST, build, programs
 from tests.native.common import plan_of, run
 
 pytestmark = pytest.mark.real
@@ -62,18 +62,18 @@ def test_it_ends_with_its_supervisor(supervised: subprocess.Popen[bytes]) -> Non
 
 
 def test_what_it_needs_is_old(program: Path) -> None:
-    for name, found in needs(program.parent).items():
+    for name, found in programs(program.parent).items():
         for kind, newest in NEWEST.items():
-            assert found.versions.get(kind, ()) <= newest, name
-    assert needs(program.parent)["smolship-run"].rpath == "$ORIGIN"
+            assert found.newest.get(kind, ()) <= newest, name
+    assert programs(program.parent)["smolship-run"].rpath == "$ORIGIN"
 
 
 def test_for_arm64(runners: Path, artifact: Path, tmp_path: Path) -> None:
     if not shutil.which("aarch64-linux-gnu-g++"):
         pytest.fail("no cross compiler: apt install g++-aarch64-linux-gnu")
     folder = build("aarch64", runners)
-    assert {found.machine for found in needs(folder).values()} == {183}
-    assert {found.alignment for found in needs(folder).values()} == {65536}
+    assert {found.machine for found in programs(folder).values()} == {"aarch64"}
+    assert {found.align for found in programs(folder).values()} == {65536}
     if not shutil.which(QEMU):
         pytest.fail("no emulator: apt install qemu-user-static")
     plan = plan_of(Call("a", 0, 0, 20, rewind=0), Call("b", 0, 20, 26, "all", exact=True))

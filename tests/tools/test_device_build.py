@@ -13,7 +13,7 @@ import pytest
 from smolship.runtime.errors import InputError, SetupError
 from smolship.tools.devices import build as building
 from smolship.tools.devices.build import build
-from smolship.tools.devices.needs import needs_of
+from smolship.tools.devices.programs import read_program
 
 
 def library(
@@ -44,23 +44,23 @@ def test_what_a_library_needs(tmp_path: Path) -> None:
     path.write_bytes(
         library("libc.so.6", "libm.so.6", versions=("GLIBC_2.9", "GLIBC_2.28", "GLIBCXX_3.4.21", "PRIVATE"))
     )
-    found = needs_of(path)
-    assert found.machine == 183 and found.libraries == ("libc.so.6", "libm.so.6") and found.runpath == "$ORIGIN"
-    assert found.versions == {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 21)} and found.alignment == 16384
+    found = read_program(path)
+    assert found.machine == "aarch64" and found.needed == ("libc.so.6", "libm.so.6") and found.runpath == "$ORIGIN"
+    assert found.newest == {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 21)} and found.align == 16384
 
 
 @pytest.mark.parametrize("change", [slice(0, 4), slice(0, 200), slice(0, 0x420)])
 def test_a_broken_library_is_refused(tmp_path: Path, change: slice) -> None:
     path = tmp_path / "lib.so"
     path.write_bytes(library("libc.so.6")[change])
-    with pytest.raises(InputError, match="not a program or library"):
-        needs_of(path)
+    with pytest.raises(InputError, match="not a whole ELF program or library"):
+        read_program(path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no ELF")
 def test_the_interpreter_here() -> None:
-    found = needs_of(Path(sys.executable).resolve())
-    assert found.versions["GLIBC"] >= (2, 2, 5) and any(name.startswith("libc.so") for name in found.libraries)
+    found = read_program(Path(sys.executable).resolve())
+    assert found.newest["GLIBC"] >= (2, 2, 5) and any(name.startswith("libc.so") for name in found.needed)
 
 
 def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

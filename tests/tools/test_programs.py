@@ -57,7 +57,7 @@ def test_what_is_read(tmp_path: Path, wide: bool, order: str) -> None:
     assert (found.machine, found.bits, found.align) == ("aarch64", 64 if wide else 32, 4096)
     assert found.interpreter == "/lib/ld-linux-aarch64.so.1" and found.needed == ("libc.so.6",)
     assert set(found.versions) == {("libc.so.6", "GLIBC_2.28"), ("libc.so.6", "GLIBC_2.3.4")}
-    assert found.glibc == (2, 28)
+    assert found.newest == {"GLIBC": (2, 28)}
 
 
 def test_what_a_device_cannot_load(tmp_path: Path) -> None:
@@ -91,4 +91,4 @@ def test_this_machines_python(tmp_path: Path) -> None:
     found = read_program(Path(sys.executable).resolve())
     assert found.bits == 64 and found.machine == platform.machine() and found.align and found.align >= 4096
     if found.interpreter and "ld-linux" in found.interpreter:
-        assert any(name.startswith("libc.so") for name in found.needed) and found.glibc and found.glibc >= (2, 2)
+        assert any(name.startswith("libc.so") for name in found.needed) and found.newest["GLIBC"] >= (2, 2)

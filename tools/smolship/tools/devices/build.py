@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Literal
 
 from smolship.runtime.errors import SetupError, clip, unknown
-from smolship.runtime.process import python
-from smolship.tools.devices.needs import Needs, needs_of
+from smolship.tools.devices.programs import Program, read_program
+from smolship.tools.devices.wheels import download
 
 Machine = Literal["x86_64", "aarch64", "android-aarch64"]
-MACHINES = {"x86_64": 62, "aarch64": 183, "android-aarch64": 183}  # as ELF numbers them
+MACHINES = {"x86_64": "x86_64", "aarch64": "aarch64", "android-aarch64": "aarch64"}  # by ELF's names
 SOURCES = Path(__file__).parent / "runner"
 PROGRAM = "smolship-run"
 # The kernels of a language model, and what they are linked with. Order matters to nobody.
@@ -97,9 +97,9 @@ def build(machine: Machine, into: Path) -> Path:
     return folder
 
 
-def needs(folder: Path) -> dict[str, Needs]:
-    """Of each file that `build` left in a folder."""
-    return {path.name: needs_of(path) for path in sorted(folder.iterdir())}
+def programs(folder: Path) -> dict[str, Program]:
+    """What each file that `build` left in a folder asks for."""
+    return {path.name: read_program(path) for path in sorted(folder.iterdir())}
 
 
 def _compiler(machine: Machine) -> str:
@@ -172,17 +172,12 @@ def _package(machine: Machine, into: Path) -> Package:
 def _fetched(version: str, machine: str, into: Path) -> Path:
     """ExecuTorch's wheel for another machine, of any Python: only its libraries are wanted."""
     places = [f"--platform={tag}_{machine}" for tag in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")]
-    line = python("pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps")
-    line += ["--only-binary=:all:", "--implementation=cp", "--python-version=3.11", "--abi=cp311", *places]
-    line += ["--dest", str(into), f"executorch=={version}"]
-    done = subprocess.run(
-        line, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=LIMIT_S
-    )
+    said = download("3.11", ["cp311"], places, into, [f"executorch=={version}"])
     found = sorted(into.glob("executorch-*.whl"))
-    if done.returncode or not found:
+    if said or not found:
         raise SetupError(
             f"pip cannot fetch ExecuTorch {version} for {machine}",
-            got=clip((done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]),
+            got=said or "no wheel",
             expected="one wheel, of 18 MB",
             todo="see to it that pip reaches its index, then run it again",
         )
@@ -249,12 +244,12 @@ def _compile(machine: Machine, package: Package, compiler: str, to: Path) -> Non
 
 def _check(machine: Machine, folder: Path) -> None:
     """Raises SetupError where a file is for another machine, or needs a newer system than it may."""
-    for name, found in needs(folder).items():
+    for name, found in programs(folder).items():
         if found.machine != MACHINES[machine]:
             raise SetupError(f"{name} is for another machine", got=found.machine, expected=MACHINES[machine])
         limits = {} if machine == "android-aarch64" else NEWEST
         for kind, newest in limits.items():
-            if (version := found.versions.get(kind, ())) > newest:
+            if (version := found.newest.get(kind, ())) > newest:
                 raise SetupError(
                     f"{name} needs a newer system than it may",
                     got=f"{kind}_{'.'.join(map(str, version))}",

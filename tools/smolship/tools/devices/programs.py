@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from smolship.runtime.errors import InputError
 from smolship.tools.devices.elf import MACHINES
 
 LOAD, DYNAMIC, INTERP = 1, 2, 3
-NEEDED, STRTAB, STRSZ, VERNEED, VERNEEDNUM = 1, 5, 10, 0x6FFFFFFE, 0x6FFFFFFF
-GLIBC = re.compile(r"GLIBC_([0-9]{1,3})\.([0-9]{1,3})(?:\.[0-9]{1,3})?")
+NEEDED, STRTAB, STRSZ, RPATH, RUNPATH, VERNEED, VERNEEDNUM = 1, 5, 10, 15, 29, 0x6FFFFFFE, 0x6FFFFFFF
+VERSION = re.compile(r"([A-Z]+)_([0-9]{1,4}(?:\.[0-9]{1,4}){0,3})")
 MOST = 1 << 30  # bytes of a file
 MANY = 4096  # entries of a table, and bytes of a name
 
@@ -26,6 +27,7 @@ class Program:
     needed       libraries, by name
     align        the smallest alignment of a segment that is loaded, in bytes; None: none is loaded
     versions     (library, version) of symbols, such as ("libc.so.6", "GLIBC_2.28")
+    rpath        where its libraries are searched before the folders of LD_LIBRARY_PATH, and `runpath` after them
     """
 
     machine: str
@@ -34,12 +36,18 @@ class Program:
     needed: tuple[str, ...]
     align: int | None
     versions: tuple[tuple[str, str], ...]
+    rpath: str = ""
+    runpath: str = ""
 
     @property
-    def glibc(self) -> tuple[int, int] | None:
-        """The highest version of glibc that it asks for."""
-        found = [GLIBC.fullmatch(version) for _, version in self.versions]
-        return max(((int(one[1]), int(one[2])) for one in found if one), default=None)
+    def newest(self) -> dict[str, tuple[int, ...]]:
+        """The highest version of each kind of symbol, such as "GLIBC" -> (2, 27)."""
+        found: dict[str, tuple[int, ...]] = {}
+        for _, version in self.versions:
+            if match := VERSION.fullmatch(version):
+                number = tuple(int(part) for part in match[2].split("."))
+                found[match[1]] = max(number, found.get(match[1], ()))
+        return found
 
 
 @dataclass(frozen=True)
@@ -76,11 +84,10 @@ def problems(path: Path, machine: str, page: int, glibc: tuple[int, int] | None)
         found.append(f"{path.name} is for {program.machine}, the device is {machine}")
     if program.align is not None and program.align < page:
         found.append(f"{path.name} is aligned to {program.align:,} bytes, the device has pages of {page:,}")
-    wants = program.glibc
-    if wants and glibc is None:
-        found.append(f"{path.name} needs glibc {wants[0]}.{wants[1]}, the device has no glibc")
-    elif wants and glibc and wants > glibc:
-        found.append(f"{path.name} needs glibc {wants[0]}.{wants[1]}, the device has {glibc[0]}.{glibc[1]}")
+    wants = program.newest.get("GLIBC", ())[:2]
+    if wants and (glibc is None or wants > glibc):
+        there = f"{glibc[0]}.{glibc[1]}" if glibc else "no glibc"
+        found.append(f"{path.name} needs glibc {'.'.join(map(str, wants))}, the device has {there}")
     return found
 
 
@@ -107,10 +114,10 @@ class _Reader:
             if one.kind in (LOAD, DYNAMIC, INTERP) and one.offset + one.size > len(self.raw):
                 raise ValueError(f"a segment ends at byte {one.offset + one.size:,} of {len(self.raw):,}")
         interpreter = next((self._name(one.offset, one.size) for one in segments if one.kind == INTERP), None)
-        needed, versions = self._dynamic(segments)
+        linked = self._dynamic(segments)
         align = min((one.align for one in segments if one.kind == LOAD), default=None)
         machine = MACHINES.get(number, f"ELF machine {number}")
-        return Program(machine, 64 if self.wide else 32, interpreter, needed, align, versions)
+        return Program(machine, 64 if self.wide else 32, interpreter, align=align, **linked)
 
     def _segment(self, at: int) -> Segment:
         if self.wide:
@@ -119,14 +126,13 @@ class _Reader:
             kind, offset, address, _, size, _, _, align = self._at("IIIIIIII", at)
         return Segment(kind, offset, address, size, align)
 
-    def _dynamic(self, segments: list[Segment]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    def _dynamic(self, segments: list[Segment]) -> dict[str, Any]:
+        """What the dynamic table says, by the names of `Program`."""
         table = next((one for one in segments if one.kind == DYNAMIC), None)
-        if table is None:
-            return (), ()
-        entries = list(self._entries(table))
+        entries = list(self._entries(table)) if table else []
         values = dict(entries)
         if STRTAB not in values:
-            return (), ()
+            return {"needed": (), "versions": ()}
         names = _place(segments, values[STRTAB])
         end = values.get(STRSZ, len(self.raw) - names)
 
@@ -135,14 +141,15 @@ class _Reader:
                 raise ValueError(f"a name at {offset:,} of {end:,} bytes")
             return self._name(names + offset, MANY)
 
-        needed = tuple(name(value) for key, value in entries if key == NEEDED)
-        if VERNEED not in values:
-            return needed, ()
-        versions = tuple(
-            (name(library), name(version))
-            for library, version in self._versions(_place(segments, values[VERNEED]), values.get(VERNEEDNUM, 0))
-        )
-        return needed, versions
+        pairs: Iterable[tuple[int, int]] = ()
+        if VERNEED in values:
+            pairs = self._versions(_place(segments, values[VERNEED]), values.get(VERNEEDNUM, 0))
+        return {
+            "needed": tuple(name(value) for key, value in entries if key == NEEDED),
+            "versions": tuple((name(library), name(version)) for library, version in pairs),
+            "rpath": name(values[RPATH]) if RPATH in values else "",
+            "runpath": name(values[RUNPATH]) if RUNPATH in values else "",
+        }
 
     def _entries(self, table: Segment) -> Iterator[tuple[int, int]]:
         step = 16 if self.wide else 8

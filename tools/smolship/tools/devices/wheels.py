@@ -51,45 +51,47 @@ def chosen(device: Python, names: Sequence[str], wheelhouse: Path) -> list[Path]
             f"no wheel of {', '.join(missing)} fits the device's Python",
             got=clip(", ".join(there)) or f"none in {wheelhouse}",
             expected=f"tags such as {next(iter(ranks))}",
-            todo=f"put one there: python {' '.join(download(device, missing, Path('WHEELHOUSE'))[1:])}",
+            todo=f"put one there: python {' '.join(_line(*_tagged(device), Path('WHEELHOUSE'), missing)[1:])}",
         )
     return [best[canonicalize_name(name)][1] for name in names]
 
 
 def fetched(device: Python, names: Sequence[str], into: Path) -> list[Path]:
     """Wheels of this machine's versions of the distributions, by pip."""
-    into.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        download(device, [_pinned(name) for name in names], into),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=FETCH_S,
-    )
-    if done.returncode:
+    said = download(*_tagged(device), into, [_pinned(name) for name in names])
+    if said:
         raise SetupError(
             "pip cannot fetch wheels for the device",
-            got=clip(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode),
+            got=said,
             expected=f"wheels of {', '.join(names)} for {device.tag} on {device.platforms[0]}",
             todo="fetch them where there is a network, and name their folder with --wheelhouse",
         )
     return chosen(device, names, into)
 
 
-def download(device: Python, names: Sequence[str], into: Path) -> list[str]:
-    """The command line that fetches wheels for the device."""
-    abis = [f"--abi={device.tag}", "--abi=abi3", "--abi=none"]
-    where = [f"--platform={platform}" for platform in device.platforms]
-    line = python("pip", "download", "--disable-pip-version-check", "--no-deps")
-    line += [
-        "--only-binary=:all:",
-        f"--python-version={device.version[0]}.{device.version[1]}",
-        "--implementation=cp",
-        *abis,
-        *where,
-    ]
-    return [*line, "--dest", str(into), *names]
+def download(version: str, abis: Sequence[str], places: Sequence[str], into: Path, wanted: Sequence[str]) -> str:
+    """Fetch wheels for another machine. What pip said went wrong; empty where nothing did."""
+    done = subprocess.run(
+        _line(version, abis, places, into, wanted),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=FETCH_S,
+    )
+    return clip((done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]) if done.returncode else ""
+
+
+def _line(version: str, abis: Sequence[str], places: Sequence[str], into: Path, wanted: Sequence[str]) -> list[str]:
+    line = python("pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps", "--only-binary=:all:")
+    line += ["--implementation=cp", f"--python-version={version}", *(f"--abi={abi}" for abi in abis), *places]
+    return [*line, "--dest", str(into), *wanted]
+
+
+def _tagged(device: Python) -> tuple[str, list[str], list[str]]:
+    """Version, ABIs and platforms as pip wants them."""
+    version = f"{device.version[0]}.{device.version[1]}"
+    return version, [device.tag, "abi3", "none"], [f"--platform={platform}" for platform in device.platforms]
 
 
 def _pinned(name: str) -> str:
