@@ -92,11 +92,13 @@ def test_executorch_without_python_or_torch(capsys, tiny_bundle, there):  # type
     assert code == 0 and "decode after" in out, err
 
 
-def test_what_is_refused_before_anything_is_sent(capsys, there):  # type: ignore[no-untyped-def]
+def test_what_is_refused_before_anything_is_sent(capsys, tiny_bundle, there):  # type: ignore[no-untyped-def]
     code, _, err = said(capsys, "devices", "setup", there, "-t", "coreml")
     assert code == 2 and "wheels for boards" in err
     code, _, err = said(capsys, "devices", "setup")
     assert code == 2 and "needs a device" in err
+    code, _, err = said(capsys, "parity", str(tiny_bundle("llama", "int4")), "-t", "gguf", "--device", there)
+    assert code == 2 and "nothing executes these targets on a device" in err
 
 
 def test_nothing_is_left_when_the_command_is_killed(tiny_bundle, there, pi5, tmp_path):  # type: ignore[no-untyped-def]

@@ -4,58 +4,37 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from smolship.runtime.errors import InputError, SetupError
-from smolship.tools.devices import channel, store, sums
-from smolship.tools.devices.link import Done, Link, LinkLost, framed
+from smolship.tools.devices import store, sums
+from smolship.tools.devices.link import LinkLost
 from smolship.tools.devices.mounts import free_bytes, mount_of
 from smolship.tools.devices.store import Store
+from tests.tools.local_link import LocalLink
 
 PIECE = 1 << 16
 
 
-class Here(Link):
+class Here(LocalLink):
     """This machine as a device. `pushed`: what was sent; `lost_after`: pushes until the link is lost."""
 
     uri = "ssh://here"
 
     def __init__(self, path: str = "/usr/bin:/bin", shell: tuple[str, ...] = ("/bin/sh",)):
-        self.pushed: list[str] = []
+        super().__init__(("/usr/bin/env", f"PATH={path}", *shell))
         self.lost_after = 1000
         self.spoil: Callable[[Path], None] = lambda path: None
-        self._command = ["/usr/bin/env", f"PATH={path}", *shell]
-
-    def run(
-        self,
-        script: str,
-        *,
-        feed: Iterable[bytes] | None = None,
-        lines: Callable[[bytes], None] | None = None,
-        limit_s: float,
-    ) -> Done:
-        out = bytearray()
-        ended = channel.talk(
-            self._command, framed(script), lines or out.extend, by_line=lines is not None, feed=feed, limit_s=limit_s
-        )
-        assert ended.status is not None, ended
-        return Done(ended.status, bytes(out), ended.err)
 
     def push(self, content: Path, to: str) -> None:
         if len(self.pushed) >= self.lost_after:
             raise LinkLost("lost")
-        self.pushed.append(Path(to).name)
-        Path(to).write_bytes(content.read_bytes())
+        super().push(content, to)
+        self.pushed[-1] = Path(to).name
         self.spoil(Path(to))
-
-    def pull(self, path: str, into: Path) -> None:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture

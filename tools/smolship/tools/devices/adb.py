@@ -21,12 +21,10 @@ from smolship.runtime.disk import writing
 from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.runtime.files import regular_file
 from smolship.tools.devices.adb_server import Client, Listed, find_client, unusable
-from smolship.tools.devices.channel import Ended, talk
+from smolship.tools.devices.channel import Ended, Kept, talk, transfer_s, unfinished, untransferred
 from smolship.tools.devices.link import LOST_S, Done, Link, LinkLost, device_path, framed, quote
 from smolship.tools.devices.uri import SERIAL, Address
 
-MOST = 64 << 20  # bytes that a script may print, where they are kept
-SLOWEST = 100_000  # bytes/s of the slowest network; files have a minute besides
 SCRATCH = "/data/local/tmp"  # what adb's user may write on every phone
 SETTLE_S = 3.0  # for a state that passes by itself
 WIRELESS = re.compile(r".+:[0-9]{1,5}|.+\._tcp\.?")
@@ -114,17 +112,11 @@ class ADBLink(Link):
         limit_s: float,
     ) -> Done:
         """See `Link.run`. Without shell_v2 a feed must be lines, and its end is not seen there."""
-        out = bytearray()
-
-        def keep(piece: bytes) -> None:
-            out.extend(piece)
-            if len(out) > MOST:
-                raise SetupError(f"{self.uri}: the device says too much", expected=f"at most {MOST:,} bytes")
-
+        out = Kept(self.uri)
         errors = None if self.shell_v2 else f"{SCRATCH}/smolship-{secrets.token_hex(8)}.err"
         if errors:
             script = f"(\n{script}\n) 2>{quote(errors)}{'' if feed is not None else ' </dev/null'}"
-        ended = self._talk(script, lines or keep, lines is not None, feed, limit_s)
+        ended = self._talk(script, lines or out.take, lines is not None, feed, limit_s)
         assert ended.status is not None
         err = ended.err
         if errors:
@@ -183,16 +175,11 @@ class ADBLink(Link):
     def _sync(self, verb: str, source: str, target: str, size: int, expected: str) -> None:
         """Twice where the link was lost and came back."""
         for again in (False, True):
-            status, text = self._client.call("-s", self.serial, verb, source, target, limit_s=60 + size / SLOWEST)
+            status, text = self._client.call("-s", self.serial, verb, source, target, limit_s=transfer_s(size))
             if status == 0:
                 return
             if self._alive():
-                raise SetupError(
-                    f"{self.uri}: {verb}: a file cannot be {'written' if verb == 'push' else 'read'} there",
-                    got=text,
-                    expected=expected,
-                    todo="free some space on the device, or choose another folder there",
-                )
+                raise untransferred(self.uri, verb, text, expected)
             if again or not self._reconnect():
                 raise self._lost(f"{verb}: the link ended before the file's end", text)
 
@@ -225,11 +212,7 @@ class ADBLink(Link):
             if ended.status is not None:
                 return ended
             if ended.late and ended.began:
-                raise SetupError(
-                    f"{self.uri}: the device did not finish in time",
-                    got=f"{limit_s:.0f} s; {clip(ended.err.decode('utf-8', 'replace'))}",
-                    expected="a device that is less busy, or a longer limit",
-                )
+                raise unfinished(self.uri, limit_s, clip(ended.err.decode("utf-8", "replace")))
             back = not self._alive() and self._reconnect()
             if ended.began or again or not back:
                 break

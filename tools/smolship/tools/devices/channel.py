@@ -140,6 +140,45 @@ class Writer(threading.Thread):
             rest = rest[self._pipe.write(rest) :]
 
 
+class Kept(bytearray):
+    """What a script prints, as it comes; `uri` is the device's."""
+
+    MOST = 64 << 20  # bytes
+
+    def __init__(self, uri: str):
+        super().__init__()
+        self.uri = uri
+
+    def take(self, piece: bytes) -> None:
+        self.extend(piece)
+        if len(self) > self.MOST:
+            raise SetupError(f"{self.uri}: the device says too much", expected=f"at most {self.MOST:,} bytes")
+
+
+def transfer_s(size: int) -> float:
+    """Seconds that so many bytes may take: a minute, and 100 kB/s, which is the slowest network and card."""
+    return 60.0 + size / 100_000
+
+
+def untransferred(uri: str, verb: str, got: str, expected: str) -> SetupError:
+    """The refusal of a file that does not come through; `verb`: push or pull."""
+    return SetupError(
+        f"{uri}: {verb}: a file cannot be {'written' if verb == 'push' else 'read'} there",
+        got=got,
+        expected=expected,
+        todo="free some space on the device, or choose another folder there",
+    )
+
+
+def unfinished(uri: str, limit_s: float, said: str) -> SetupError:
+    """The refusal of a script that began and did not end."""
+    return SetupError(
+        f"{uri}: the device did not finish in time",
+        got=f"{limit_s:.0f} s; {said}",
+        expected="a device that is less busy, or a longer limit",
+    )
+
+
 def talk(
     command: Sequence[str],
     frame: Frame,

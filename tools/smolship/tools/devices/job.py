@@ -232,7 +232,7 @@ def _status(status: int | None) -> str:
 
 def _todo(status: int | None, why: str) -> str:
     if why == WHY["late"]:
-        return "give it more with --limit"
+        return "ask for less, such as --quick, or fewer --repeats"
     if why == WHY["memory"] or status == 128 + signal.SIGKILL:
         return "it ran out of memory, perhaps: export with a smaller --context, or close what else runs there"
     if status == 128 + signal.SIGILL:

@@ -27,17 +27,17 @@ from smolship.tools.devices.runners import Runner, native_runner, python_runner
 from smolship.tools.devices.setup import installed
 from smolship.tools.devices.store import Store
 from smolship.tools.devices.uri import Address, parse
+from smolship.tools.devices.wheels import NEEDED
+from smolship.tools.measure import Elsewhere, Update
 
 LARGEST_PAGE, OLDEST_GLIBC = 1 << 14, (2, 28)  # where a device does not say; bytes
 MACHINES: tuple[Literal["x86_64"], Literal["aarch64"]] = ("x86_64", "aarch64")
-BY_PYTHON = ("onnx", "gguf")  # engines that have wheels for boards
-Update = Callable[[str, str, int, int], None]  # (step, what, done, total)
-Elsewhere = Callable[[str], Execute]  # by target
 
 
-def place(facts: DeviceFacts, uri: str, need: int) -> str:
-    """The folder of ours on a device, with room for so many bytes. The one above may hold an export's cache."""
-    return f"{facts.choose_folder(uri, need).path}/device"
+def place(facts: DeviceFacts, uri: str) -> str:
+    """The folder of ours on a device, the same whatever is sent: the store asks for space. The one above may hold an
+    export's cache."""
+    return f"{facts.choose_folder(uri, 0).path}/device"
 
 
 def link_to(address: Address) -> Link:
@@ -63,19 +63,18 @@ def executing(
     if address.scheme == "local":
         yield (lambda name: kept(name, _here(bundle, name))) if keep else None, None
         return
-    if refused := [name for name in targets if bundle.entry(name).engine == "coreml"]:
+    if refused := [name for name in targets if bundle.entry(name).engine not in ("executorch", *NEEDED)]:
         raise InputError(
-            "Core ML runs on Apple's systems alone",
+            "nothing executes these targets on a device",
             got=f"{', '.join(refused)} on {device}",
-            todo="leave it out with --target",
+            expected=", ".join(("executorch", *NEEDED)),
+            todo="leave them out with --target",
         )
     with ExitStack() as stack:
         link = stack.enter_context(link_to(address))
         facts = read_device(link)
-        size = sum(listed.size for listed in bundle.manifest.files.values())
-        folder = place(facts, link.uri, size)
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-device-")))
-        store = Store(link, folder)
+        store = Store(link, place(facts, link.uri))
         jobs = {
             name: _job(link, facts, store, bundle, name, work, partial(update, f"send {name}", "to the device"))
             for name in targets
@@ -137,7 +136,7 @@ def _runner(link: Link, facts: DeviceFacts, folder: str, target: str, engine: st
         runner = native_runner(build("android-aarch64" if android else facts.machine, runners()))
         _check_programs(link.uri, facts, runner)
         return runner
-    found = installed(link, folder) if engine in BY_PYTHON else None
+    found = installed(link, folder)
     if found is None:
         raise SetupError(
             f"{link.uri}: nothing there executes {target}",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from smolship.runtime.child import Progress
@@ -14,6 +15,7 @@ from smolship.runtime.errors import SetupError, clip
 from smolship.runtime.files import sha256
 from smolship.tools.devices.link import Link, device_path, quote
 from smolship.tools.devices.pythons import Python
+from smolship.tools.devices.store import Store
 
 STORED = "python"  # the file that says what was set up: the interpreter's path, and that of the folder for PYTHONPATH
 UNPACK_S, IMPORT_S = 900.0, 300.0
@@ -21,14 +23,22 @@ UNPACK = "import sys, zipfile\nfor path in sys.argv[2:]: zipfile.ZipFile(path).e
 
 
 def install(
-    link: Link, python: Python, folder: str, wheels: Sequence[Path], modules: Sequence[str], progress: Progress
+    link: Link, python: Python, store: Store, wheels: Sequence[Path], modules: Sequence[str], progress: Progress
 ) -> str:
     """The folder on the device that PYTHONPATH names, with `wheels` unpacked and `modules` imported once. What is there
     already is not sent again."""
-    hashes = [sha256(path) for path in wheels]
+    hashes, folder = [sha256(path) for path in wheels], store.folder
     site = device_path(f"{folder}/site-{hashlib.sha256(' '.join(sorted(hashes)).encode()).hexdigest()[:16]}")
     if link.run(f"test -e {quote(site)}/complete", limit_s=60).status:
-        _unpack(link, python, site, wheels, hashes, progress)
+        there = store.put(
+            {f"{hashed}.whl": path for hashed, path in zip(hashes, wheels, strict=True)}, partial(progress, "sending")
+        )
+        progress("unpacking", 1, 2)
+        sent = [f"{there}/{hashed}.whl" for hashed in hashes]
+        words = " ".join(map(quote, [python.path, "-c", UNPACK, site, *sent]))
+        script = f"rm -rf {quote(site)} && mkdir -p {quote(site)} && {words} && : >{quote(site)}/complete"
+        _run(link, script, UNPACK_S, "wheels cannot be unpacked")
+        progress("unpacked", 1, 1)
     _check(link, python, site, modules)
     stored = f"printf '%s\\n' {quote(python.path)} {quote(site)} >{quote(folder)}/{STORED}"
     _run(link, stored, 60, "what was set up cannot be noted")
@@ -42,26 +52,6 @@ def installed(link: Link, folder: str) -> tuple[str, str] | None:
     )
     lines = done.out.decode(errors="replace").splitlines()
     return (lines[0], device_path(lines[1])) if done.status == 0 and len(lines) == 2 else None
-
-
-def _unpack(
-    link: Link, python: Python, site: str, wheels: Sequence[Path], hashes: Sequence[str], progress: Progress
-) -> None:
-    _run(link, f"rm -rf {quote(site)} && mkdir -p {quote(site)}/wheels", 60, "a folder for the wheels cannot be made")
-    there = []
-    for i, (path, hashed) in enumerate(zip(wheels, hashes, strict=True)):
-        progress(f"sending {path.name.split('-')[0]}", i, len(wheels) + 1)
-        there.append(f"{site}/wheels/{hashed}.whl")
-        link.push(path, there[-1])
-    progress("unpacking", len(wheels), len(wheels) + 1)
-    words = " ".join(map(quote, [python.path, "-c", UNPACK, site, *there]))
-    _run(
-        link,
-        f"{words} && rm -rf {quote(site)}/wheels && : >{quote(site)}/complete",
-        UNPACK_S,
-        "wheels cannot be unpacked",
-    )
-    progress("unpacked", 1, 1)
 
 
 def _check(link: Link, python: Python, site: str, modules: Sequence[str]) -> None:

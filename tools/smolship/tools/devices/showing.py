@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rich.text import Text
 from smolship.runtime.bundle import default_threads
 from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.runtime.memory import cpu_model
+from smolship.tools.devices import adb
 from smolship.tools.devices.facts import DeviceFacts, read_device
 from smolship.tools.devices.opening import link_to, place
 from smolship.tools.devices.pythons import Python
@@ -22,11 +23,9 @@ from smolship.tools.devices.setup import install, installed
 from smolship.tools.devices.store import Store
 from smolship.tools.devices.uri import Address
 from smolship.tools.devices.wheels import NEEDED, OLDEST, chosen, fetched
+from smolship.tools.measure import Update
 from smolship.tools.tables import plain_table
 from smolship.tools.units import UNAVAILABLE, size
-
-Update = Callable[[str, str, int, int], None]  # (step, what, done, total)
-ROOM = 512 << 20  # bytes for wheels, as they come and unpacked
 
 
 def reachable() -> list[dict[str, Any]]:
@@ -37,12 +36,10 @@ def reachable() -> list[dict[str, Any]]:
 
 def _phones() -> Iterator[dict[str, Any]]:
     try:
-        from smolship.tools.devices.adb import devices
-
-        for found in devices():
-            yield {"uri": f"adb://{found.serial}", "state": found.state, "model": getattr(found, "model", None)}
-    except (ImportError, SetupError):  # no client here
-        return
+        for found in adb.devices():
+            yield {"uri": f"adb://{found.serial}", "state": found.state, "model": found.model}
+    except SetupError as error:  # no client, or another server
+        yield {"uri": "adb://", "state": error.parts()["what"]}
 
 
 def described(address: Address) -> dict[str, Any]:
@@ -52,7 +49,8 @@ def described(address: Address) -> dict[str, Any]:
     with link_to(address) as link:
         facts = read_device(link)
         folder = facts.choose_folder(link.uri, 0)
-        ready = installed(link, place(facts, link.uri, 0))
+        ours = place(facts, link.uri)
+        ready = installed(link, ours)
     return {
         "uri": address.uri,
         "state": "set up" if ready else "reachable",
@@ -67,7 +65,7 @@ def described(address: Address) -> dict[str, Any]:
         "memory_bytes": facts.memory_total,
         "available_bytes": facts.memory_available,
         "python": facts.python and f"{facts.python.path} {'.'.join(map(str, facts.python.version))}",
-        "folder": place(facts, link.uri, 0),
+        "folder": ours,
         "free_bytes": folder.free,
         "identity": facts.identity,
         "missing": facts.missing,
@@ -104,14 +102,13 @@ def set_up(address: Address, targets: Sequence[str], wheelhouse: Path | None, up
     with link_to(address) as link:
         facts = read_device(link)
         python = _python(link.uri, facts)
-        folder = place(facts, link.uri, ROOM)
-        Store(link, folder).put({})
         names = list(dict.fromkeys(name for target in targets for name in NEEDED[target][0]))
         modules = list(dict.fromkeys(name for target in targets for name in NEEDED[target][1]))
         with tempfile.TemporaryDirectory(prefix="smolship-wheels-") as temporary:
             update("wheels", "choosing", 0, 1)
             wheels = chosen(python, names, wheelhouse) if wheelhouse else fetched(python, names, Path(temporary))
-            site = install(link, python, folder, wheels, modules, partial(update, "setup"))
+            store = Store(link, place(facts, link.uri))
+            site = install(link, python, store, wheels, modules, partial(update, "setup"))
     return {
         "uri": address.uri,
         "site": site,
@@ -137,7 +134,7 @@ def cleaned(address: Address) -> dict[str, Any]:
     """Remove all that smolship has put on a device."""
     with link_to(address) as link:
         facts = read_device(link)
-        folder = place(facts, link.uri, 0)
+        folder = place(facts, link.uri)
         done = link.run(f"if [ -d {folder}/runs/lock ]; then exit 75; fi; rm -rf {folder}", limit_s=600)
         if done.status:
             raise SetupError(

@@ -20,16 +20,14 @@ from smolship.runtime.disk import writing
 from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.runtime.files import open_file, regular_file
 from smolship.tools.devices import ssh_errors
-from smolship.tools.devices.channel import Ended, talk
+from smolship.tools.devices.channel import Ended, Kept, talk, transfer_s, unfinished, untransferred
 from smolship.tools.devices.link import LOST_S, Done, Link, LinkLost, device_path, framed, quote
 from smolship.tools.devices.ssh_master import ASKED_S, SLOWEST_S, Master, options
 from smolship.tools.devices.uri import Address
 
 AGAIN_S = (1.0, 2.0, 4.0)  # after a connection that was closed before authentication
-MOST = 64 << 20  # bytes that a script may print, where they are kept
 SIZE = re.compile(rb"[0-9]{1,15}")
 BLOCK = 1 << 18  # bytes
-SLOWEST = 100_000  # bytes/s of the slowest network and card; files have a minute besides
 
 
 def connect(address: Address, *, config: Path | None = None, ask: bool) -> SSHLink:
@@ -101,14 +99,8 @@ class SSHLink(Link):
         lines: Callable[[bytes], None] | None = None,
         limit_s: float,
     ) -> Done:
-        out = bytearray()
-
-        def keep(piece: bytes) -> None:
-            out.extend(piece)
-            if len(out) > MOST:
-                raise SetupError(f"{self.uri}: the device says too much", expected=f"at most {MOST:,} bytes")
-
-        ended = self._talk(script, lines or keep, lines is not None, feed, limit_s)
+        out = Kept(self.uri)
+        ended = self._talk(script, lines or out.take, lines is not None, feed, limit_s)
         assert ended.status is not None
         return Done(ended.status, bytes(out), ended.err)
 
@@ -122,14 +114,10 @@ class SSHLink(Link):
         mv -f {part} {target}
         """
         with open_file(content, content.name) as file:
-            ended = self._talk(script, _nothing, False, _pieces(file, size, content), _limit_s(size))
+            ended = self._talk(script, _nothing, False, _pieces(file, size, content), transfer_s(size))
         if ended.status:
-            raise SetupError(
-                f"{self.uri}: push: a file cannot be written there",
-                got=clip(ended.err.decode("utf-8", "replace")),
-                expected=f"{size:,} bytes at {to}",
-                todo="free some space on the device, or choose another folder there",
-            )
+            said = clip(ended.err.decode("utf-8", "replace"))
+            raise untransferred(self.uri, "push", said, f"{size:,} bytes at {to}")
 
     def pull(self, path: str, into: Path) -> None:
         source = quote(device_path(path))
@@ -169,7 +157,7 @@ class SSHLink(Link):
         done = self.run(f"wc -c <{source}", limit_s=LOST_S)
         if done.status or not SIZE.fullmatch(done.out.strip()):
             raise self._unreadable(path, done.err, "nothing")
-        return _limit_s(int(done.out))
+        return transfer_s(int(done.out))
 
     def _unreadable(self, path: str, err: bytes, got: str) -> SetupError:
         said = clip(err.decode("utf-8", "replace"))
@@ -184,11 +172,7 @@ class SSHLink(Link):
         if ended.status is not None:
             return ended
         if ended.late and ended.began:
-            raise SetupError(
-                f"{self.uri}: the device did not finish in time",
-                got=f"{limit_s:.0f} s; {ssh_errors.last_lines(ended.err.decode('utf-8', 'replace'))}",
-                expected="a device that is less busy, or a longer limit",
-            )
+            raise unfinished(self.uri, limit_s, ssh_errors.last_lines(ended.err.decode("utf-8", "replace")))
         if ended.late:
             raise self._lost("no script was begun there in time; a start file may wait for something", ended.noise, b"")
         what = "the link ended before the script did" if ended.began else "the link ended before the script began"
@@ -208,10 +192,6 @@ class SSHLink(Link):
 
 def _nothing(piece: bytes) -> None:
     pass
-
-
-def _limit_s(size: int) -> float:
-    return 60.0 + size / SLOWEST
 
 
 def _pieces(file: BinaryIO, size: int, content: Path) -> Iterator[bytes]:
