@@ -307,6 +307,7 @@ def test_a_package_of_another_model_fails_parity(tiny, tmp_path, capsys):
         assert {check["stage"] for check in report["checks"] if not check["passed"]} == stages
 
 
+@pytest.mark.real
 def test_coremltools_is_imported_without_what_it_does_not_need():
     code = (
         "import sys; from smolship.export.targets.coreml import emit; "

@@ -127,14 +127,17 @@ def test_only_what_is_needed_must_be_installed(tiny, tmp_path, monkeypatch):
             "torch_dtype": "float7",
             "head_dim": None,
         },
-        {
-            "pad_token_id": -7,
-            "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True},
-            "attn_implementation": "flash_attention_2",
-            "auto_map": {"AutoModelForCausalLM": "evil.Model"},
-            "logits_scaling": 7.0,
-            "use_qk_norm": True,
-        },
+        pytest.param(
+            {
+                "pad_token_id": -7,
+                "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True},
+                "attn_implementation": "flash_attention_2",
+                "auto_map": {"AutoModelForCausalLM": "evil.Model"},
+                "logits_scaling": 7.0,
+                "use_qk_norm": True,
+            },
+            marks=pytest.mark.real,
+        ),
     ],
     ids=["gptq", "bitsandbytes"],
 )

@@ -49,7 +49,9 @@ def made(folder, tmp_path, context, tokens, **targets):
     return make_probes(checkpoint, weights, targets, context, tokens)
 
 
-@pytest.mark.parametrize("kind", ["llama", "llama3", "llama_bias", "smollm3"])
+@pytest.mark.parametrize(
+    "kind", ["llama3", "smollm3", *(pytest.param(kind, marks=pytest.mark.real) for kind in ("llama", "llama_bias"))]
+)
 def test_the_translation_is_compared_up_to_the_model_s_own_limit(tiny, tmp_path, kind):
     probes = made(tiny(kind), tmp_path, 512, 64)
     assert probes.arrays["far.at"][-1] == 511 and max(len(w.ids) for w in probes.windows) == 32
@@ -58,7 +60,7 @@ def test_the_translation_is_compared_up_to_the_model_s_own_limit(tiny, tmp_path,
     assert any(check.at == "up to 511" for check in checks)
 
 
-@pytest.mark.parametrize("beyond, wrong", [(100, 1e-3), (300, 1e-3), (500, 0.01)])
+@pytest.mark.parametrize("beyond, wrong", [(100, 1e-3), pytest.param(300, 1e-3, marks=pytest.mark.real), (500, 0.01)])
 def test_angles_that_are_wrong_far_out_fail_the_translation(tiny, tmp_path, monkeypatch, beyond, wrong):
     """The engines read the same tables as our decoder, so that nothing else could show it."""
     sound = Rotary.tables

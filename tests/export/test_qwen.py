@@ -46,7 +46,7 @@ def test_every_target_holds_the_same_weights(bundles, name):
     assert [found.wrong for found in compare(bundles[name], TARGETS)] == [{}] * 4
 
 
-@pytest.mark.parametrize("name", ["qwen2-int4", "qwen3-int8"])
+@pytest.mark.parametrize("name", ["qwen2-int4", pytest.param("qwen3-int8", marks=pytest.mark.real)])
 def test_the_file_that_llama_cpp_gets_is_a_checkpoint_of_the_same_weights(bundles, name, tmp_path):
     """GGUF out, and in again: lifted as they are, to the same logits bit for bit."""
     bundle = bundles[name]
@@ -96,7 +96,9 @@ def test_a_window_that_llama_cpp_cannot_have_is_refused_before_any_work(tiny, tm
     assert list(Path(tmp_path).iterdir()) == []
 
 
-@pytest.mark.parametrize("target", ["coreml", "executorch", "onnx"])
+@pytest.mark.parametrize(
+    "target", ["onnx", *(pytest.param(n, marks=pytest.mark.real) for n in ("coreml", "executorch"))]
+)
 def test_a_window_passes_every_gate(tiny, tmp_path, target):
     bundle = export(tiny("qwen2_window"), tmp_path / "b", to=[target], context=128, probe_tokens=128)
     report = parity(bundle, target, threads=1, quick=True)

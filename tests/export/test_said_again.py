@@ -169,8 +169,10 @@ class TestProbes:
         "template",
         [
             "{{ raise_exception('no tools') }}",
-            "{{ tools[0].name }}",
-            "{{ messages[1].content }}",
+            *(
+                pytest.param(text, marks=pytest.mark.real)
+                for text in ("{{ tools[0].name }}", "{{ messages[1].content }}")
+            ),
             "",
             "{% if 'France' in messages[-1].content %}{{ raise_exception('no geography') }}{% endif %}" + TURN,
         ],

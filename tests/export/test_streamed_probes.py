@@ -20,6 +20,7 @@ from smolship.runtime.probes import Gap, Sketch
 from tests.conftest import TINY
 
 CONTEXT, TOKENS = 128, 96
+FAST = ("llama_bias", "qwen2_window", "smollm3")  # the others take a second each and are tests of `make real`
 TARGETS = {"smollm3": ("executorch", "gguf", "coreml"), "qwen3": ("coreml", "gguf")}  # executorch's of the others
 LENGTH = {"max_new_tokens": probe.GREEDY, "min_new_tokens": probe.GREEDY}
 
@@ -66,7 +67,9 @@ def alike(one: Gap, other: Gap) -> None:
     np.testing.assert_allclose(one.kl.mean(), other.kl.mean(), rtol=1e-3, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", sorted(TINY))
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind in FAST else pytest.mark.real) for kind in sorted(TINY)]
+)
 def test_probes_are_those_of_the_whole_model(made, tiny, kind):
     checkpoint, weights, targets, probes = made(kind)
     config = checkpoint.config

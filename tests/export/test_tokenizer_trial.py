@@ -136,7 +136,7 @@ def test_a_text_for_no_probes_is_refused(tiny: Any, tmp_path: Path, nothing_begi
         export(tiny("llama"), tmp_path / "out", to=["gguf"], probe_tokens=0, probe_text="a b c")
 
 
-@pytest.mark.parametrize("tokens", [1, 2, 3])
+@pytest.mark.parametrize("tokens", [1, *(pytest.param(n, marks=pytest.mark.real) for n in (2, 3))])
 def test_few_probe_tokens_work_to_the_end(tiny: Any, tmp_path: Path, tokens: int) -> None:
     bundle = export(tiny("llama"), tmp_path / "out", to=["onnx"], context=16, probe_tokens=tokens)
     assert parity(bundle, "onnx", threads=1).passed

@@ -23,7 +23,7 @@ CONTEXT = 480
 END = "simulated → cache's end, preset"
 
 
-@pytest.fixture(scope="module", params=["none", "int8"])
+@pytest.fixture(scope="module", params=["int8", pytest.param("none", marks=pytest.mark.real)])
 def bundle(request, tiny, tmp_path_factory) -> Bundle:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "is_filled", lambda config, context: False)

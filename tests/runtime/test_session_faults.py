@@ -17,7 +17,7 @@ from smolship.runtime.session import Session
 Run = Callable[[np.ndarray, int], np.ndarray]
 
 
-@pytest.fixture(scope="module", params=["int8", "none"])
+@pytest.fixture(scope="module", params=["int8", pytest.param("none", marks=pytest.mark.real)])
 def bundle(request, tiny, tmp_path_factory) -> Bundle:
     """Windows of 160 tokens in a cache of 200; floors chaotic and not."""
     out = tmp_path_factory.mktemp("faults") / "bundle"

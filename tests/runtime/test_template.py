@@ -43,7 +43,7 @@ SPECIAL = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
 
 @pytest.fixture(autouse=True)
 def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CPU_S", 1)  # loops end sooner
+    monkeypatch.setattr(module, "CPU_S", 0)  # a second in all for each process
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +89,8 @@ def test_the_date_is_todays_unless_pinned() -> None:
 
 
 HOSTILE = {
-    "long loop": ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "longer than 1 s"),
-    "loop of lookups": ("{{ lipsum(n=10000000) }}", "longer than 1 s"),
+    "long loop": ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "longer than 0 s"),
+    "loop of lookups": ("{{ lipsum(n=10000000) }}", "longer than 0 s"),
     "gigabyte string": ("{{ messages[0].content * 10 ** 9 }}", "MemoryError"),
     "gigabyte constant": ("{{ 'a' * 10 ** 9 }}", "MemoryError"),
     "wide format": ("{{ '%2000000000d' % 1 }}", "MemoryError"),
@@ -156,10 +156,11 @@ def test_a_process_that_hangs_or_dies_is_replaced(monkeypatch: pytest.MonkeyPatc
         template.render([{"n": 99999}])
 
 
-def test_processor_time_is_limited_by_rendering_not_in_all() -> None:
+def test_processor_time_is_limited_by_rendering_not_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CPU_S", 1)
     template = ChatTemplate("{% for i in range(9999) %}{% for j in range(messages|length) %}{% endfor %}{% endfor %}ok")
     start = time.monotonic()
-    while time.monotonic() - start < 3:
+    while time.monotonic() - start < 2.5:
         assert template.render([{}] * 100) == "ok"
 
 

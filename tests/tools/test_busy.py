@@ -26,6 +26,7 @@ def turns(tmp_path, monkeypatch):
     monkeypatch.setattr(busy, "commands_of", lambda work, bundle: [("turns", [command] * 2)])
 
 
+@pytest.mark.real
 def test_two_that_take_turns_take_twice_as_long(turns, capsys):
     assert busy.main(["--json", "--rounds", "2"]) == 0
     (timing,) = json.loads(capsys.readouterr().out)
