@@ -38,7 +38,7 @@ FOLDERS = ("opt", "srv", "mnt", "media")
 DROPPED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info")
 TAGS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 LIKE_HERE = ("numpy", "onnxruntime")  # the same versions as on this machine
-WHEELS = ("flatbuffers", "packaging", "protobuf")
+WHEELS = ("flatbuffers", "packaging", "protobuf", "diskcache", "jinja2", "markupsafe", "typing-extensions")
 
 
 def board_root() -> Path:

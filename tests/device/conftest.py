@@ -33,5 +33,5 @@ def pi5(boards: Callable[[str], Board]) -> Board:
 
 @pytest.fixture(scope="session")
 def board_wheels() -> Path:
-    """A folder of aarch64 wheels: numpy, onnxruntime and what they import."""
+    """A folder of aarch64 wheels: numpy, onnxruntime, and what they and llama-cpp-python import."""
     return wheelhouse()

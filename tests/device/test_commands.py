@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from smolship.runtime.manifest import read_manifest
+from smolship.runtime.manifest import ListedFile, read_manifest
 from smolship.runtime.process import roots
 from smolship.tools.cli import run
 from tests.device.board import Board
@@ -62,7 +64,7 @@ def test_set_up_parity_and_bench(capsys, bundle, there, board_wheels, tmp_path, 
     assert json.loads(out)["site"].startswith("/home/pi/.cache/smolship/device/site-")
     code, out, err = said(capsys, "devices", "list", there, "--json")
     (found,) = json.loads(out)
-    assert code == 0 and found["state"] == "set up" and found["machine"] == "aarch64"
+    assert code == 0 and found["state"] == "set up for onnx" and found["machine"] == "aarch64"
     ask = ["parity", str(bundle), "--quick", "--device", there, "--keep", str(tmp_path), "--json"]
     code, out, err = said(capsys, *ask)
     assert code == 3 and "KleidiAI" in out and "--no-kleidiai" in out and "neither passed nor failed" in out
@@ -92,12 +94,43 @@ def test_executorch_without_python_or_torch(capsys, tiny_bundle, there):  # type
     assert code == 0 and "decode after" in out, err
 
 
-def test_what_is_refused_before_anything_is_sent(capsys, tiny_bundle, there):  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("cpu", ["cortex-a76", "cortex-a72"])
+def test_gguf(capsys, tiny_bundle, boards, board_wheels, monkeypatch, tmp_path, cpu):  # type: ignore[no-untyped-def]
+    """With dot products and without: llama.cpp computes alike."""
+    board = boards(cpu)
+    monkeypatch.setenv("PATH", str(board.clients), prepend=":")
+    ask = ["-t", "gguf", "--device", board.uri]
+    code, _, err = said(capsys, "parity", str(tiny_bundle("llama", "int4")), *ask)
+    assert code == 3 and f"smolship devices setup {board.uri} --target gguf" in err
+    code, _, err = said(capsys, "devices", "setup", board.uri, "-t", "gguf", "--wheelhouse", str(board_wheels))
+    assert code == 0, err
+    code, out, err = said(capsys, "parity", str(tiny_bundle("llama", "int4")), "--quick", *ask)
+    assert code == 0, out + err
+    if cpu == "cortex-a72":
+        return
+    code, out, err = said(capsys, "bench", str(tiny_bundle("llama", "int4")), "--repeats", "1", *ask)
+    assert code == 0 and "decode after" in out, err
+    copy = shutil.copytree(tiny_bundle("llama", "int4"), tmp_path / "b")
+    with (copy / "gguf/model.gguf").open("r+b") as file:
+        file.seek(8)
+        file.write(b"\xff" * 8)
+    manifest, raw = read_manifest(copy), (copy / "gguf/model.gguf").read_bytes()
+    manifest.files["gguf/model.gguf"] = ListedFile(len(raw), hashlib.sha256(raw).hexdigest())
+    manifest.write(copy)
+    code, _, err = said(capsys, "parity", str(copy), "--quick", *ask)
+    assert code == 2 and "claims 18,446,744,073,709,551,615 tensors" in err  # before llama.cpp sees it, there too
+
+
+def test_what_is_refused_before_anything_is_sent(capsys, tiny_bundle, there, tmp_path):  # type: ignore[no-untyped-def]
     code, _, err = said(capsys, "devices", "setup", there, "-t", "coreml")
     assert code == 2 and "wheels for boards" in err
     code, _, err = said(capsys, "devices", "setup")
     assert code == 2 and "needs a device" in err
-    code, _, err = said(capsys, "parity", str(tiny_bundle("llama", "int4")), "-t", "gguf", "--device", there)
+    copy = shutil.copytree(tiny_bundle("llama", "int4"), tmp_path / "b")
+    manifest = read_manifest(copy)
+    manifest.targets["gguf"] = dataclasses.replace(manifest.targets["gguf"], engine="coreml")
+    manifest.write(copy)
+    code, _, err = said(capsys, "parity", str(copy), "-t", "gguf", "--device", there)
     assert code == 2 and "nothing executes these targets on a device" in err
 
 

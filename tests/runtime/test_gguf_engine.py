@@ -12,7 +12,7 @@ import pytest
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.targets import gguf as target
 from smolship.export.weights import SCHEMES, write_weights
-from smolship.runtime.engines.gguf import GgufTokenizer, open_session
+from smolship.runtime.engines.gguf import GgufTokenizer, computes, open_session
 from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.tokenizer import Tokenizer
 from tests.bundles import job_of
@@ -46,6 +46,13 @@ def test_prefill_in_chunks_is_decode(session):
     assert whole.shape == (1, 300) and session.position == CONTEXT
     session.rewind(CONTEXT - 1)
     np.testing.assert_allclose(session.forward(IDS[-1:]), whole, atol=2e-3 * np.abs(whole).max())
+
+
+def test_sums_in_fp16_are_said(session):
+    """A native build on a Pi 5 has them."""
+    assert session.traits.computes is None
+    assert computes(b"CPU : NEON = 1 | ARM_FMA = 1 | FP16_VA = 1 | DOTPROD = 1 | ") == "sums of fp16 products in fp16"
+    assert computes(b"CPU : NEON = 1 | ARM_FMA = 1 | DOTPROD = 1 | ") is None
 
 
 def test_a_rewound_cache_is_a_new_one(session):

@@ -68,6 +68,7 @@ class GgufSession(Session):
         super().__init__(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)), capacity)
         self.llama, self.model, self.context, self.chunk = llama, model, context, chunk
         self.memory = llama.llama_get_memory(context)
+        self.computes = computes(llama.llama_print_system_info())
 
     def _run(self, ids: np.ndarray, position: int) -> np.ndarray:
         if self.llama.llama_memory_seq_pos_max(self.memory, 0) >= position:  # an interrupt came before the count
@@ -146,6 +147,11 @@ class GgufTokenizer:
         with _log(self.llama):  # it warns of a second BOS
             count = self.llama.llama_tokenize(self.vocab, raw, len(raw), out, len(out), special, True)
         return out[:count]
+
+
+def computes(features: bytes) -> str | None:
+    """What is otherwise than the probes simulate, by what llama.cpp says it was compiled for; None where nothing is."""
+    return "sums of fp16 products in fp16" if b"FP16_VA = 1" in features else None
 
 
 def _library() -> Any:

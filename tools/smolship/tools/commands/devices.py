@@ -28,14 +28,14 @@ def devices(
 ) -> None:
     """Show boards and phones, and prepare a board.
 
-    A board needs Python 3.11 or newer for ONNX. Nothing is installed there: wheels are unpacked into a folder of
-    smolship's own. What the other targets need is sent with their first run.
+    A board needs Python 3.11 or newer for ONNX and GGUF. Nothing is installed there: wheels are unpacked into a folder
+    of smolship's own. For GGUF, llama.cpp is compiled here once. What ExecuTorch needs is sent with its first run.
 
     Examples:
 
     smolship devices
     smolship devices list ssh://pi@raspberrypi.local
-    smolship devices setup ssh://pi@raspberrypi.local
+    smolship devices setup ssh://pi@raspberrypi.local --target onnx,gguf
     smolship parity smollm2 --target onnx --device ssh://pi@raspberrypi.local
     """
     from smolship.tools.devices.uri import parse

@@ -73,7 +73,7 @@ def build(machine: Machine, into: Path) -> Path:
     """
     if machine not in MACHINES:
         raise unknown("machine", machine, MACHINES)
-    compiler = _compiler(machine)
+    compiler = cxx_compiler(machine)
     into.mkdir(parents=True, exist_ok=True)
     package = _package(machine, into)
     key = _key(machine, package, compiler)
@@ -102,8 +102,8 @@ def programs(folder: Path) -> dict[str, Program]:
     return {path.name: read_program(path) for path in sorted(folder.iterdir())}
 
 
-def _compiler(machine: Machine) -> str:
-    """The C++ compiler's command."""
+def cxx_compiler(machine: Machine) -> str:
+    """The C++ compiler's command. Raises SetupError where there is none."""
     if machine == "android-aarch64":
         return _ndk()
     native = machine == platform.machine()
@@ -118,6 +118,12 @@ def _compiler(machine: Machine) -> str:
         expected="GCC 9 or newer",
         todo=f"apt install {package}",
     )
+
+
+def compiler_version(compiler: str) -> bytes:
+    """What it says of itself."""
+    line = [compiler, "--version"]
+    return subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT_S).stdout
 
 
 def _ndk() -> str:
@@ -204,8 +210,8 @@ def _sources() -> Iterator[Path]:
 
 def _key(machine: Machine, package: Package, compiler: str) -> str:
     """SHA-256 of all that goes in."""
-    asked = subprocess.run([compiler, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT_S)
-    hashed = hashlib.sha256(repr((machine, package.version, FLAGS, DEFINED, LIBRARIES)).encode() + asked.stdout)
+    hashed = hashlib.sha256(repr((machine, package.version, FLAGS, DEFINED, LIBRARIES)).encode())
+    hashed.update(compiler_version(compiler))
     for path in (*_sources(), Path(__file__), *package.libraries):
         hashed.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return hashed.hexdigest()

@@ -22,7 +22,7 @@ from smolship.tools.devices.pythons import PYTHON, PYTHONS, Python, read_libc, r
 FOLDERS = ("~/.cache/smolship", "/data/local/tmp/smolship", "/var/tmp/smolship", "/tmp/smolship")
 NAMES = (
     "sha256sum shasum openssl cksum od dd df tar gzip python3 pip3 setsid timeout taskset nice renice ionice ps "
-    "getconf ldd busybox toybox vcgencmd dumpsys getprop settings"
+    "getconf ldd busybox toybox vcgencmd dumpsys getprop settings llama-bench llama-server"
 )
 TOOLS = tuple(NAMES.split())
 LIMIT_S = 60.0

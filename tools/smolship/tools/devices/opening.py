@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -134,17 +134,24 @@ def _runner(link: Link, facts: DeviceFacts, folder: str, target: str, engine: st
             )
         android = bool(facts.libc and facts.libc[0] == "bionic")
         runner = native_runner(build("android-aarch64" if android else facts.machine, runners()))
-        _check_programs(link.uri, facts, runner)
+        check_programs(link.uri, facts, runner.name, runner.files.values())
         return runner
-    found = installed(link, folder)
+    found = installed(link, folder, engine)
     if found is None:
         raise SetupError(
             f"{link.uri}: nothing there executes {target}",
-            got="no Python was set up",
+            got=f"no Python was set up for {engine}{_unused(facts, engine)}",
             expected="numpy and the engine in a folder of smolship's own",
-            todo=f"smolship devices setup {link.uri}",
+            todo=f"smolship devices setup {link.uri} --target {engine}",
         )
     return python_runner(*found, work)
+
+
+def _unused(facts: DeviceFacts, engine: str) -> str:
+    """The engine's own programs on the device, which no plan can be given: they take texts, and tell no times of single
+    tokens and no layers."""
+    there = [path for name in ("llama-bench", "llama-server") if engine == "gguf" and (path := facts.tools.get(name))]
+    return f"; llama.cpp's own {' and '.join(there)} cannot execute plans" if there else ""
 
 
 def runners() -> Path:
@@ -153,12 +160,12 @@ def runners() -> Path:
     return (given if given.is_absolute() else Path.home() / ".cache") / "smolship-runners"
 
 
-def _check_programs(uri: str, facts: DeviceFacts, runner: Runner) -> None:
+def check_programs(uri: str, facts: DeviceFacts, name: str, files: Iterable[Path], todo: str | None = None) -> None:
     """Raise SetupError where the device could not load what would be sent."""
     glibc = None
     if facts.libc and facts.libc[0] == "glibc":
         found = re.match(r"(\d{1,4})\.(\d{1,4})", facts.libc[1] or "")
         glibc = (int(found[1]), int(found[2])) if found else OLDEST_GLIBC
     page = facts.page_size or LARGEST_PAGE
-    if wrong := [one for path in runner.files.values() for one in problems(path, str(facts.machine), page, glibc)]:
-        raise SetupError(f"{uri}: it cannot load {runner.name}", got="; ".join(wrong))
+    if wrong := [one for path in files for one in problems(path, str(facts.machine), page, glibc)]:
+        raise SetupError(f"{uri}: it cannot load {name}", got="; ".join(wrong), todo=todo)

@@ -5,6 +5,7 @@
 
 # Last, so that nothing of the device's own choice is replaced.
 PATH=${PATH:-/usr/bin:/bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:/opt/vc/bin:/system/bin:/vendor/bin
+case ${HOME-} in /*) PATH=$PATH:$HOME/llama.cpp/build/bin ;; esac
 export PATH
 tab=$(printf '\t')
 

@@ -54,16 +54,17 @@ def runtime_archive(path: Path) -> Path:
     """smolship.runtime as an archive that Python imports from."""
     root = Path(smolship.runtime.__file__).parent
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        _add(archive, "smolship/", b"")  # a package without __init__.py is a folder
+        add_entry(archive, "smolship/", b"")  # a package without __init__.py is a folder
         for file in sorted(root.rglob("*.py")):
-            _add(archive, f"smolship/runtime/{file.relative_to(root).as_posix()}", file.read_bytes())
+            add_entry(archive, f"smolship/runtime/{file.relative_to(root).as_posix()}", file.read_bytes())
         version = metadata.version("smolship")
         about = f"Metadata-Version: 2.1\nName: smolship\nVersion: {version}\n"
-        _add(archive, f"smolship-{version}.dist-info/METADATA", about.encode())
+        add_entry(archive, f"smolship-{version}.dist-info/METADATA", about.encode())
     return path
 
 
-def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+def add_entry(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    """An entry of an archive that the same content makes again."""
     entry = zipfile.ZipInfo(name, DATE)
     entry.external_attr = 0o644 << 16
     entry.compress_type = zipfile.ZIP_DEFLATED

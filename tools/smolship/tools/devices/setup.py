@@ -6,7 +6,7 @@ Wheels are unpacked by the device's own Python: nothing is installed there, and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,16 +17,23 @@ from smolship.tools.devices.link import Link, device_path, quote
 from smolship.tools.devices.pythons import Python
 from smolship.tools.devices.store import Store
 
-STORED = "python"  # the file that says what was set up: the interpreter's path, and that of the folder for PYTHONPATH
+# With an engine's name behind it, the file that says what was set up for it: the interpreter's path, and that of the
+# folder for PYTHONPATH.
+STORED = "python-"
 UNPACK_S, IMPORT_S = 900.0, 300.0
 UNPACK = "import sys, zipfile\nfor path in sys.argv[2:]: zipfile.ZipFile(path).extractall(sys.argv[1])"
 
 
 def install(
-    link: Link, python: Python, store: Store, wheels: Sequence[Path], modules: Sequence[str], progress: Progress
+    link: Link,
+    python: Python,
+    store: Store,
+    wheels: Sequence[Path],
+    engines: Mapping[str, Sequence[str]],
+    progress: Progress,
 ) -> str:
-    """The folder on the device that PYTHONPATH names, with `wheels` unpacked and `modules` imported once. What is there
-    already is not sent again."""
+    """The folder on the device that PYTHONPATH names, with `wheels` unpacked and the modules of each of `engines`
+    imported once. What is there already is not sent again."""
     hashes, folder = [sha256(path) for path in wheels], store.folder
     site = device_path(f"{folder}/site-{hashlib.sha256(' '.join(sorted(hashes)).encode()).hexdigest()[:16]}")
     if link.run(f"test -e {quote(site)}/complete", limit_s=60).status:
@@ -39,17 +46,17 @@ def install(
         script = f"rm -rf {quote(site)} && mkdir -p {quote(site)} && {words} && : >{quote(site)}/complete"
         _run(link, script, UNPACK_S, "wheels cannot be unpacked")
         progress("unpacked", 1, 1)
-    _check(link, python, site, modules)
-    stored = f"printf '%s\\n' {quote(python.path)} {quote(site)} >{quote(folder)}/{STORED}"
-    _run(link, stored, 60, "what was set up cannot be noted")
+    for engine, modules in engines.items():
+        _check(link, python, site, modules)
+        stored = f"printf '%s\\n' {quote(python.path)} {quote(site)} >{quote(f'{folder}/{STORED}{engine}')}"
+        _run(link, stored, 60, "what was set up cannot be noted")
     return site
 
 
-def installed(link: Link, folder: str) -> tuple[str, str] | None:
-    """Interpreter and folder, as `install` noted them; None where nothing was set up."""
-    done = link.run(
-        f'cat {quote(folder)}/{STORED} && test -e "$(tail -n 1 {quote(folder)}/{STORED})"/complete', limit_s=60
-    )
+def installed(link: Link, folder: str, engine: str) -> tuple[str, str] | None:
+    """Interpreter and folder, as `install` noted them; None where nothing was set up for the engine."""
+    noted = quote(f"{folder}/{STORED}{engine}")
+    done = link.run(f'cat {noted} && test -e "$(tail -n 1 {noted})"/complete', limit_s=60)
     lines = done.out.decode(errors="replace").splitlines()
     return (lines[0], device_path(lines[1])) if done.status == 0 and len(lines) == 2 else None
 

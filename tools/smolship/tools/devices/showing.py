@@ -15,14 +15,14 @@ from rich.text import Text
 from smolship.runtime.bundle import default_threads
 from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.runtime.memory import cpu_model
-from smolship.tools.devices import adb
+from smolship.tools.devices import adb, llama
 from smolship.tools.devices.facts import DeviceFacts, read_device
-from smolship.tools.devices.opening import link_to, place
+from smolship.tools.devices.opening import check_programs, link_to, place, runners
 from smolship.tools.devices.pythons import Python
 from smolship.tools.devices.setup import install, installed
 from smolship.tools.devices.store import Store
 from smolship.tools.devices.uri import Address
-from smolship.tools.devices.wheels import NEEDED, OLDEST, chosen, fetched
+from smolship.tools.devices.wheels import LLAMA, NEEDED, OLDEST, chosen, fetched, holds
 from smolship.tools.measure import Update
 from smolship.tools.tables import plain_table
 from smolship.tools.units import UNAVAILABLE, size
@@ -43,17 +43,17 @@ def _phones() -> Iterator[dict[str, Any]]:
 
 
 def described(address: Address) -> dict[str, Any]:
-    """What one device is, and whether a Python was set up there."""
+    """What one device is, and for which engines a Python was set up there."""
     if address.scheme == "local":
         return reachable()[0]
     with link_to(address) as link:
         facts = read_device(link)
         folder = facts.choose_folder(link.uri, 0)
         ours = place(facts, link.uri)
-        ready = installed(link, ours)
+        ready = [engine for engine in NEEDED if installed(link, ours, engine)]
     return {
         "uri": address.uri,
-        "state": "set up" if ready else "reachable",
+        "state": f"set up for {', '.join(ready)}" if ready else "reachable",
         "model": facts.model,
         "soc": facts.soc,
         "machine": facts.machine,
@@ -103,17 +103,23 @@ def set_up(address: Address, targets: Sequence[str], wheelhouse: Path | None, up
         facts = read_device(link)
         python = _python(link.uri, facts)
         names = list(dict.fromkeys(name for target in targets for name in NEEDED[target][0]))
-        modules = list(dict.fromkeys(name for target in targets for name in NEEDED[target][1]))
+        engines = {target: NEEDED[target][1] for target in targets}
         with tempfile.TemporaryDirectory(prefix="smolship-wheels-") as temporary:
+            work = Path(temporary)
             update("wheels", "choosing", 0, 1)
-            wheels = chosen(python, names, wheelhouse) if wheelhouse else fetched(python, names, Path(temporary))
+            compiled = LLAMA in names and not (wheelhouse and holds(python, LLAMA, wheelhouse))
+            plain = [name for name in names if name != LLAMA or not compiled]
+            wheels = chosen(python, plain, wheelhouse) if wheelhouse else fetched(python, plain, work)
+            if compiled:
+                wheels.append(llama.made(link.uri, facts, wheelhouse, runners(), partial(update, "llama.cpp")))
+                check_programs(link.uri, facts, "llama.cpp", llama.libraries_of(wheels[-1], work), llama.OTHERWISE)
             store = Store(link, place(facts, link.uri))
-            site = install(link, python, store, wheels, modules, partial(update, "setup"))
+            site = install(link, python, store, wheels, engines, partial(update, "setup"))
     return {
         "uri": address.uri,
         "site": site,
         "wheels": [path.name for path in wheels],
-        "said": f"{address.uri} is ready: {', '.join(modules)} in {site}",
+        "said": f"{address.uri} is ready for {', '.join(targets)}: {site}",
     }
 
 

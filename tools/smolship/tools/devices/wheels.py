@@ -15,9 +15,14 @@ from smolship.runtime.process import python
 from smolship.tools.devices.pythons import Python
 
 OLDEST = (3, 11)  # that smolship's runtime runs on
+LLAMA = "llama-cpp-python"  # which no index has as a wheel: llama.py makes one
 # By engine: distributions, and what is imported to see that they are good.
-NEEDED = {"onnx": (("numpy", "onnxruntime", "flatbuffers", "protobuf", "packaging"), ("numpy", "onnxruntime"))}
+NEEDED = {
+    "onnx": (("numpy", "onnxruntime", "flatbuffers", "protobuf", "packaging"), ("numpy", "onnxruntime")),
+    "gguf": (("numpy", LLAMA, "diskcache", "jinja2", "markupsafe", "typing-extensions"), ("numpy", "llama_cpp")),
+}
 FETCH_S = 900.0
+PIP = python("pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps")
 
 
 def tags(device: Python) -> list[Tag]:
@@ -69,23 +74,34 @@ def fetched(device: Python, names: Sequence[str], into: Path) -> list[Path]:
     return chosen(device, names, into)
 
 
+def holds(device: Python, name: str, wheelhouse: Path) -> bool:
+    """Whether a folder has a wheel of a distribution that fits."""
+    try:
+        return bool(chosen(device, [name], wheelhouse))
+    except InputError:
+        return False
+
+
 def download(version: str, abis: Sequence[str], places: Sequence[str], into: Path, wanted: Sequence[str]) -> str:
     """Fetch wheels for another machine. What pip said went wrong; empty where nothing did."""
+    return _said(_line(version, abis, places, into, wanted))
+
+
+def download_sources(into: Path, name: str, version: str) -> str:
+    """Fetch a distribution's source archive. What pip said went wrong; empty where nothing did."""
+    return _said([*PIP, f"--no-binary={name}", "--dest", str(into), f"{name}=={version}"])
+
+
+def _said(line: Sequence[str]) -> str:
     done = subprocess.run(
-        _line(version, abis, places, into, wanted),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=FETCH_S,
+        line, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=FETCH_S
     )
     return clip((done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]) if done.returncode else ""
 
 
 def _line(version: str, abis: Sequence[str], places: Sequence[str], into: Path, wanted: Sequence[str]) -> list[str]:
-    line = python("pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps", "--only-binary=:all:")
-    line += ["--implementation=cp", f"--python-version={version}", *(f"--abi={abi}" for abi in abis), *places]
-    return [*line, "--dest", str(into), *wanted]
+    line = [*PIP, "--only-binary=:all:", "--implementation=cp", f"--python-version={version}"]
+    return [*line, *(f"--abi={abi}" for abi in abis), *places, "--dest", str(into), *wanted]
 
 
 def _tagged(device: Python) -> tuple[str, list[str], list[str]]:
