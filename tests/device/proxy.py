@@ -12,7 +12,9 @@ PIECE = 65536
 
 
 def listen(host: str, port: int) -> socket.socket:
-    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    """A listener; an IPv6 address may have its zone."""
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(address, family=family)
 
 
 def free_port(host: str) -> int:

@@ -53,7 +53,8 @@ class Server:
 
     @property
     def uri(self) -> str:
-        return f"ssh://{self.user}@{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        place = f"[{self.host.replace('%', '%25')}]" if ":" in self.host else self.host
+        return f"ssh://{self.user}@{place}:{self.port}"
 
 
 @contextmanager
@@ -94,7 +95,7 @@ def sshd(
     password        no key is taken, only this password
     passphrase      of the client's key
     host_key        "known", "unknown", or "changed": known_hosts has another one
-    host            "127.0.0.1" or "::1"
+    host            "127.0.0.1" or another address of this machine, such as "::1" or "fe80::…%eth0"
     uid             the user's; this process's own where not given. Another one needs root
     tmpfs           folders of the server that are file systems of their own, with their mount options, such as
                     {"/home/pi": "size=1m"} or {"/tmp": "noexec"}

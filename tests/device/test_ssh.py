@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +19,13 @@ from typing import Any
 
 import pytest
 
-from smolship.runtime.errors import SetupError
+from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime.plan import Plan
 from smolship.tools.devices import ssh
 from smolship.tools.devices.facts import read_device
+from smolship.tools.devices.job import Job
 from smolship.tools.devices.link import Link, LinkLost
+from smolship.tools.devices.runners import Runner
 from smolship.tools.devices.store import Store
 from smolship.tools.devices.uri import parse
 from tests.device.sshd import NOISE, USER, Server, sshd
@@ -59,6 +65,7 @@ QUIRKS: dict[str, dict[str, Any]] = {
     "noise and no sftp": {"start": NOISE, "sftp": "no"},
     "sftp broken": {"sftp": "broken", "banner": "Authorized use only.\n"},
     "few programs": {"missing": ("scp", "sftp", "sha256sum", "timeout", "setsid", "head", "od", "python3")},
+    "dropbear": {"server": "dropbear", "shell": "ash", "bin_sh": "busybox"},
     "IPv6": {"host": "::1"},
     "resets": {"resets": 2},
     "one session at a time": {"server_options": {"MaxSessions": "1"}},
@@ -74,6 +81,71 @@ def test_a_link_works_with(quirk: str, tmp_path: Path) -> None:
     with board(**QUIRKS[quirk]) as (server, link):
         works(link, tmp_path)
         assert server.proxy.connections == 1 + QUIRKS[quirk].get("resets", 0)
+
+
+def link_local() -> str:
+    """An address of this machine that only its interface makes one: fe80::…%eth0."""
+    for line in Path("/proc/net/if_inet6").read_text().splitlines():
+        digits, _, _, scope, _, name = line.split()
+        if scope == "20":
+            return f"{ipaddress.IPv6Address(int(digits, 16))}%{name}"
+    pytest.skip("this machine has no link-local IPv6 address")
+
+
+def test_an_address_with_its_zone(tmp_path: Path) -> None:
+    with board(host=link_local()) as (server, link):
+        assert "%25" in server.uri
+        works(link, tmp_path)
+    error, _ = refusal(host=link_local(), host_key="changed")
+    assert f"-R '[{link_local()}]:" in str(error)
+
+
+WARNING = """** WARNING: connection is not using a post-quantum key exchange algorithm.
+** This session may be vulnerable to "store now, decrypt later" attacks.
+** The server may need to be upgraded. See https://openssh.com/pq.html"""  # OpenSSH 10.1, in every client
+
+
+@pytest.mark.parametrize("noise", [WARNING, "bash: warning: setlocale: LC_ALL: cannot change locale (de_DE.UTF-8)"])
+def test_what_the_client_says_on_stderr_is_no_failure(
+    noise: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sshd(client_noise=noise) as server:
+        monkeypatch.setenv("PATH", str(server.clients), prepend=":")
+        with ssh.connect(parse(server.uri), ask=False) as link:
+            works(link, tmp_path)
+    with sshd(client_noise=noise, password="secret") as server:
+        monkeypatch.setenv("PATH", str(server.clients), prepend=":")
+        with pytest.raises(SetupError, match="ssh-copy-id") as error:
+            ssh.connect(parse(server.uri), ask=False)
+        assert "got: " in str(error.value) and "Permission denied" in str(error.value)
+
+
+def test_a_server_that_is_full_for_a_moment(tmp_path: Path) -> None:
+    """MaxStartups: others are logging in."""
+    with sshd(server_options={"MaxStartups": "1"}) as server:
+        other = socket.create_connection((server.host, server.port))
+        assert other.recv(4) == b"SSH-"
+        threading.Timer(2.0, other.close).start()
+        start = time.monotonic()
+        with ssh.connect(parse(server.uri), config=server.ssh_config, ask=False) as link:
+            works(link, tmp_path)
+        assert 1 < time.monotonic() - start < 12 and 2 < server.proxy.connections <= 1 + 4
+
+
+def test_a_whole_run_is_one_connection(tmp_path: Path) -> None:
+    """Looking at it, setting up, sending, executing, cleaning."""
+    answer = 'printf \'%s\\n\' \'{"error": ["InputError", "ran"]}\''
+    with board() as (server, link):
+        facts = read_device(link)
+        store = Store(link, f"{facts.choose_folder(link.uri, 0).path}/device")
+        (tmp_path / "a").write_bytes(b"1")
+        there = store.put({"a": tmp_path / "a"})
+        runner = Runner("fake", {}, ["/bin/sh", "-c", answer])
+        plan = Plan("bench", "onnx", "onnx", {"file": "a"}, 1)
+        for _ in range(2):
+            with pytest.raises(InputError, match="ran"):
+                Job(link, f"{store.folder}/runs", there, there, runner, "0" * 64).execute(plan, lambda *a: None)
+        assert server.proxy.connections == server.proxy.most_at_once == 1
 
 
 def test_an_alias_and_a_long_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

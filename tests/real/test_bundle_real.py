@@ -9,7 +9,9 @@ import pytest
 
 from smolship.export.checkpoints import open_checkpoint
 from smolship.runtime import open_bundle
+from smolship.runtime.bundle import Bundle
 from smolship.runtime.chat import Chat
+from smolship.runtime.digits import IDS, WHAT
 from smolship.tools.cli import run
 from tests.bundles import double_scales, parity, relower
 from tests.layers import with_rotary
@@ -27,6 +29,8 @@ def test_every_stage_passes_on_2048_tokens(real_bundle, capsys):
         assert checks["original → our decoder"]["kl"] < 1e-9
         assert checks["original → quantized"]["kl"] < 0.5
         assert report["drift"] and len(report["greedy"]) == 2
+        assert report["depth"] == report["context"] >= 2048
+        assert int(checks[WHAT]["at"].split()[0]) >= 20  # of 30 digits
 
 
 def test_what_the_manifest_says(real_bundle):
@@ -55,6 +59,35 @@ def test_doubled_scales_are_seen_and_placed(real_bundle, demo_model, tmp_path, e
     assert code == 1
     assert {c["stage"] for c in report["checks"] if not c["passed"]} == {"engine"}
     assert "layer 12's norm, k or v" in report["found"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_digits_that_change_places_are_seen(real_bundle, monkeypatch, engine, capsys):
+    """An engine that says 6 for each 9, in the repeat of a long number alone; the other tokens are as they were."""
+    bundle = open_bundle(real_bundle)
+    text = bundle.probes().arrays[IDS].tolist()
+    six, nine = (bundle.tokenizer.token_to_id(digit) for digit in "69")
+    sound = Bundle.session
+
+    def planted(*args, **options):
+        session = sound(*args, **options)
+        run, held = session._run, [0] * session.capacity
+
+        def swapped(ids, at):
+            held[at : at + len(ids)] = ids.tolist()
+            logits = run(ids, at).copy()
+            if held[:8] == text[:8]:
+                logits.ravel()[[six, nine]] = logits.ravel()[[nine, six]]
+            return logits
+
+        session._run = swapped
+        return session
+
+    monkeypatch.setattr(Bundle, "session", planted)
+    code, (report,) = parity(real_bundle, capsys, "--quick", "-e", engine)
+    (digits,) = (check for check in report["checks"] if check["what"] == WHAT)
+    assert code == 1 and [check["what"] for check in report["checks"] if not check["passed"]] == [WHAT]
+    assert f"token {six} for {nine}" in digits["note"]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smolship.runtime import open_bundle
+from smolship.runtime import asking, open_bundle
 from smolship.runtime.asking import ask
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.case import case_of
@@ -66,6 +66,21 @@ def test_a_fault_is_found_in_the_file(bundle: Bundle, tmp_path: Path) -> None:
     report = judge_result(bundle, [Result.load(tmp_path / "result.json")])
     assert {check.at for check in report.checks if check.what == "simulated → prefill, worst length"} == {"length 33"}
     assert not report.passed and {check.stage for check in report.checks if not check.passed} == {"engine"}
+
+
+def test_a_long_prompt_at_once_is_looked_at(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shortest of at least so many tokens whose answer was simulated, beyond the lengths of the windows."""
+    monkeypatch.setattr(asking, "DEEP", 113)
+
+    def plant(session: Session) -> None:
+        sound = session._run
+        session._run = lambda ids, at: sound(ids, at) * np.float32(1.5 if len(ids) == 113 else 1)  # type: ignore[method-assign]
+
+    report = judge_result(bundle, [executed(bundle, "onnx", False, plant)])
+    (worst,) = (check for check in report.checks if check.what == "simulated → prefill, worst length")
+    assert not worst.passed and worst.at == "length 113"
+    assert (report.depth, report.context) == (128, 128)
+    assert judge_result(bundle, [executed(bundle, "onnx", True, plant)]).passed  # a quick run stays short
 
 
 def test_what_cannot_be_judged_is_refused(bundle: Bundle, tiny_bundle: Any) -> None:

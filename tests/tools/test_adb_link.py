@@ -146,7 +146,7 @@ def test_an_end_without_a_mark_is_a_lost_link(fake: Fake) -> None:
 def test_time_is_limited(fake: Fake) -> None:
     fake("one device")
     with pytest.raises(SetupError, match="in time"):
-        adb.connect(parse("adb://one")).run("sleep 5", limit_s=0.5)
+        adb.connect(parse("adb://one")).run("sleep 5", limit_s=0.2)
 
 
 def test_the_size_there_decides(fake: Fake, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from smolship.runtime.plan import Plan
 from smolship.runtime.sensors.process import process_memory
 from smolship.runtime.sensors.snapshot import snapshot
 from smolship.tools.devices import job as jobs
+from smolship.tools.devices.cores import Core, processor
 from smolship.tools.devices.job import Job, supervised
 from smolship.tools.devices.runners import Runner, python_runner
 from tests.tools.local_link import LocalLink
@@ -38,9 +40,18 @@ def folder(tmp_path):
 
 def script(code):
     """A runner of a few lines of Python."""
-    return Runner(
-        "fake", {}, [sys.executable, "-c", f"import sys, os, time, json, signal; args = sys.argv[1:]\n{code}"]
+    return Runner(  # -E: each line in one write, whatever is set here
+        "fake", {}, [sys.executable, "-E", "-c", f"import sys, os, time, json, signal; args = sys.argv[1:]\n{code}"]
     )
+
+
+@pytest.fixture
+def swift(tmp_path):
+    """A link whose seconds are short: the supervisor looks 50 times as often."""
+    (tmp_path / "swift").mkdir()
+    (tmp_path / "swift" / "sleep").write_text("#!/bin/sh\nexec /bin/sleep 0.02\n")
+    (tmp_path / "swift" / "sleep").chmod(0o755)
+    return LocalLink(("/usr/bin/env", f"PATH={tmp_path}/swift:{os.environ['PATH']}", "/bin/sh"))
 
 
 def job(folder, runner, link=None, **options):
@@ -65,33 +76,34 @@ def test_the_real_executor_passes_parity_and_is_timed(tiny_bundle, tmp_path, fol
     assert not list(folder.glob("lock"))
 
 
-def test_an_error_of_the_runner_is_its_own(folder):
+def test_an_error_of_the_runner_is_its_own(folder, swift):
     runner = script("print(json.dumps({'error': ['InputError', 'no such plan']})); sys.exit(2)")
     with pytest.raises(InputError, match=r"ssh://test: no such plan"):
-        job(folder, runner).execute(PLAN, lambda *a: None)
+        job(folder, runner, swift).execute(PLAN, lambda *a: None)
 
 
-def test_an_unknown_kind_of_error_is_no_attribute_of_ours(folder):
+def test_an_unknown_kind_of_error_is_no_attribute_of_ours(folder, swift):
     runner = script("print(json.dumps({'error': ['Iterable', 'x']})); sys.exit(2)")
     with pytest.raises(SetupError, match="x"):
-        job(folder, runner).execute(PLAN, lambda *a: None)
+        job(folder, runner, swift).execute(PLAN, lambda *a: None)
 
 
-@pytest.mark.real
 @pytest.mark.parametrize(
     ("code", "parts"),
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", ["SIGKILL", "memory"]),
-        ("os.kill(os.getpid(), signal.SIGILL)", ["SIGILL", "instruction"]),
+        ("os.kill(os.getpid(), signal.SIGILL)", ["SIGILL", "instruction", "onnxruntime 1.32.0 on Cortex-A72 (with"]),
         ("print('no JSON'); sys.stderr.write('a reason\\n'); sys.exit(7)", ["exit status 7", "a reason", "no JSON"]),
         ("print(json.dumps({'result': None})); sys.exit(1)", ["exit status 1"]),
         ("", ["exit status 0"]),
     ],
     ids=["killed", "illegal", "log", "after", "silent"],
 )
-def test_a_runner_that_ends_before_it_answers(folder, code, parts):
+def test_a_runner_that_ends_before_it_answers(folder, swift, code, parts):
+    runner = replace(script(code), versions=["onnxruntime 1.32.0"])
+    told = processor([Core(0, "Cortex-A72", ("asimd",), None, None)])
     with pytest.raises(SetupError) as caught:
-        job(folder, script(code)).execute(PLAN, lambda *a: None)
+        job(folder, runner, swift, processor=told).execute(PLAN, lambda *a: None)
     for part in [*parts, "ssh://test", "starting"]:
         assert part in str(caught.value)
 
@@ -163,22 +175,60 @@ def test_silence_ends_it(folder, monkeypatch):
         job(folder, script(LEADS + "time.sleep(60)")).execute(PLAN, lambda *a: None)
 
 
-@pytest.mark.real
-def test_one_run_at_a_time_and_a_stale_lock_is_taken_over(folder):
+def test_one_run_at_a_time_and_a_stale_lock_is_taken_over(folder, swift):
     lock = folder / "lock"
     lock.mkdir()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    (lock / "holder").write_text(f"{os.getpid()} {boot} somebody-1\n")
+    began = Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19]
+    (lock / "holder").write_text(f"{os.getpid()} {boot} somebody-1 {began}\n")
     quick = script("print(json.dumps({'error': ['InputError', 'ran']})); sys.exit(2)")
     with pytest.raises(SetupError, match="another run is going on") as caught:
-        job(folder, quick).execute(PLAN, lambda *a: None)
+        job(folder, quick, swift).execute(PLAN, lambda *a: None)
     assert "somebody-1" in str(caught.value) and f"kill {os.getpid()}" in str(caught.value)
-    for holder in (f"999999999 {boot} x", f"{os.getpid()} another-boot x", "", "nonsense"):
+    another = f"{os.getpid()} {boot} x {int(began) - 1}"  # whose number this process has now
+    for holder in (f"999999999 {boot} x 1", f"{os.getpid()} another-boot x {began}", another, "", "nonsense"):
         (folder / "lock").mkdir(exist_ok=True)
         (lock / "holder").write_text(holder)
         with pytest.raises(InputError, match="ran"):
-            job(folder, quick).execute(PLAN, lambda *a: None)
+            job(folder, quick, swift).execute(PLAN, lambda *a: None)
         assert not lock.exists()
+
+
+@pytest.mark.real
+def test_what_an_earlier_run_has_left_is_named(folder):
+    """Its supervisor was killed, as by a kernel that has no memory."""
+    run = folder / "old"
+    run.mkdir()
+    line = script(LEADS + "time.sleep(30)").line(str(folder), "a", "b", "c")
+    text = supervised(str(run), str(folder / "lock"), line, {}, 99)
+    process = subprocess.Popen(["/bin/sh", "-c", text], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    while not (run / "alive").exists() or not (run / "alive").read_text():
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    pid = int((run / "pid").read_text())
+    try:
+        with pytest.raises(SetupError, match=f"kill -9 {pid}"):
+            job(folder, script("")).execute(PLAN, lambda *a: None)
+        assert not (folder / "lock").exists()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    quick = script("print(json.dumps({'error': ['InputError', 'ran']})); sys.exit(2)")
+    with pytest.raises(InputError, match="ran"):
+        job(folder, quick).execute(PLAN, lambda *a: None)
+    assert not list(folder.glob("*/alive"))
+
+
+def test_a_number_that_another_process_has_now_is_no_leftover(folder, swift):
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    began = Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19]
+    quick = script("print(json.dumps({'error': ['InputError', 'ran']})); sys.exit(2)")
+    (folder / "old").mkdir()
+    for alive in (f"{os.getpid()} {boot} {int(began) + 1}", f"{os.getpid()} another {began}", "", "x y z"):
+        (folder / "old" / "alive").write_text(alive)
+        with pytest.raises(InputError, match="ran"):
+            job(folder, quick, swift).execute(PLAN, lambda *a: None)
+        assert not (folder / "old" / "alive").exists()
 
 
 @pytest.mark.real
@@ -195,20 +245,21 @@ def test_sensors_are_read_each_second(folder):
     assert snapshot(where.sensors()).boot_id.value == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def test_names_that_a_shell_would_read(folder):
+def test_names_that_a_shell_would_read(folder, swift):
     """Arguments and variables arrive as they are."""
     odd = "a b;$(touch x)`id`'\"\\\n*"
     code = "import sys, os, json; print(json.dumps({'error': ['InputError', repr(sys.argv[1] + os.environ['ODD'])]}))"
     runner = Runner("fake", {}, [sys.executable, "-c", code, odd], {"ODD": odd})
     with pytest.raises(InputError) as caught:
-        job(folder, runner).execute(PLAN, lambda *a: None)
+        job(folder, runner, swift).execute(PLAN, lambda *a: None)
     assert repr(odd + odd) in str(caught.value)
     assert not list(folder.rglob("x"))
 
 
 @pytest.mark.real
 def test_an_interrupt_leaves_nothing_running(folder):
-    """Ctrl-C while it runs: the supervisor sees the end of its input."""
+    """Ctrl-C while it runs: the supervisor sees the end of its input, and the lock is gone before the command ends."""
+    start = time.monotonic()
     runner = script(LEADS + "print(json.dumps({'progress': ['going', 1, 2]}), flush=True); time.sleep(99)")
     timer = None
 
@@ -220,8 +271,21 @@ def test_an_interrupt_leaves_nothing_running(folder):
 
     with pytest.raises(KeyboardInterrupt):
         job(folder, runner).execute(PLAN, going)
+    assert time.monotonic() - start < 10 + 1.5 and not (folder / "lock").exists()
     (pid,) = folder.glob("*/pid")
-    assert gone(int(pid.read_text()), 12)
+    assert gone(int(pid.read_text()), 0.5)
+
+
+def test_what_a_person_set_for_programs_of_their_own_has_no_effect(folder, swift):
+    """LD_LIBRARY_PATH in a start file, say."""
+    ours = {"PYTHONPATH": "/ours"}
+    names = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONHOME", "PYTHONPATH", "TMPDIR")
+    code = f"print(json.dumps({{'error': ['InputError', repr([os.environ.get(n) for n in {names}])]}}))"
+    theirs = [f"{name}=/theirs" for name in names if name != "LD_PRELOAD"]
+    link = LocalLink(("/usr/bin/env", *theirs, *swift.command[1:]))
+    with pytest.raises(InputError) as caught:
+        job(folder, replace(script(code), variables=ours), link).execute(PLAN, lambda *a: None)
+    assert f"[None, None, None, '/ours', '{folder}/{PLAN.digest[:16]}']" in str(caught.value)
 
 
 def test_the_archive_is_all_that_the_executor_needs(tmp_path):
@@ -279,7 +343,7 @@ def test_what_a_device_says_is_not_trusted(line):
     assert watch.answer == {}
 
 
-def test_a_device_that_has_restarted(folder):
-    runner = script("time.sleep(1.2); print(json.dumps({'error': ['InputError', 'ran']})); sys.exit(2)")
+def test_a_device_that_has_restarted(folder, swift):
+    runner = script("time.sleep(0.3); print(json.dumps({'error': ['InputError', 'ran']})); sys.exit(2)")
     with pytest.raises(SetupError, match="the device has restarted"):
-        job(folder, runner, boot="another").execute(PLAN, lambda *a: None)
+        job(folder, runner, swift, boot="another").execute(PLAN, lambda *a: None)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from smolship.export.checkpoints import Checkpoint
+from smolship.export.digits import digit_flows, repeated_digits, take_digits
 from smolship.export.kept_units import KeptUnits
 from smolship.export.late import LEAD_IN, Summing, late_flows, late_logits, late_positions
 from smolship.export.long_text import is_filled, repeated, spread
@@ -30,6 +31,7 @@ from smolship.export.stream import Flow, Progress, Saved, continuations
 from smolship.export.templates import DATE
 from smolship.export.weights import Source, Weights
 from smolship.export.windows import make_windows
+from smolship.runtime.digits import IDS
 from smolship.runtime.errors import InputError
 from smolship.runtime.parity import relative
 from smolship.runtime.probes import FILLED, LEAD, Gap, Probes, Sketch
@@ -91,6 +93,7 @@ def make_probes(
     probes = Probes(windows, {"tokens": tokens, "torch": torch.__version__, "date": DATE})
     prompts = _prompts(template, tokenizer, context, notes)
     making = _Making(checkpoint, context, probes, prompts, min(context, FILLED, FAR * tokens))
+    making.digits = repeated_digits(tokenizer, context)
     units = [making.original(), making.decoder(), making.noise(weights), making.quantized(weights)]
     sets = {name: own.get(name, weights) for name in targets}
     rerounded = [name for name in targets if sets[name] is not weights]
@@ -133,6 +136,7 @@ class _Making:
         self.every = list(range(len(self.windows)))
         self.some = self.every[::4] + self.every[1::4]  # of English and of code alike
         self.known: dict[str, Sketch] = {}
+        self.digits: dict[str, np.ndarray] = {}  # digits.py
         self.far = self._text(far)
         self.edge = self._text(context) if is_filled(self.config, context) else None
         self.end = repeated(self.windows, context)  # what is read at the end of the cache, filled or not
@@ -147,7 +151,7 @@ class _Making:
         self.known |= part.sketches
         self.probes.gaps |= part.gaps
         self.probes.arrays |= part.arrays
-        stay = ("original", ".simulated", ".edge")
+        stay = ("original", ".simulated", ".edge", ".digits")
         self.probes.sketches |= {name: sketch for name, sketch in part.sketches.items() if name.endswith(stay)}
         seconds, more = self.probes.facts.setdefault("seconds", {}), part.facts.pop("seconds", {})
         seconds |= {label: round(seconds.get(label, 0) + more[label], 1) for label in more}  # continuations are several
@@ -228,7 +232,8 @@ class _Making:
                 late = late_flows(ops(numerics), self.end, self.at, begun)
                 swayed = late_flows(ops(numerics, 2, kind=Summing), self.end, self.at, begun)
                 others += [begun, *late, *swayed]
-            run_passes([simulated, ulp, noise], part, self.known, progress, saved, others)
+            digits = digit_flows(self.digits, [simulated.ops, ulp.ops])
+            run_passes([simulated, ulp, noise], part, self.known, progress, saved, [*others, *digits])
             part.arrays["edge.ids"], part.arrays["edge.at"], nothing = self.end, self.at, np.full(len(self.at), -1)
             if self.edge is not None:
                 pieces = (logits for _, logits in simulated.beyond(self.at))
@@ -238,10 +243,13 @@ class _Making:
                 part.sketches[f"{name}.edge"] = Sketch.of(late_logits(late, self.at), nothing)
                 between = Gap.between(part.sketches[f"{name}.edge"], late_logits(swayed, self.at), nothing)
                 part.gaps[f"{name}.edge.ulp"] = between
+            take_digits(part, name, self.digits, digits)
             simulated.ops.forget()
+            ulp.ops.forget()
             _drift(part, name, simulated.flows[0], moved)
 
         positions = self._work(self.every, self.edge) + 2 * self._work(self.some) + DRIFT
+        positions += 2 * len(self.digits.get(IDS, ()))
         return [*units, Unit(name, f"{name}, simulated", positions, make)]
 
     def greedy(self, names: Sequence[str], targets: Mapping[str, Arithmetic], weights: Weights) -> list[Unit]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from smolship.runtime.asking import Asked, Look
+from smolship.runtime.digits import WHAT, digits_check
 from smolship.runtime.errors import InputError
 from smolship.runtime.judge import Check, Rounding, judge, same, unmeasured
 from smolship.runtime.probes import LEAD, Gap, Probes
@@ -57,12 +58,13 @@ class Answers:
         rounding = Rounding("engine", self.probes.gaps[f"{self.name}.ulp"], self.probes.gaps[f"{self.name}.noise"].kl)
         checks = []
         for whole, parts, what, worst in STAGES:
+            judged = rounding
             if whole in self.looks:
                 if whole == "last":
                     what += PRESET if LEAD in self.probes.arrays else ""
-                    rounding = replace(rounding, late=self.probes.gaps.get(f"{self.name}.edge.ulp"))
-                checks.append(rounding.mean(what, [gap for gaps in self._groups(whole).values() for gap in gaps]))
-                checks.append(rounding.worst(f"{what}, {worst}", self._groups(parts)))
+                    judged = replace(rounding, late=self.probes.gaps.get(f"{self.name}.edge.ulp"))
+                checks.append(judged.mean(what, [gap for gaps in self._groups(whole).values() for gap in gaps]))
+                checks.append(judged.worst(f"{what}, {worst}", self._groups(parts)))
             if whole == "prefill":
                 checks.append(rounding.worst(f"{what} → decode, worst length", self._groups("after")))
             if whole == "chunks":
@@ -72,7 +74,21 @@ class Answers:
             if LEAD in self.probes.arrays:
                 why = "the engine does not let its cache be preset, and to fill it would take too long"
             checks.append(unmeasured("engine", STAGES[-1][2], why))
-        return [*checks, self._total(max_kl)]
+        return [*checks, self._digits(rounding), self._total(max_kl)]
+
+    def _digits(self, rounding: Rounding) -> Check:
+        if "digits" not in self.looks:
+            why = "the export has no digits that are repeated, or its context does not hold them"
+            return unmeasured("engine", WHAT, why)
+        (look,) = self.looks["digits"]
+        return digits_check(self.probes, self.name, self._seen(look), self._gap(look), rounding)
+
+    @property
+    def depth(self) -> int:
+        """The most tokens that the cache held at a position that is judged."""
+        if "last" in self.looks:
+            return len(self.probes.arrays["edge.ids"])
+        return max(look.rows.stop for look in self.looks["windows"])
 
     def _total(self, max_kl: float | None) -> Check:
         original = Gap.join(self._groups("original")[""])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from smolship.runtime.digits import AT, IDS, has_digits, sketch_name
 from smolship.runtime.plan import QUICK, Call, Plan, Text
 from smolship.runtime.probes import LEAD, Probes
 from smolship.runtime.session import INTERPRETER, Traits
@@ -18,6 +19,7 @@ from smolship.runtime.session import INTERPRETER, Traits
 SHORT = 32  # positions of each text in a quick run
 FOLLOW = 4  # tokens fed one by one after a prefill: they see the cache that it left
 STRETCH = 16  # neighbouring positions that are judged together
+DEEP = 2048  # tokens in the cache, from which on devices are seen to go wrong that were right before
 REWOUND = 96  # tokens of the comparison of a session with itself
 # Kernels work in blocks of powers of two, and go wrong on both sides of a multiple. An engine's own are added.
 BLOCKS = (16, 32, 64, 128, 256)
@@ -94,6 +96,7 @@ def ask(probes: Probes, head: Plan, traits: Traits) -> Asked:
     _itself(asked)
     if edge is not None:
         _end(asked, probes, edge)
+    _digits(asked, probes)
     if not head.arithmetic:
         _greedy(asked, probes)
     _drift(asked, probes)
@@ -145,6 +148,15 @@ def _prefill(asked: Asked, probes: Probes, edge: int | None) -> None:
             if run[-1] < len(text.ids) - 1 and (not asked.quick or run[0] < max(own(asked.traits), default=0)):
                 for length in (run[:-FOLLOW] + 1).tolist():
                     _prompt(asked, edge, length, length + FOLLOW, f"{asked.name}.edge", row - int(run[0]))
+        if not asked.quick:
+            _deep(asked, edge, f"{asked.name}.edge")
+
+
+def _deep(asked: Asked, edge: int, reference: str) -> None:
+    """The shortest prompt of at least DEEP tokens whose answer was simulated, all at once."""
+    for run, row in _runs(asked.texts[edge].at):
+        for length in (run[run >= DEEP - 1] + 1).tolist()[:1]:
+            return _prompt(asked, edge, length, min(length + FOLLOW, int(run[-1]) + 1), reference, row - int(run[0]))
 
 
 def _prompt(asked: Asked, text: int, length: int, stop: int, reference: str, row: int) -> None:
@@ -214,6 +226,21 @@ def _end(asked: Asked, probes: Probes, edge: int) -> None:
         for i in range(stop - first):
             look = Look("end", f"position {first + i:,}", tuple(calls), slice(i, i + 1), reference, row + i)
             asked.looks.append(look)
+
+
+def _digits(asked: Asked, probes: Probes) -> None:
+    """Numbers that are said again: what is before the first digit of the repeat at once, the rest token by token."""
+    if not has_digits(probes, asked.name):
+        return
+    ids, first, last = probes.arrays[IDS], int(probes.arrays[AT][0]), int(probes.arrays[AT][-1])
+    if len(ids) > asked.traits.capacity:
+        return
+    at, reference = np.arange(first, last + 1), sketch_name(asked.name)
+    text = asked.text(ids, at, probes.sketches[reference].ids, ids[at + 1, None])
+    calls = [asked.call(Call("digits", text, 0, first + 1, rewind=0))]
+    if last > first:
+        calls.append(asked.call(Call("digits", text, first + 1, last + 1, "all")))
+    asked.looks.append(Look("digits", "", tuple(calls), slice(0, len(at)), reference, 0))
 
 
 def _greedy(asked: Asked, probes: Probes) -> None:

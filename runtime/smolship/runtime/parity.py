@@ -53,6 +53,8 @@ class ParityReport:
     runtime: str = ""  # what ran, where the engine's name stands for more than one: "Core ML" or "interpreter"
     nonfinite: list[str] = field(default_factory=list)  # infinities and NaNs on the way, each with its operator
     seconds: float = 0.0
+    depth: int = 0  # tokens in the cache at the deepest position that was judged
+    context: int = 0  # tokens that the cache holds
 
     @property
     def passed(self) -> bool:
@@ -174,6 +176,7 @@ def _add(report: ParityReport, case: Case, answers: Answers, max_kl: float | Non
     else:
         checks = stored + checks
         report.greedy, report.drift = answers.greedy(), drift
+        report.depth, report.context = answers.depth, answers.result.traits.capacity
     report.checks += checks
     report.nonfinite += nonfinite
     report.found = "\n".join(filter(None, (report.found, *found)))

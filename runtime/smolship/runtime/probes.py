@@ -170,10 +170,11 @@ class Probes:
               engine can compute in, in this and in all names that follow); "TARGET.edge", at the positions "edge.at"
               of a cache that "edge.ids" fills: some on the way, and the last. Where filling it would take too long,
               "edge.lead" says how many tokens before each stretch of those are fed; what lies before is preset: the
-              keys and values of the target's drift, over and over
+              keys and values of the target's drift, over and over; "TARGET.digits", of "digits.ids" from the first
+              position of "digits.at" to the last: those before the digits of a repeat (digits.py)
     gaps      "STAGE" or "TARGET.STAGE": gaps measured at export; "decoder.far" at the positions "far.at" of one long
               text, up to the end of the context or as far as the export went
-    arrays    further arrays by name ("greedy.…", "drift.…", "edge.…", "far.at")
+    arrays    further arrays by name ("greedy.…", "drift.…", "edge.…", "far.at", "digits.…")
     facts     what was run: tokens, seeds, versions, …; "nonfinite", by the name of the gap: the operator that made the
               first infinity or NaN
     """
@@ -249,7 +250,7 @@ def _check_positions(probes: Probes) -> None:
     """Raise ValueError where positions are not those of the sketches and gaps that are said to be there."""
     probed = sum(len(window.ids) for window in probes.windows)
     for name, sketch in probes.sketches.items():
-        if not name.endswith(".edge") and len(sketch.lse) != probed:
+        if not name.endswith((".edge", ".digits")) and len(sketch.lse) != probed:
             raise ValueError(f"{name} has {len(sketch.lse):,} positions, the windows have {probed:,}")
     if not isinstance(probes.facts, dict):
         raise ValueError("the facts are no object")
@@ -268,12 +269,36 @@ def _check_positions(probes: Probes) -> None:
             or (np.diff(at) < 1).any()
         ):
             raise ValueError(f"the positions of {where} are not there, or not in order")
+    _check_digits(probes)
     lead = probes.arrays.get(LEAD)
     if lead is not None and (lead.shape != (1,) or lead.dtype.kind != "i" or lead[0] < 0):
         raise ValueError(f"{LEAD} is no number of tokens")
     ids, at = probes.arrays.get("edge.ids"), probes.arrays.get("edge.at")
     if edges and (ids is None or ids.ndim != 1 or (at is not None and at[-1] != len(ids) - 1)):
         raise ValueError("edge.ids does not end where the sketches of the cache's end do")
+
+
+def _check_digits(probes: Probes) -> None:
+    """Raise ValueError where the repeated digits are not those of the sketches that are said to be of them."""
+    names = [name for name in probes.sketches if name.endswith(".digits")]
+    ids, at = probes.arrays.get("digits.ids"), probes.arrays.get("digits.at")
+    if not names:
+        return
+    if (
+        ids is None
+        or at is None
+        or ids.ndim != 1
+        or at.ndim != 1
+        or not len(at)
+        or {ids.dtype.kind, at.dtype.kind} != {"i"}
+    ):
+        raise ValueError("the digits that are repeated are not there")
+    if at[0] < 0 or at[-1] > len(ids) - 2 or (np.diff(at) < 1).any():
+        raise ValueError("the positions of digits are not in order, or not in their text")
+    for name in names:
+        moved = probes.arrays.get(f"digits.{name.removesuffix('.digits')}.moved")
+        if len(probes.sketches[name].lse) != at[-1] - at[0] + 1 or moved is None or moved.shape != at.shape:
+            raise ValueError(f"{name} is not of the digits that are repeated")
 
 
 def _grouped(arrays: dict[str, np.ndarray], group: str, kind: type[T]) -> dict[str, T]:

@@ -27,7 +27,7 @@ def _suite(report: ParityReport) -> ET.Element:
     name = clip(report.target)  # clip: XML 1.0 has no way to write a control character
     suite = ET.Element("testsuite", _counts(name, report.checks, report.seconds))
     properties = ET.SubElement(suite, "properties")
-    for key in ("bundle", "engine", "weights_digest", "host", "threads", "quick"):
+    for key in ("bundle", "engine", "weights_digest", "host", "threads", "quick", "depth", "context"):
         ET.SubElement(properties, "property", name=key, value=clip(getattr(report, key)))
     suite.extend(_case(check, name) for check in report.checks)
     if report.found:

@@ -49,6 +49,7 @@ def parity_table(report: ParityReport) -> Table:
         (f"FAIL, {failed} of {len(report.checks)} checks", "bold red") if failed else ("PASS", "bold green"),
     )
     caption = "KL in nats, mean ± 95 % interval; it must not exceed the bound, which derives from the floor."
+    caption += f"\n{depth(report)}"
     table = plain_table(title, caption)
     table.add_column("check", overflow="fold", ratio=1)
     for name in ("mean KL", "top-1", "ppl ratio", "floor", "bound", ""):
@@ -66,6 +67,11 @@ def parity_table(report: ParityReport) -> Table:
         )
         table.add_row(what, *map(Text, figures), Text(said, STYLES[said]), style="" if check.passed else "red")
     return table
+
+
+def depth(report: ParityReport) -> str:
+    """How full the cache was where parity looked."""
+    return f"Judged up to {report.depth:,} tokens in the cache, which holds {report.context:,}."
 
 
 def label(check: Check) -> str:

@@ -39,7 +39,10 @@ def bench(
     options.set_kleidiai(bundle, targets, no_kleidiai)
     options.say_interpreted(bundle, targets)
     bundle.verify()
-    with Steps(options.err) as steps, executing(device, bundle, targets, steps.update) as (elsewhere, most):
+    with (
+        Steps(options.err) as steps,
+        executing(device, bundle, targets, steps.update, threads=threads) as (elsewhere, most),
+    ):
         threads = threads or most or default_threads()
         reports = bench_of(bundle, targets, steps.update, threads=threads, repeats=repeats, elsewhere=elsewhere)
     if as_json:

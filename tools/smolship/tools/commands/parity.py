@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +53,8 @@ def parity(
     options.set_kleidiai(bundle, targets, no_kleidiai)
     options.say_interpreted(bundle, targets, float32=True)
     bundle.verify()
-    with Steps(options.err) as steps, executing(device, bundle, targets, steps.update, keep) as (elsewhere, most):
+    place = partial(executing, device, bundle, targets, keep=keep, threads=threads)
+    with Steps(options.err) as steps, place(steps.update) as (elsewhere, most):
         reports = parity_of(
             bundle,
             targets,

@@ -86,6 +86,22 @@ def threads(cores: Sequence[Core], online: Sequence[int] | None, allowed: Sequen
     return len(usable) or None
 
 
+# What engines choose their kernels by, and die of where they choose wrongly.
+TOLD = ("asimd", "asimddp", "i8mm", "sve", "sve2", "bf16", "atomics", "fphp", "asimdhp", "avx2", "avx512f", "avx_vnni")
+
+
+def processor(cores: Sequence[Core]) -> str:
+    """The kinds of cores, each with those of their features that engines choose by, and Arm's that it lacks."""
+    kinds = dict.fromkeys((core.part or "a processor without a name", core.features) for core in cores)
+    said = []
+    for part, features in kinds:
+        has = [name for name in TOLD if name in features]
+        lacks = [name for name in ("asimddp", "i8mm", "sve", "atomics") if name not in features and "asimd" in features]
+        words = ([f"with {', '.join(has)}"] if has else []) + ([f"without {', '.join(lacks)}"] if lacks else [])
+        said.append(f"{part} ({'; '.join(words) or 'features unavailable'})")
+    return ", ".join(said)
+
+
 def _cpuinfo(text: str) -> tuple[dict[int, dict[str, str]], dict[str, str]]:
     """Rows by core, and what is said once for all of them; keys in small letters."""
     rows: dict[int, dict[str, str]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -29,6 +30,7 @@ SILENT_S = 30  # without one, after which the runner is ended
 START_S = 300  # of a run, beside the time for its tokens
 TOKEN_S = 2.0  # for each token, at the slowest
 ERRORS = {kind.__name__: kind for kind in (InputError, GateError, SetupError, Fault)}
+INTERRUPTED_S = 9  # after Ctrl-C, for the runner's end
 MOST_LINES = 20  # of an error that a device tells
 OURS = b"smolship-supervisor "
 WHY = {
@@ -91,6 +93,7 @@ class Job:
     digest: str
     boot: str | None = None
     limit_s: float | None = None
+    processor: str = ""  # of the device, with its features: said where the engine has an instruction that it lacks
 
     def execute(self, plan: Plan, progress: Progress) -> Result:
         """Raises the runner's own SmolshipError; SetupError where the link, the device or the runner failed."""
@@ -138,9 +141,22 @@ class Job:
                 expected=f"what runs there ends by itself within {SILENT_S + 10} s",
                 todo="run the command again",
             ) from None
+        except KeyboardInterrupt:
+            self._wait_for_end(done)
+            raise
         finally:
             done.set()
         self._ended(run, watch)
+
+    def _wait_for_end(self, done: threading.Event) -> None:
+        """After an interrupt: until what ran there has ended and its lock is gone, so that the next run finds it free.
+        A link that is gone, and a second interrupt, end the wait."""
+        done.set()
+        script = (
+            f"left=8; while [ -d {quote(self.folder)}/lock ] && [ $left -gt 0 ]; do sleep 1; left=$((left-1)); done"
+        )
+        with contextlib.suppress(SetupError, KeyboardInterrupt):
+            self.link.run(script, limit_s=INTERRUPTED_S)
 
     def _ended(self, run: str, watch: Watch) -> None:
         """Raise what went wrong; nothing where the runner answered and ended well."""
@@ -156,6 +172,13 @@ class Job:
                 expected="one run at a time",
                 todo="wait for it, or end it there: kill " + clip(" ".join(rest[:1])),
             )
+        if word == "left":
+            raise SetupError(
+                f"{self.link.uri}: a runner of an earlier run is still there",
+                got=clip(f"process {' '.join(rest[:1])}, whose supervisor was killed"),
+                expected="nothing of ours, which would take memory and time from this run",
+                todo="end it there: kill -9 " + clip(" ".join(rest[:1])),
+            )
         if "error" in watch.answer:
             kind, text = watch.answer["error"]
             lines = [clip(line) for line in text.split("\n")[:MOST_LINES]]
@@ -166,10 +189,16 @@ class Job:
         why = WHY.get(rest[1], "") if word == "ended" and len(rest) == 2 else ""
         raise SetupError(
             f"{self.link.uri}: the runner ended before it answered ({watch.stage})",
-            got="; ".join(filter(None, [why, _status(status), self._log(run), *watch.other])),
+            got="; ".join(filter(None, [why, _status(status), self._illegal(status), self._log(run), *watch.other])),
             expected=f"an answer; the last sign of life was {time.monotonic() - watch.last:.0f} s ago",
             todo=_todo(status, why),
         )
+
+    def _illegal(self, status: int | None) -> str:
+        """Which engine met which processor, where an instruction was none."""
+        if status != 128 + signal.SIGILL:
+            return ""
+        return f"{', '.join(self.runner.versions) or self.runner.name} on {self.processor or 'an unknown processor'}"
 
     def _log(self, run: str) -> str:
         """The last lines that the runner wrote to its standard error."""

@@ -19,12 +19,13 @@ from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.execute import Execute, in_child
 from smolship.runtime.plan import Plan
 from smolship.runtime.result import Result
+from smolship.tools.devices.cores import processor
 from smolship.tools.devices.facts import DeviceFacts, read_device
 from smolship.tools.devices.job import Job
 from smolship.tools.devices.link import Link
 from smolship.tools.devices.programs import problems
 from smolship.tools.devices.runners import Runner, native_runner, python_runner
-from smolship.tools.devices.setup import installed
+from smolship.tools.devices.setup import installed, versions
 from smolship.tools.devices.store import Store
 from smolship.tools.devices.uri import Address, parse
 from smolship.tools.devices.wheels import NEEDED
@@ -53,7 +54,12 @@ def link_to(address: Address) -> Link:
 
 @contextmanager
 def executing(
-    device: str, bundle: Bundle, targets: Sequence[str], update: Update, keep: Path | None = None
+    device: str,
+    bundle: Bundle,
+    targets: Sequence[str],
+    update: Update,
+    keep: Path | None = None,
+    threads: int | None = None,
 ) -> Iterator[tuple[Elsewhere | None, int | None]]:
     """What executes plans for each target on a device, and how many threads it has for them; None for both where it is
     this process. The results lie in the folder `keep` afterwards."""
@@ -73,6 +79,7 @@ def executing(
     with ExitStack() as stack:
         link = stack.enter_context(link_to(address))
         facts = read_device(link)
+        check_threads(link.uri, facts, threads)
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-device-")))
         store = Store(link, place(facts, link.uri))
         jobs = {
@@ -80,6 +87,18 @@ def executing(
             for name in targets
         }
         yield lambda name: kept(name, jobs[name].execute), facts.threads
+
+
+def check_threads(uri: str, facts: DeviceFacts, threads: int | None) -> None:
+    """Raise InputError where more are asked for than a device has cores for a run."""
+    most = facts.most_threads()
+    if threads and most and threads > most:
+        raise InputError(
+            f"{uri}: more threads than a run there has cores",
+            got=threads,
+            expected=f"at most {most}",
+            todo="give fewer",
+        )
 
 
 def keeping(folder: Path | None, name: str, execute: Execute) -> Execute:
@@ -121,7 +140,8 @@ def _job(
     program = store.put(runner.files)
     artifact = store.put(below, progress)
     digest = listed_digest(hashes, str(entry.info["file"]))
-    return Job(link, f"{store.folder}/runs", artifact, program, runner, digest, facts.boot_id)
+    runs = f"{store.folder}/runs"
+    return Job(link, runs, artifact, program, runner, digest, facts.boot_id, processor=processor(facts.cores))
 
 
 def _runner(link: Link, facts: DeviceFacts, folder: str, target: str, engine: str, work: Path) -> Runner:
@@ -144,7 +164,7 @@ def _runner(link: Link, facts: DeviceFacts, folder: str, target: str, engine: st
             expected="numpy and the engine in a folder of smolship's own",
             todo=f"smolship devices setup {link.uri} --target {engine}",
         )
-    return python_runner(*found, work)
+    return python_runner(*found, work, versions(link, found[1]))
 
 
 def _unused(facts: DeviceFacts, engine: str) -> str:

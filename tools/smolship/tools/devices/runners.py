@@ -19,12 +19,14 @@ class Runner:
     """files      by their names on the device
     command    before PLAN RESULT FOLDER; "{}" stands for the folder where the files lie
     variables  of its environment, "{}" likewise
+    versions   of what it consists of, such as "onnxruntime 1.32.0", as far as known
     """
 
     name: str
     files: Mapping[str, Path]
     command: Sequence[str]
     variables: Mapping[str, str] = field(default_factory=dict)
+    versions: Sequence[str] = ()
 
     def line(self, folder: str, *arguments: str) -> list[str]:
         return [word.replace("{}", folder) for word in self.command] + list(arguments)
@@ -33,7 +35,7 @@ class Runner:
         return {name: value.replace("{}", folder) for name, value in self.variables.items()}
 
 
-def python_runner(python: str, site: str, work: Path) -> Runner:
+def python_runner(python: str, site: str, work: Path, versions: Sequence[str] = ()) -> Runner:
     """smolship's runtime for the interpreter `python` of a device, where `site` is a folder with numpy and the engines.
     The archive is written to the folder `work`."""
     return Runner(
@@ -41,13 +43,14 @@ def python_runner(python: str, site: str, work: Path) -> Runner:
         {ZIP: runtime_archive(work / ZIP)},
         [python, "-P", "-m", "smolship.runtime.execute"],
         {"PYTHONPATH": f"{{}}/{ZIP}:{site}", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"},
+        versions,
     )
 
 
 def native_runner(folder: Path) -> Runner:
     """`smolship-run` as build.py left it in a folder, with the libraries that it needs."""
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
-    return Runner("smolship-run", files, ["{}/smolship-run"])
+    return Runner("smolship-run", files, ["{}/smolship-run"], versions=[f"executorch {metadata.version('executorch')}"])
 
 
 def runtime_archive(path: Path) -> Path:

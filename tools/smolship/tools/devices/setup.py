@@ -61,6 +61,15 @@ def installed(link: Link, folder: str, engine: str) -> tuple[str, str] | None:
     return (lines[0], device_path(lines[1])) if done.status == 0 and len(lines) == 2 else None
 
 
+def versions(link: Link, site: str) -> list[str]:
+    """What lies in a folder of `install`, such as "onnxruntime 1.32.0"."""
+    done = link.run(f"cd {quote(device_path(site))} && ls -d *.dist-info", limit_s=60)
+    return [
+        clip(name.removesuffix(".dist-info").replace("-", " "), 80)
+        for name in done.out.decode(errors="replace").split()
+    ]
+
+
 def _check(link: Link, python: Python, site: str, modules: Sequence[str]) -> None:
     code = "import " + ", ".join(modules)
     line = f"PYTHONPATH={quote(site)} PYTHONDONTWRITEBYTECODE=1 {quote(python.path)} -P -c {quote(code)}"

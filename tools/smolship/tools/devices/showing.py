@@ -27,6 +27,8 @@ from smolship.tools.measure import Update
 from smolship.tools.tables import plain_table
 from smolship.tools.units import UNAVAILABLE, size
 
+WRONG_S = 60  # of a clock
+
 
 def reachable() -> list[dict[str, Any]]:
     """This machine, and what adb knows. Boards have no list: they are named by their URI."""
@@ -67,9 +69,18 @@ def described(address: Address) -> dict[str, Any]:
         "python": facts.python and f"{facts.python.path} {'.'.join(map(str, facts.python.version))}",
         "folder": ours,
         "free_bytes": folder.free,
+        "clock": clock(facts.clock_s),
         "identity": facts.identity,
         "missing": facts.missing,
     }
+
+
+def clock(ahead_s: float | None) -> str | None:
+    """How far a device's clock is from this machine's; above a minute, what follows of it."""
+    if ahead_s is None:
+        return None
+    said = f"{abs(ahead_s):,.0f} s {'behind' if ahead_s < 0 else 'ahead of'} this machine's"
+    return said + (": results have the time of this machine" if abs(ahead_s) > WRONG_S else "")
 
 
 def table(found: Sequence[dict[str, Any]]) -> Table:

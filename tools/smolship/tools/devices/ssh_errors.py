@@ -22,7 +22,8 @@ RESET = re.compile(
 )
 AUTH = re.compile(r"Permission denied(?:, please try again\.| \(([a-z0-9,@.-]*)\))|Too many authentication failures")
 CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
-BORDER = re.compile(r"^@.*@$|^\s*$", re.MULTILINE)
+# What says nothing of why a connection failed: frames, and OpenSSH's warning (from 10.1) of an older key exchange.
+BORDER = re.compile(r"^@.*@$|^\s*$|^\*\* .*$", re.MULTILINE)
 
 
 def was_reset(said: str) -> bool:
@@ -71,6 +72,22 @@ def explain(address: Address, said: str, identity: Identity, waited_s: float | N
             expected="an SSH server that lets us in",
             todo="wait: the server may refuse for some minutes after failures (MaxStartups, PerSourcePenalties, "
             "fail2ban); its log says why: journalctl -u ssh",
+        )
+    if "Connection refused" in said:
+        return SetupError(
+            f"{what}: nothing takes connections at that address and port",
+            got=got,
+            expected="an SSH server there that lets us in",
+            todo="start it there (sudo systemctl enable --now ssh), and check the port; one that was reached may "
+            f"refuse for some minutes after failures (fail2ban): ssh -v {place}",
+        )
+    if re.search(r"No route to host|Network is unreachable|Invalid argument", said):
+        return SetupError(
+            f"{what}: the address cannot be reached from here",
+            got=got,
+            expected="a device in a network of this machine",
+            todo="check its address; a link-local one (fe80::…) needs the interface, as in ssh://[fe80::1%25eth0]; "
+            f"ssh -v {place}",
         )
     if waited_s is not None or re.search(r"timed out|not responding", said):
         return SetupError(

@@ -4,7 +4,9 @@
 # function `sample`, which writes what the sensors say of $pid. Standard input: a line a heartbeat. Standard output: the runner's, and lines
 # "smolship-supervisor WORD …" of its own:
 #
-#     busy PID OWNER        another run holds the lock, and nothing was started
+#     busy PID OWNER        another run holds the lock, and nothing was started; its process, by number, start and
+#                           boot_id, is there
+#     left PID              a runner of an earlier run is still there, whose supervisor was killed; nothing was started
 #     started PID BOOT_ID
 #     ended STATUS WHY      WHY: done, lost (no heartbeats), late (LIMIT is over), memory (less than 5 % available)
 #
@@ -12,22 +14,42 @@
 
 say() { printf 'smolship-supervisor %s\n' "$*"; }
 
+# When a process began, as the kernel counts: another one may have its number by now. Its name may hold anything.
+began() {
+  read -r stat 2>/dev/null <"/proc/$1/stat" || return
+  set -- ${stat##*) }
+  [ "$1" = Z ] || echo "${20}" # one that has ended, and that nobody waited for
+}
+
+# What a person set for programs of their own is not for the runner's libraries.
+unset LD_LIBRARY_PATH LD_PRELOAD PYTHONHOME PYTHONSTARTUP PYTHONINSPECT PYTHONOPTIMIZE PYTHONWARNINGS
+
 boot=none
 read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id
 if ! mkdir "$LOCK" 2>/dev/null; then
-  holder='' held='' owner=''
-  read -r holder held owner 2>/dev/null <"$LOCK/holder"
-  if [ -n "$holder" ] && [ "$held" = "$boot" ] && [ -d "/proc/$holder" ]; then
+  holder='' held='' owner='' since=''
+  read -r holder held owner since 2>/dev/null <"$LOCK/holder"
+  if [ -n "$holder" ] && [ "$held" = "$boot" ] && [ -n "$since" ] && [ "$(began "$holder")" = "$since" ]; then
     say "busy $holder $owner"
     exit 75
   fi
   mkdir -p "$LOCK" || exit 74
 fi
-printf '%s %s %s\n' "$$" "$boot" "$OWNER" >"$LOCK/holder" || exit 74
+printf '%s %s %s %s\n' "$$" "$boot" "$OWNER" "$(began $$)" >"$LOCK/holder" || exit 74
 trap 'rm -rf "$LOCK"' EXIT
 trap 'stop KILL; exit 129' HUP # a shell that a signal ends leaves without its last trap
 trap 'stop KILL; exit 143' TERM
 trap : PIPE # nobody reads any more
+for file in "${RUN%/*}"/*/alive; do
+  [ -e "$file" ] || continue
+  holder='' held='' since=''
+  read -r holder held since <"$file"
+  if [ "$held" = "$boot" ] && [ -n "$since" ] && [ "$(began "$holder")" = "$since" ]; then
+    say "left $holder"
+    exit 75
+  fi
+  rm -f "$file"
+done
 
 cd "$RUN" || exit 74
 rm -f pid status beat samples log
@@ -71,6 +93,7 @@ while [ ! -e status ]; do
   seconds=$((seconds + 1))
   if [ -z "$pid" ] && [ -s pid ]; then
     read -r pid <pid
+    printf '%s %s %s\n' "$pid" "$boot" "$(began "$pid")" >alive
     say "started $pid $boot"
   fi
   [ -n "$pid" ] || continue
@@ -98,5 +121,6 @@ done
 read -r status <status
 kill $reader 2>/dev/null
 wait $wrapper 2>/dev/null
+[ -n "$pid" ] && [ -n "$(began "$pid")" ] || rm -f alive
 say "ended $status $why"
 exit 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from smolship.runtime.errors import InputError, SetupError, clip
+from smolship.runtime.errors import SetupError, clip
 from smolship.runtime.process import python
 from smolship.tools.devices.pythons import Python
 
@@ -23,6 +23,7 @@ NEEDED = {
 }
 FETCH_S = 900.0
 PIP = python("pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps")
+SHOWN = 6  # platforms that are named, the best first
 
 
 def tags(device: Python) -> list[Tag]:
@@ -33,8 +34,8 @@ def tags(device: Python) -> list[Tag]:
 
 
 def chosen(device: Python, names: Sequence[str], wheelhouse: Path) -> list[Path]:
-    """The best wheel of each distribution in a folder. Raises InputError that lists what is missing, and what lies
-    there in its place."""
+    """The best wheel of each distribution in a folder. Raises SetupError that lists what is missing, with
+    the tags that would fit, and what lies there in its place."""
     ranks = {tag: i for i, tag in enumerate(tags(device))}
     best: dict[str, tuple[tuple[object, ...], Path]] = {}
     others: dict[str, list[str]] = {}
@@ -52,10 +53,10 @@ def chosen(device: Python, names: Sequence[str], wheelhouse: Path) -> list[Path]
             best[name] = rank, path
     if missing := [name for name in names if canonicalize_name(name) not in best]:
         there = [file for name in missing for file in others.get(canonicalize_name(name), [])]
-        raise InputError(
-            f"no wheel of {', '.join(missing)} fits the device's Python",
+        raise SetupError(
+            f"no wheel of {', '.join(missing)} fits the device's Python {'.'.join(map(str, device.version))}",
             got=clip(", ".join(there)) or f"none in {wheelhouse}",
-            expected=f"tags such as {next(iter(ranks))}",
+            expected=f"{device.tag} or abi3, on {', '.join(device.platforms[:SHOWN])}, …",
             todo=f"put one there: python {' '.join(_line(*_tagged(device), Path('WHEELHOUSE'), missing)[1:])}",
         )
     return [best[canonicalize_name(name)][1] for name in names]
