@@ -17,6 +17,7 @@ import pytest
 from smolship.runtime.manifest import ListedFile, read_manifest
 from smolship.runtime.process import roots
 from smolship.tools.cli import run
+from smolship.tools.devices.record import Record
 from tests.device.board import Board
 
 pytestmark = pytest.mark.real
@@ -86,12 +87,17 @@ def test_a_processor_without_dot_products_has_no_floor(capsys, bundle, boards, b
     assert code == 3 and "activations in float32" in err
 
 
-def test_executorch_without_python_or_torch(capsys, tiny_bundle, there):  # type: ignore[no-untyped-def]
+def test_executorch_without_python_or_torch(capsys, tiny_bundle, there, tmp_path):  # type: ignore[no-untyped-def]
     bundle = str(tiny_bundle("llama", "int4"))
     code, out, err = said(capsys, "parity", bundle, "-t", "executorch", "--quick", "--device", there)
     assert code == 0, out + err
-    code, out, err = said(capsys, "bench", bundle, "-t", "executorch", "--repeats", "1", "--device", there)
-    assert code == 0 and "decode after" in out, err
+    ask = ["bench", bundle, "-t", "executorch", "--repeats", "1", "--device", there, "--record", str(tmp_path)]
+    code, out, err = said(capsys, *ask, "--max-memory", "1")
+    assert code == 3 and "decode after" in out and "not judged" in err and "the device is emulated" in err
+    record = Record.load(tmp_path / "executorch.json")
+    assert record.emulated and record.device.uri == there and len(record.device.cores) >= 1 and record.samples
+    assert record.answer.check == "as planned" and record.memory.peak.value > 1 << 20
+    assert said(capsys, "report", str(tmp_path / "executorch.json"), "-o", str(tmp_path / "page.html"))[0] == 0
 
 
 @pytest.mark.parametrize("cpu", ["cortex-a76", "cortex-a72"])

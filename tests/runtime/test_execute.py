@@ -121,6 +121,7 @@ def change(raw: Any, path: list[Any], value: Any) -> Any:
     return raw
 
 
+MORE = {"warmups": 0, "sustained": 0}
 BAD_PLANS = [
     (["schema"], 2, "another version"),
     (["purpose"], "mischief", "one of parity"),
@@ -152,10 +153,16 @@ BAD_PLANS = [
     (["texts", 0, "wanted", "dtype"], "object", "int32 in 2"),
     (["texts", 0, "wanted", "base64"], "!", "int32 in 2"),
     (["texts", 0, "wanted", "more"], 1, "int32 in 2"),
-    (["timing"], {"prompts": [41], "depths": [1], "tokens": 1, "repeats": 1}, "its timing"),
-    (["timing"], {"prompts": [4], "depths": [], "tokens": 1, "repeats": 1}, "its timing"),
-    (["timing"], {"prompts": [4], "depths": [0], "tokens": 1, "repeats": 1}, "its timing"),
-    (["timing"], {"prompts": [4], "depths": [1], "tokens": 1, "repeats": 1 << 40}, "its timing"),
+    (["timing"], {"prompts": [41], "depths": [1], "tokens": 1, "repeats": 1} | MORE, "its timing"),
+    (["timing"], {"prompts": [4], "depths": [], "tokens": 1, "repeats": 1} | MORE, "its timing"),
+    (["timing"], {"prompts": [4], "depths": [0], "tokens": 1, "repeats": 1} | MORE, "its timing"),
+    (["timing"], {"prompts": [4], "depths": [1], "tokens": 1, "repeats": 1 << 40} | MORE, "its timing"),
+    (["timing"], {"prompts": [4], "depths": [1], "tokens": 1, "repeats": 1} | MORE | {"warmups": -1}, "its timing"),
+    (
+        ["timing"],
+        {"prompts": [4], "depths": [1], "tokens": 1, "repeats": 1} | MORE | {"sustained": 1 << 40},
+        "its timing",
+    ),
 ]
 
 
@@ -194,7 +201,7 @@ BAD_RESULTS = [
     (["seen", 1, "digests"], [], "answer to call 1"),
     (["cache"], [{"dtype": "float32", "shape": [2, 1, 1, 1], "base64": "AAAAAAAAAAA="}], "1 of 0 layers"),
     (["loads"], {"import_ms": 1, "cold_ms": 1, "warm_ms": 1, "dropped": None}, "the times"),
-    (["times"], {"ttft_ms": {}, "gaps_ms": {}}, "the times"),
+    (["times"], {"ttft_ms": {}, "gaps_ms": {}, "warmups_ms": [], "sustained": []}, "the times"),
     (["times"], {"ttft_ms": {"x": [1.0]}, "gaps_ms": {}}, "a number as key"),
     (["seconds"], float("inf"), "finite number"),
     (["waiting"], "forever", "one of briefly"),
@@ -219,6 +226,8 @@ def test_times_that_are_not_those_asked_for_are_refused() -> None:
     for path, value in (
         (["times"], None),
         (["times", "ttft_ms"], {}),
+        (["times", "warmups_ms"], [1.0]),
+        (["times", "sustained"], [[1.0, 30.0]]),
         (["times", "gaps_ms", depth], [[1.0]]),
         (["times", "gaps_ms", depth], [[1.0], []]),
     ):

@@ -209,6 +209,14 @@ def test_a_phone_with_big_and_little_cores() -> None:
     assert found.page_size is None and found.emulated is False
 
 
+@pytest.mark.parametrize(
+    ("exe", "emulated"),
+    [("/usr/bin/qemu-aarch64-static", True), ("/usr/bin/qemu-arm (deleted)", True), ("/usr/bin/dash", False)],
+)
+def test_a_shell_that_an_emulator_runs(exe: str, emulated: bool) -> None:
+    assert facts(PHONE | {"exe": exe}).emulated is emulated
+
+
 def test_threads_of_a_phone_that_tells_clocks_only_or_nothing() -> None:
     clocks = {name: text for name, text in PHONE.items() if not name.endswith("cpu_capacity")}
     assert facts(clocks).threads == 4

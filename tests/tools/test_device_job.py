@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smolship.runtime.bench import bench
 from smolship.runtime.bundle import open_bundle
 from smolship.runtime.case import case_of
 from smolship.runtime.errors import InputError, SetupError
@@ -24,8 +23,11 @@ from smolship.runtime.sensors.process import process_memory
 from smolship.runtime.sensors.snapshot import snapshot
 from smolship.tools.devices import job as jobs
 from smolship.tools.devices.cores import Core, processor
+from smolship.tools.devices.facts import read_device
 from smolship.tools.devices.job import Job, supervised
+from smolship.tools.devices.opening import Place
 from smolship.tools.devices.runners import Runner, python_runner
+from smolship.tools.measure import recorded_of
 from tests.tools.local_link import LocalLink
 
 PLAN = Plan("bench", "onnx", "onnx", {"file": "model.onnx"}, 1)
@@ -70,9 +72,18 @@ def test_the_real_executor_passes_parity_and_is_timed(tiny_bundle, tmp_path, fol
     here = parity(bundle, "onnx", threads=1)
     assert report.passed and heard
     assert [(c.what, c.passed) for c in report.checks] == [(c.what, c.passed) for c in here.checks]
-    timed = bench("onnx", bundle.path / "onnx", case.entry.info, threads=1, repeats=1, elsewhere=where.execute)
-    assert timed.copy_gb_per_s is None and timed.memory.peak_bytes
-    assert min(s.median for s in timed.decode_tokens_per_s.values()) > 0
+    found, made = recorded_of(
+        bundle,
+        "onnx",
+        lambda *a: None,
+        threads=1,
+        repeats=1,
+        there=Place("fake", lambda name: where, facts=read_device(LocalLink())),
+    )
+    assert found.report.copy_gb_per_s is None and found.report.memory.peak_bytes
+    assert min(s.median for s in found.report.decode_tokens_per_s.values()) > 0
+    assert made.device.uri == "fake" and made.answer.check == "as planned"
+    assert made.before.boot_id.value and made.before.boot_id == made.after.boot_id
     assert not list(folder.glob("lock"))
 
 

@@ -129,10 +129,19 @@ def test_loads_that_are_not_cold_are_not_called_so() -> None:
 
 
 def test_what_is_said_of_clocks_and_warm_up() -> None:
-    notes = record(device_offset=Reading(7200.0, "s", "date"), warmups_ms=[100.0, 50.0]).notes
+    notes = record(
+        device_offset=Reading(7200.0, "s", "date"), result=result(times=replace(TIMES, warmups_ms=[100.0, 50.0]))
+    ).notes
     assert "the device's clock is +7,200 s off; dates are the host's" in notes
     assert "no two repetitions in a row agreed within 5 %: 2 were not counted" in notes
-    assert len(record(device_offset=Reading(60.0, "s", "date"), warmups_ms=[100.0, 99.0]).notes) == 1
+    assert (
+        len(
+            record(
+                device_offset=Reading(60.0, "s", "date"), result=result(times=replace(TIMES, warmups_ms=[100.0, 99.0]))
+            ).notes
+        )
+        == 1
+    )
 
 
 def test_marks_come_from_the_snapshots() -> None:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Bundle", "Session", "SmolshipError", "open_bundle"]
 
-# ONNX Runtime (from 1.29 on) and its GenAI report to their makers over the network, and keep an identifier of the machine
-# in the home folder, unless this is set when they are loaded. Whoever wants that sets it to 0.
+# ONNX Runtime (from 1.29 on) and its GenAI report to their makers over the network, and keep an identifier of the
+# machine in the home folder, unless this is set when they are loaded. Whoever wants that sets it to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {"Bundle": "bundle", "open_bundle": "bundle", "SmolshipError": "errors", "Session": "session"}

@@ -6,7 +6,7 @@ Everything is measured in fresh processes (execute.py), so that no engine inheri
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,15 @@ from smolship.runtime.child import Progress
 from smolship.runtime.errors import InputError
 from smolship.runtime.execute import COMMAND, Execute, in_child, nothing
 from smolship.runtime.memory import Memory, copy_bandwidth
-from smolship.runtime.plan import Plan, Text, Timing
+from smolship.runtime.plan import Call, Plan, Text, Timing
 from smolship.runtime.process import Waiting
 from smolship.runtime.result import Result
 from smolship.runtime.session import INTERPRETER
-from smolship.runtime.timing import phases
+from smolship.runtime.timing import WARMUPS, phases
 
 LOADS = 3  # processes that only load
+Asked = tuple[tuple[Text, ...], tuple[Call, ...]]
+NOTHING: Asked = ((), ())
 WAITING: dict[Waiting, str] = {
     "actively": "threads wait for one another in a loop: on a machine that has other work it is slower than this",
     "asleep": "threads sleep while they wait for one another",
@@ -83,6 +85,7 @@ class BenchReport:
     memory: Memory
     copy_gb_per_s: Spread | None  # of this machine's memory
     conditions: list[str]
+    sustained: list[list[float]] = field(default_factory=list)  # pairs as in Times
     runtime: str = ""  # what ran, where the engine's name stands for more than one
 
     @property
@@ -104,6 +107,8 @@ class BenchReport:
             yield f"prefill, {length} tokens", speed.text("tokens/s")
         for depth, speed in self.decode_tokens_per_s.items():
             yield f"decode after {depth} tokens", speed.text("tokens/s")
+        if self.sustained:
+            yield f"decode for {self.sustained[-1][0]:,.0f} s on end", _kept(self.sustained)
         quantiles = self.inter_token_p50_ms, self.inter_token_p95_ms, self.inter_token_p99_ms
         yield "between tokens, p50 / p95 / p99", " / ".join(f"{q:.2f}" for q in quantiles) + " ms"
         yield "memory, anonymous", _size(self.memory.anonymous_bytes, self.memory_before_load.anonymous_bytes)
@@ -143,6 +148,25 @@ class BenchReport:
             raise InputError("not a bench report", got=error) from None
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What executing the plans of a bench gave, raw: of processes that only loaded, and of the one that was timed."""
+
+    plan: Plan  # the timed one
+    found: Result
+    loads: list[Result]
+    file: str
+    file_bytes: int
+    weight_bytes_per_token: int | None
+    copying: Spread | None
+
+    @property
+    def report(self) -> BenchReport:
+        return _judged(
+            self.file, self.file_bytes, self.weight_bytes_per_token, self.loads, self.plan, self.found, self.copying
+        )
+
+
 def bench(
     engine: str,
     folder: Path,
@@ -151,35 +175,59 @@ def bench(
     threads: int,
     weight_bytes_per_token: int | None = None,
     repeats: int = 5,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = nothing,
     command: Sequence[str] = COMMAND,
-    elsewhere: Execute | None = None,
 ) -> BenchReport:
-    """Measure the artifact `info["file"]` in `folder`. `command` starts the processes that measure; or plans are
-    executed `elsewhere`, on another machine."""
+    """Measure the artifact `info["file"]` in `folder`. `command` starts the processes that measure."""
+    return measured(
+        engine,
+        folder,
+        info,
+        threads=threads,
+        weight_bytes_per_token=weight_bytes_per_token,
+        repeats=repeats,
+        progress=progress,
+        execute=lambda plan, progress: in_child(plan, folder, command, active=True),
+    ).report
+
+
+def measured(
+    engine: str,
+    folder: Path,
+    info: dict[str, Any],
+    *,
+    threads: int,
+    execute: Execute,
+    here: bool = True,
+    asked: Asked = NOTHING,
+    weight_bytes_per_token: int | None = None,
+    repeats: int = 5,
+    warmups: int = WARMUPS,
+    sustained: int = 0,
+    progress: Progress = nothing,
+) -> Measured:
+    """Have the artifact `info["file"]` in `folder` measured by `execute`, on this machine where it is `here`. `asked`:
+    texts and calls of the timed plan, before what is timed; a call's text is counted from 1. `warmups` at most, and
+    seconds of `sustained` decoding, as in Timing."""
     if repeats < 1:
         raise InputError("repeats is out of range", got=repeats, expected="1 or more")
-
-    def run(plan: Plan) -> Result:
-        return elsewhere(plan, nothing) if elsewhere else in_child(plan, folder, command, active=True)
-
     files = artifact_files(folder, info)
     steps = LOADS + 2
     plan = Plan("load", folder.name, engine, info, threads, loads=True)
     loads = []
     for i in range(LOADS):
         progress("loading", i, steps)
-        loads.append(run(plan))
+        loads.append(execute(plan, nothing))
     progress("measuring", LOADS, steps)
-    ids, timing = phases(loads[0].traits, repeats)
-    plan = replace(plan, purpose="bench", loads=False, texts=(Text.plain(ids),), timing=timing)
-    found = run(plan)
+    ids, timing = phases(loads[0].traits, repeats, warmups, sustained)
+    texts, calls = asked
+    plan = replace(plan, purpose="bench", loads=False, texts=(Text.plain(ids), *texts), calls=calls, timing=timing)
+    found = execute(plan, nothing)
     progress("copying memory", LOADS + 1, steps)
-    copying = None if elsewhere else Spread.of(copy_bandwidth(threads))
+    copying = Spread.of(copy_bandwidth(threads)) if here else None
     progress("done", steps, steps)
-    return _judged(
-        info["file"], sum(f.stat().st_size for f in files), weight_bytes_per_token, loads, plan, found, copying
-    )
+    size = sum(file.stat().st_size for file in files)
+    return Measured(plan, found, loads, info["file"], size, weight_bytes_per_token, copying)
 
 
 def _judged(
@@ -219,6 +267,7 @@ def _judged(
         memory=found.memory,
         copy_gb_per_s=copying,
         conditions=_conditions(found, timing, [load.dropped for load in loads], len(gaps), copying is not None),
+        sustained=times.sustained,
         runtime=found.traits.runtime,
     )
 
@@ -243,6 +292,15 @@ def _conditions(found: Result, timing: Timing, dropped: list[bool | None], gaps:
         "tokens; in brackets what the artifact added",
         *["copying: numpy.copyto over buffers larger than the last-level cache; decoding mostly reads"] * copied,
     ]
+
+
+def _kept(sustained: list[list[float]]) -> str:
+    """Tokens a second of the first and of the last tenth of the time."""
+    end = sustained[-1][0]
+    first = [speed for time, speed in sustained if time <= max(sustained[0][0], end / 10)]
+    last = [speed for time, speed in sustained if time > min(sustained[-2 if len(sustained) > 1 else -1][0], 0.9 * end)]
+    begins, ends = float(np.median(first)), float(np.median(last or [sustained[-1][1]]))
+    return f"{begins:,.1f} → {ends:,.1f} tokens/s ({ends / begins:.0%})"
 
 
 def _size(count: int | None, before: int | None = None) -> str:

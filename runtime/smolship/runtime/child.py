@@ -119,9 +119,16 @@ class Child:
 
 
 def run(
-    who: str, command: Sequence[str], request: Any, progress: Progress, env: dict[str, str], folder: Path | None = None
+    who: str,
+    command: Sequence[str],
+    request: Any,
+    progress: Progress,
+    env: dict[str, str],
+    folder: Path | None = None,
+    started: Callable[[int], None] = lambda pid: None,
 ) -> Any:
-    """What a child answers that is asked once. `who` is its name in errors, `folder` where it writes.
+    """What a child answers that is asked once. `who` is its name in errors, `folder` where it writes; `started` is told
+    its process' number.
 
     Raises its own SmolshipError; SetupError, with the end of its log, where it was killed or crashed, or the disk was
     full; Fault where Python ended it with a traceback.
@@ -131,6 +138,7 @@ def run(
         Child(command, log, env) as child,
     ):
         try:
+            started(child.process.pid)
             return child.ask(request, progress, last=True)
         except Ended as end:
             if folder and (code := full(folder)):  # native code says nothing, or is killed for it

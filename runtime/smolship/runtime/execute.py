@@ -122,15 +122,20 @@ def execute_alone(plan: Plan, folder: Path, progress: Progress = nothing) -> Res
 
 
 def in_child(
-    plan: Plan, folder: Path, command: Sequence[str] = COMMAND, active: bool = False, progress: Progress = nothing
+    plan: Plan,
+    folder: Path,
+    command: Sequence[str] = COMMAND,
+    active: bool = False,
+    progress: Progress = nothing,
+    started: Callable[[int], None] = lambda pid: None,
 ) -> Result:
-    """Execute a plan in a process of its own, whose threads may wait `active`ly. Raises its SmolshipError, SetupError
-    where it crashed, or Fault."""
+    """Execute a plan in a process of its own, whose threads may wait `active`ly, and whose number `started` is told.
+    Raises its SmolshipError, SetupError where it crashed, or Fault."""
     with disk_errors(), tempfile.TemporaryDirectory(prefix="smolship-plan-") as temporary:
         given, made = Path(temporary) / "plan.json", Path(temporary) / "result.json"
         given.write_bytes(to_json(plan))
         arguments = [*command, str(given), str(made), str(folder)]
-        child.run("the executor", arguments, None, progress, environment(active))
+        child.run("the executor", arguments, None, progress, environment(active), started=started)
         result = Result.load(made)
         result.answers(plan)
         return result

@@ -92,14 +92,19 @@ class Call:
 class Timing:
     """Phases over the first text, each once uncounted and then `repeats` times.
 
-    prompts  lengths, fed until the first token is chosen
-    depths   tokens in the cache before `tokens` are decoded greedily
+    prompts    lengths, fed until the first token is chosen
+    depths     tokens in the cache before `tokens` are decoded greedily
+    warmups    before all phases, the shortest prompt and decoding at the smallest depth, until two in a row agree
+               within 5 %, or that many were made
+    sustained  seconds of decoding at the smallest depth, behind all phases
     """
 
     prompts: tuple[int, ...]
     depths: tuple[int, ...]
     tokens: int
     repeats: int
+    warmups: int = 0
+    sustained: int = 0
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,7 @@ class Plan:
             bool(timing.prompts and timing.depths)
             and all(1 <= size <= longest for size in sizes)
             and all(1 <= count <= MOST for count in (timing.tokens, timing.repeats))
+            and all(0 <= count <= MOST for count in (timing.warmups, timing.sustained))
         )
 
     @property

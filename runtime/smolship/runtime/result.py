@@ -97,12 +97,16 @@ class Loads:
 class Times:
     """Raw times, a value or a row a repeat.
 
-    ttft_ms  by the prompt's length: from its first token to the choice of the first of the answer
-    gaps_ms  by depth of the cache: between one token and the next
+    ttft_ms     by the prompt's length: from its first token to the choice of the first of the answer
+    gaps_ms     by depth of the cache: between one token and the next
+    warmups_ms  of the repetitions before all that
+    sustained   of decoding on and on: pairs of the seconds since its start and tokens/s since the pair before
     """
 
     ttft_ms: dict[int, list[float]]
     gaps_ms: dict[int, list[list[float]]]
+    warmups_ms: list[float] = field(default_factory=list)
+    sustained: list[list[float]] = field(default_factory=list)
 
     def decode_tokens_per_s(self, depth: int) -> list[float]:
         """Of each repeat: over the mean time between tokens."""
@@ -180,5 +184,10 @@ class Result:
             counts = [len(times) for times in ttft.values()] + [len(rows) for rows in gaps.values()]
             if set(counts) != {repeats} or not all(row for rows in gaps.values() for row in rows):
                 wrong.append("the repeats")
+            if len(self.times.warmups_ms) > plan.timing.warmups:
+                wrong.append("the warm-ups")
+            pairs = self.times.sustained
+            if bool(pairs) != bool(plan.timing.sustained) or not all(len(one) == 2 and min(one) > 0 for one in pairs):
+                wrong.append("the sustained decoding")
         if wrong:
             raise InputError("the result does not answer its plan", got=", ".join(wrong[:5]))

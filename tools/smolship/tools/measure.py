@@ -9,14 +9,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from smolship.runtime.bench import BenchReport, bench
+from smolship.runtime.bench import NOTHING, BenchReport, Measured, measured
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.errors import missing_engine
 from smolship.runtime.execute import Execute
 from smolship.runtime.generate import Sampling, generate
 from smolship.runtime.parity import ParityReport, parity
+from smolship.runtime.result import Seen
+from smolship.runtime.said import Expected
+from smolship.runtime.timing import WARMUPS
+from smolship.tools.devices.watching import Here
 
-if TYPE_CHECKING:  # it needs what an export needs
+if TYPE_CHECKING:  # the last one needs what an export needs
+    from smolship.tools.devices.opening import Place
+    from smolship.tools.devices.record import Record
     from smolship.tools.onehot import Verdict
 
 Update = Callable[[str, str, int, int], None]  # (step, what, done, total)
@@ -49,29 +55,99 @@ def parity_of(
     return [one(name) for name in targets]
 
 
-def bench_of(
+@dataclass(frozen=True)
+class Bench:
+    """What was measured of a target.
+
+    expected  a prompt of the probes and its answer, where they hold one
+    ids       the answer that was given, which is as expected; tie: the first token of it that a near-tie decided
+              otherwise
+    """
+
+    measured: Measured
+    report: BenchReport
+    expected: Expected | None
+    ids: list[int]
+    tie: int | None
+
+
+def measured_of(
     bundle: Bundle,
-    targets: Sequence[str],
+    name: str,
     update: Update,
     *,
     threads: int,
     repeats: int,
-    elsewhere: Elsewhere | None = None,
+    execute: Execute,
+    here: bool,
+    warmups: int = WARMUPS,
+    sustained: int = 0,
+) -> Bench:
+    """Have a target measured by `execute`. Raises GateError where it does not say what the probes expect: the speed of
+    something else is no figure."""
+    entry = bundle.entry(name)
+    probes = bundle.probes() if "probes.npz" in bundle.manifest.files else None
+    expected = Expected.of(probes, name, int(entry.info.get("context", 0))) if probes else None
+    found = measured(
+        entry.engine,
+        bundle.path / entry.folder,
+        entry.info,
+        threads=threads,
+        repeats=repeats,
+        weight_bytes_per_token=entry.bytes_per_token,
+        progress=lambda what, done, total: update(f"bench {name}", what, done, total),
+        execute=execute,
+        here=here,
+        warmups=warmups,
+        sustained=sustained,
+        asked=expected.asked if expected else NOTHING,
+    )
+    ids, tie = expected.check(name, Seen.join(found.found.seen)) if expected else ([], None)
+    return Bench(found, found.report, expected, ids, tie)
+
+
+def recorded_of(
+    bundle: Bundle,
+    name: str,
+    update: Update,
+    *,
+    threads: int,
+    repeats: int,
+    there: Place,
+    cool_s: float = 0,
+    sustained: int = 0,
+) -> tuple[Bench, Record]:
+    """The same of a target at a place, with the record of it. `cool_s`: how long to wait at most for a machine that is
+    cool and idle; `sustained`: seconds of decoding behind the rest."""
+    recorder = there.recorder(name, cool_s, partial(update, f"bench {name}"))
+    emulated = bool(there.facts and there.facts.emulated)  # where times say nothing, none agree
+    found = measured_of(
+        bundle,
+        name,
+        update,
+        threads=threads,
+        repeats=repeats,
+        execute=recorder.execute,
+        here=there.here,
+        warmups=0 if emulated else WARMUPS,
+        sustained=sustained,
+    )
+    prompt = found.expected.prompt.tolist() if found.expected else []
+    made = recorder.record(bundle, found.measured, prompt, found.ids)
+    if found.tie is not None:
+        made.notes.append(f"token {found.tie + 1} of its answer is another than in the probes: a near-tie")
+    return found, made
+
+
+def bench_of(
+    bundle: Bundle, targets: Sequence[str], update: Update, *, threads: int, repeats: int
 ) -> list[BenchReport]:
-    """A bench report for each target, executed `elsewhere` than on this machine where that is given."""
+    """A bench report for each target, on this machine."""
 
     def one(name: str) -> BenchReport:
-        entry = bundle.entry(name)
-        return bench(
-            entry.engine,
-            bundle.path / entry.folder,
-            entry.info,
-            threads=threads,
-            repeats=repeats,
-            weight_bytes_per_token=entry.bytes_per_token,
-            progress=lambda what, done, total: update(f"bench {name}", what, done, total),
-            elsewhere=elsewhere and elsewhere(name),
-        )
+        here = Here(bundle.path / bundle.entry(name).folder)
+        options = {"threads": threads, "repeats": repeats}
+        return measured_of(bundle, name, update, **options, execute=here.execute, here=True).report
 
     return [one(name) for name in targets]
 

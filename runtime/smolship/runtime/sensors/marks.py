@@ -1,4 +1,4 @@
-"""What makes a latency not judgeable, what a measurement waits for, and when it is warm."""
+"""What makes a latency not judgeable, and what a measurement waits for."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from smolship.runtime.sensors.snapshot import Snapshot
 LOW = 15.0  # % of the battery from which on phones save by themselves
 WARMER = 5.0  # °C above the first repetition's start that the next may start at
 WARM = 60.0  # °C, where there is no first
-AGREE = 0.05  # two repetitions of a warm machine
-MOST = 10  # repetitions that are not counted
 OTHERS = 2  # running threads of others that are too many
 PRESSED = 10.0  # % of the last 10 seconds
 STATUS = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
@@ -137,13 +135,3 @@ def _hottest(one: Snapshot) -> float | None:
     if found is None:
         found = hottest(one.temperatures | one.hal_temperatures | {"firmware": one.soc_temperature})
     return found
-
-
-def warm(times: Sequence[float]) -> bool:
-    """Whether the uncounted repetitions, which took these times, are enough: the last two agree, or there are 10."""
-    return len(times) >= MOST or agree(times)
-
-
-def agree(times: Sequence[float]) -> bool:
-    """Whether the last two of the times lie within 5 % of one another."""
-    return len(times) > 1 and abs(times[-1] - times[-2]) <= AGREE * min(times[-2:])

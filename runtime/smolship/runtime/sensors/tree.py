@@ -135,11 +135,13 @@ def natural(text: str) -> list[tuple[int, str]]:
     return [(int(part or 0), name) for name, part in re.findall(r"(\D*)(\d{0,18})", text)]
 
 
-def read_tree(sysroot: Path = Path("/"), pid: int | Literal["self"] = "self") -> Tree:
+def read_tree(sysroot: Path = Path("/"), pid: int | Literal["self"] = "self", *, often: bool = False) -> Tree:
     """The texts of this machine; of a captured one, where `sysroot` is a folder that lies like its root. Commands'
-    outputs lie there as files in "commands", named like the commands."""
+    outputs lie there as files in "commands", named like the commands. `often`: only what changes from second to
+    second."""
     tree = Tree()
-    for pattern in (*OFTEN, *ONCE):
+    files, commands = (OFTEN, COMMANDS_OFTEN) if often else (OFTEN + ONCE, COMMANDS)
+    for pattern in files:
         pattern = pattern.replace("PID", str(pid)).lstrip("/")
         found = sorted(sysroot.glob(pattern)) if "*" in pattern else [sysroot / pattern]
         for file in found:
@@ -147,7 +149,7 @@ def read_tree(sysroot: Path = Path("/"), pid: int | Literal["self"] = "self") ->
         if not found:
             folder = sysroot / pattern.partition("*")[0].rpartition("/")[0]
             tree.errors[f"/{pattern}"] = "EACCES" if folder.is_dir() and not os.access(folder, os.R_OK) else "ENOENT"
-    for command in COMMANDS:
+    for command in commands:
         if sysroot != Path("/"):
             _read(tree, sysroot / "commands" / command, f"$ {command}")
         else:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from smolship.runtime.bundle import default_threads, open_bundle
+from smolship.runtime.errors import SetupError
 from smolship.tools.commands import options
 from smolship.tools.console import Screen
+from smolship.tools.devices.recording import Format
+
+COOL_S = 120.0  # that a device may take to cool down, where nothing else is said
+GATES = "Gates (exit code 1 where one fails; 3, not judged, where the run is marked)"
 
 
 def bench(
@@ -19,33 +25,97 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="Measured repeats, after a warm-up.")] = 5,
     device: options.Device = "local",
     no_kleidiai: options.NoKleidiai = False,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Leave a record of each target there, TARGET.json, for `smolship report`."),
+    ] = None,
+    record_format: Annotated[
+        Format, typer.Option(help="The record's words: our own schema's, or another benchmark's.")
+    ] = "smolship",
+    cool: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Before it is timed, wait so long at most (90s, 10m, 1h) until the machine is cool and idle. "
+            "Default: 2m on a device, no wait here.",
+        ),
+    ] = None,
+    sustained: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Behind the rest, decode for so long: what heat makes of the speed."),
+    ] = None,
+    min_decode: Annotated[
+        float | None, typer.Option(min=0, help="At least so many tokens/s of decoding.", rich_help_panel=GATES)
+    ] = None,
+    max_ttft: Annotated[
+        float | None, typer.Option(min=0, help="At most so many ms to the first token.", rich_help_panel=GATES)
+    ] = None,
+    max_memory: Annotated[
+        float | None, typer.Option(min=0, help="At most so many MB at the peak.", rich_help_panel=GATES)
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure load, time to first token, prefill, decode and memory, each target in a fresh process.
 
+    While it is timed, the sensors are read once a second: what speaks against its figures (a clock that is capped,
+    heat, a battery saver) is said. A target that does not give the answer which its probes expect is not measured.
+
     Examples:
 
     smolship bench smollm2 --threads 2
-    smolship bench smollm2 --target onnx --device ssh://pi@raspberrypi.local
+    smolship bench smollm2 --target onnx --device ssh://pi@raspberrypi.local --record pi5
+    smolship bench smollm2 --target executorch --sustained 10m
     """
+    from smolship.runtime.folders import try_folder
+    from smolship.tools.bench_gates import Gates, failures
     from smolship.tools.devices.opening import executing
+    from smolship.tools.devices.recording import write_record
     from smolship.tools.display import Steps
-    from smolship.tools.measure import bench_of
+    from smolship.tools.measure import recorded_of
     from smolship.tools.tables import bench_table
 
+    if record:
+        try_folder(record, "the records")
+    gates = Gates(min_decode, max_ttft, max_memory)
+    cool_s = options.duration(cool, "--cool") if cool else None
+    sustained_s = options.duration(sustained, "--sustained") if sustained else 0
     bundle = open_bundle(folder)
     targets = options.targets_of(bundle, target)
     options.set_units(bundle, targets, units)
     options.set_kleidiai(bundle, targets, no_kleidiai)
     options.say_interpreted(bundle, targets)
     bundle.verify()
-    with (
-        Steps(options.err) as steps,
-        executing(device, bundle, targets, steps.update, threads=threads) as (elsewhere, most),
-    ):
-        threads = threads or most or default_threads()
-        reports = bench_of(bundle, targets, steps.update, threads=threads, repeats=repeats, elsewhere=elsewhere)
+    place = executing(device, bundle, targets, lambda *said: steps.update(*said), threads=threads)
+    with Steps(options.err) as steps, place as there:
+        threads = threads or there.threads or default_threads()
+        found = [
+            recorded_of(
+                bundle,
+                name,
+                steps.update,
+                threads=threads,
+                repeats=repeats,
+                there=there,
+                cool_s=(0 if there.here else COOL_S) if cool_s is None else cool_s,
+                sustained=sustained_s,
+            )
+            for name in targets
+        ]
+    for name, (_, made) in zip(targets, found, strict=True):
+        if record:
+            write_record(record / f"{name}.json", made, record_format)
+        options.say_notes(f"{name}: {said}" for said in (*made.marks, *made.notes))
     if as_json:
-        options.print_json([report.to_dict() for report in reports])
+        options.print_json([one.report.to_dict() | {"marks": made.marks, "notes": made.notes} for one, made in found])
     else:
-        Screen().print(bench_table(reports))
+        Screen().print(bench_table([one.report for one, _ in found]))
+    marked = [name for name, (_, made) in zip(targets, found, strict=True) if made.marks]
+    if gates.asked and marked:
+        raise SetupError(
+            f"the gates are not judged: {', '.join(marked)} ran under conditions that speak against the figures",
+            got="; ".join(dict.fromkeys(mark for _, made in found for mark in made.marks)),
+            todo="run it again on a machine that is cool and idle",
+        )
+    if failed := [line for name, (one, _) in zip(targets, found, strict=True) for line in failures(name, one, gates)]:
+        options.err.print("\n".join(failed), style="bold red", markup=False, highlight=False)
+        raise typer.Exit(1)

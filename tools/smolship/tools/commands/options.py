@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from copy import copy
@@ -104,6 +105,14 @@ class Command(TyperCommand):
                 alias.opts = old
                 alias.add_to_parser(parser, ctx)
         return parser
+
+
+def duration(text: str, option: str) -> int:
+    """Seconds of a time such as "90s", "10m" or "1h"."""
+    found = re.fullmatch(r"([0-9]{1,5})([smh])", text.strip().lower())
+    if not found or not int(found[1]):
+        raise InputError(f"{option} cannot be used", got=text, expected="a time such as 90s, 10m or 1h")
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def names(text: str) -> list[str]:

@@ -54,15 +54,15 @@ def parity(
     options.say_interpreted(bundle, targets, float32=True)
     bundle.verify()
     place = partial(executing, device, bundle, targets, keep=keep, threads=threads)
-    with Steps(options.err) as steps, place(steps.update) as (elsewhere, most):
+    with Steps(options.err) as steps, place(steps.update) as there:
         reports = parity_of(
             bundle,
             targets,
             steps.update,
             quick=quick,
-            threads=threads or most or default_threads(),
+            threads=threads or there.threads or default_threads(),
             max_kl=max_kl,
-            elsewhere=elsewhere,
+            elsewhere=there.elsewhere,
         )
     show(reports, junit, as_json)
 

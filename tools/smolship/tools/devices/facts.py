@@ -59,7 +59,7 @@ class DeviceFacts:
     online, allowed  numbers of cores; threads: how many a run takes where nothing else is said
     identity     the board's serial number, else the machine's id; identity_of: which
     label        the host name: cards are cloned, so it names no device
-    emulated     None where the device does not say
+    emulated     by Android's own word, or since a user-mode emulator runs its shell; None where neither says
     clock_s      that the device's clock is ahead of this machine's
     tools        absolute path by name, None where it was not found in `searched`
     missing      the reason for each reading that is None
@@ -193,7 +193,8 @@ def parse_facts(texts: Mapping[str, str], reasons: Mapping[str, str], host_time:
     cores = tuple(parse_cores(texts))
     libc = read_libc(texts, elf)
     identity, identity_of = _identity(texts)
-    date, emulated = texts.get("date", ""), texts.get("$ getprop ro.kernel.qemu")
+    date, says = texts.get("date", ""), texts.get("$ getprop ro.kernel.qemu")
+    emulated = True if re.search(r"(^|/)qemu-", texts.get("exe", "")) else None if says is None else says == "1"
     mounts = texts.get("/proc/mounts", "")
     return DeviceFacts(
         machine=need("machine", elf and elf.machine, "elf"),
@@ -219,7 +220,7 @@ def parse_facts(texts: Mapping[str, str], reasons: Mapping[str, str], host_time:
         identity_of=identity_of,
         label=need("label", texts.get("/proc/sys/kernel/hostname"), "/proc/sys/kernel/hostname"),
         boot_id=need("boot_id", texts.get("/proc/sys/kernel/random/boot_id"), "/proc/sys/kernel/random/boot_id"),
-        emulated=need("emulated", None if emulated is None else emulated == "1", "$ getprop ro.kernel.qemu"),
+        emulated=need("emulated", emulated, "$ getprop ro.kernel.qemu"),
         clock_s=need("clock_s", int(date) + 0.5 - host_time if re.fullmatch(r"[0-9]{1,12}", date) else None, "date"),
         tools={name: texts.get(f"tool {name}") for name in TOOLS},
         searched=texts.get("PATH", ""),

@@ -238,6 +238,8 @@ def limit(plan: Plan) -> float:
         rounds = plan.timing.repeats + 1
         tokens += rounds * (sum(plan.timing.prompts) + len(plan.timing.depths) * plan.timing.tokens)
         tokens += sum(plan.timing.depths)
+        tokens += plan.timing.warmups * (min(plan.timing.prompts) + min(plan.timing.depths) + plan.timing.tokens)
+        return START_S + TOKEN_S * tokens + plan.timing.sustained
     return START_S + TOKEN_S * tokens
 
 

@@ -14,9 +14,10 @@ from smolship.runtime.memory import Memory
 from smolship.runtime.plan import Plan
 from smolship.runtime.result import Result, Times
 from smolship.runtime.sensors import process, supply
-from smolship.runtime.sensors.marks import agree, marks
+from smolship.runtime.sensors.marks import marks
 from smolship.runtime.sensors.reading import Reading, unavailable
 from smolship.runtime.sensors.snapshot import Snapshot
+from smolship.runtime.timing import agree
 from smolship.tools.devices.record import Answer, Checked, Device, Engine, Loads, Model, Rate, Record, Sample, Used
 
 OFFSET = 60.0  # s that a device's clock may be off before it is said
@@ -49,7 +50,6 @@ def make_record(
     during: Sequence[Snapshot],
     after: Snapshot,
     first_ever: Reading | None = None,
-    warmups_ms: Sequence[float] = (),
     emulated: bool = False,
     device_offset: Reading | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -89,7 +89,7 @@ def make_record(
         decode_tokens=timing.tokens,
         repeats=timing.repeats,
         loads=_loads(loads, first_ever),
-        warmups_ms=list(warmups_ms),
+        warmups_ms=times.warmups_ms,
         times=times,
         rates=rates,
         answer=Answer(said.prompt, said.text, _sha256(said.text), [int(i) for i in said.ids], check),
@@ -99,7 +99,7 @@ def make_record(
         after=after,
         samples=[_sample(one, before) for one in everything],
         marks=marks(before, during, after, emulated=emulated),
-        notes=_notes(rates, offset, warmups_ms),
+        notes=_notes(rates, offset, times.warmups_ms),
     )
 
 
@@ -176,7 +176,8 @@ def _loads(results: Sequence[Result], first_ever: Reading | None) -> Loads:
         kept = any(load.dropped is False for load in loads)
         why = "the system kept the file's pages" if kept else "whether the file's pages were dropped is not known"
     return Loads(
-        first_ever=first_ever or unavailable("ms", "", "the artifact was on the device before"),
+        first_ever=first_ever
+        or unavailable("ms", "", "whether the artifact had been opened there before is not known"),
         import_ms=[load.import_ms for load in loads],
         cold_ms=cold,
         warm_ms=[load.warm_ms for load in loads],

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,7 @@ from smolship.runtime.artifact import listed_digest
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.child import Progress
 from smolship.runtime.errors import InputError, SetupError
-from smolship.runtime.execute import Execute, in_child
+from smolship.runtime.execute import Execute
 from smolship.runtime.plan import Plan
 from smolship.runtime.result import Result
 from smolship.tools.devices.cores import processor
@@ -24,10 +25,12 @@ from smolship.tools.devices.facts import DeviceFacts, read_device
 from smolship.tools.devices.job import Job
 from smolship.tools.devices.link import Link
 from smolship.tools.devices.programs import problems
+from smolship.tools.devices.recording import Recorder
 from smolship.tools.devices.runners import Runner, native_runner, python_runner
 from smolship.tools.devices.setup import installed, versions
 from smolship.tools.devices.store import Store
 from smolship.tools.devices.uri import Address, parse
+from smolship.tools.devices.watching import Here, Sensed
 from smolship.tools.devices.wheels import NEEDED
 from smolship.tools.measure import Elsewhere, Update
 
@@ -52,6 +55,35 @@ def link_to(address: Address) -> Link:
     return connect_adb(address)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where plans are executed.
+
+    sensed   by target: what executes its plans there, and asks the sensors
+    threads  how many it has for them; None: as many as this process
+    facts    of the device; None: it is this machine
+    keep     the folder in which results that answer something are left
+    """
+
+    uri: str
+    sensed: Callable[[str], Sensed]
+    threads: int | None = None
+    facts: DeviceFacts | None = None
+    keep: Path | None = None
+
+    @property
+    def here(self) -> bool:
+        return self.facts is None
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        """By target, what executes its plans; None where sessions of this process may answer as well."""
+        return None if self.here and not self.keep else lambda name: keeping(self.keep, name, self.sensed(name).execute)
+
+    def recorder(self, name: str, cool_s: float, update: Callable[[str, int, int], None]) -> Recorder:
+        return Recorder(self.sensed(name), self.uri, self.facts, cool_s, update)
+
+
 @contextmanager
 def executing(
     device: str,
@@ -60,14 +92,13 @@ def executing(
     update: Update,
     keep: Path | None = None,
     threads: int | None = None,
-) -> Iterator[tuple[Elsewhere | None, int | None]]:
-    """What executes plans for each target on a device, and how many threads it has for them; None for both where it is
-    this process. The results lie in the folder `keep` afterwards."""
-    address, kept = parse(device), partial(keeping, keep)
+) -> Iterator[Place]:
+    """The place where plans for the targets are executed. The results lie in the folder `keep` afterwards."""
+    address = parse(device)
     if keep:
         keep.mkdir(parents=True, exist_ok=True)
     if address.scheme == "local":
-        yield (lambda name: kept(name, _here(bundle, name))) if keep else None, None
+        yield Place("local", lambda name: Here(bundle.path / bundle.entry(name).folder), keep=keep)
         return
     if refused := [name for name in targets if bundle.entry(name).engine not in ("executorch", *NEEDED)]:
         raise InputError(
@@ -86,7 +117,7 @@ def executing(
             name: _job(link, facts, store, bundle, name, work, partial(update, f"send {name}", "to the device"))
             for name in targets
         }
-        yield lambda name: kept(name, jobs[name].execute), facts.threads
+        yield Place(link.uri, jobs.__getitem__, facts.threads, facts, keep)
 
 
 def check_threads(uri: str, facts: DeviceFacts, threads: int | None) -> None:
@@ -111,12 +142,6 @@ def keeping(folder: Path | None, name: str, execute: Execute) -> Execute:
         return result
 
     return kept
-
-
-def _here(bundle: Bundle, name: str) -> Execute:
-    """In a process of its own on this machine."""
-    folder = bundle.path / bundle.entry(name).folder
-    return lambda plan, progress: in_child(plan, folder, progress=progress)
 
 
 def _job(

@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from smolship.runtime.errors import SetupError, clip
+from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.runtime.process import python
 from smolship.tools.devices.pythons import Python
 

@@ -138,6 +138,7 @@ def _plots(runs: Sequence[Run]) -> list[tuple[str, str, Markup]]:
         for run in runs
     ]
     heat = [fields.Series(run.name, _hottest(run.record), run.kind) for run in runs]
+    on_end = [fields.Series(run.name, [(t, v) for t, v in run.record.times.sustained], run.kind) for run in runs]
     quantiles = [
         plots.Bar(f"{run.name}, {name}", run.record.between_tokens(q), kind=run.kind)
         for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
@@ -152,6 +153,8 @@ def _plots(runs: Sequence[Run]) -> list[tuple[str, str, Markup]]:
     return [
         ("Decode against file size", "further up and left is better", fields.scatter(points, "MB", "tokens/s")),
         ("Temperature over time", "of the hottest zone", fields.lines(heat, "s", "°C")),
+        *[("Decoding on end", "tokens a second over time", fields.lines(on_end, "s", "tokens/s"))]
+        * any(run.record.times.sustained for run in runs),
         ("Between tokens, ms", "shorter is better", plots.bars(quantiles)),
         ("Memory, MB", "shorter is better", plots.bars(_memory(runs))),
         ("Decode, tokens/s", "longer is better", plots.bars(decode)),

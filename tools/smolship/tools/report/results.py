@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,15 +64,17 @@ def full_report(
     reveal: bool = False,
     threads: int | None = None,
     console: Console | None = None,
+    devices: Sequence[Record] = (),
 ) -> bool:
     """Measure the bundle, show the tables in the terminal, and write the page `out`. `reveal` also asks the engines for
-    their matrices, for which smolship[export] is needed.
+    their matrices, for which smolship[export] is needed. `devices`: runs on devices, to be shown beside it.
 
     Returns whether every gate passed.
     """
     from smolship.tools.report.page import write_report
 
     results = collect(bundle, quick, reveal, threads or default_threads(), console or Screen(stderr=True))
+    results = replace(results, devices=devices)
     screen = Screen()
     show(results, bundle, screen)
     write_report(out, results)

@@ -136,47 +136,85 @@ std::string json(const Memory& memory) {
          ",\"peak_bytes\":" + bytes(memory.peak) + "}";
 }
 
+// Whether the last two times lie within 5 % of one another.
+bool agree(const std::vector<double>& times) {
+  if (times.size() < 2) return false;
+  const double a = times[times.size() - 2], b = times.back();
+  return std::abs(a - b) <= 0.05 * std::min(a, b);
+}
+
 // Raw times, each phase once uncounted and then `repeats` times, as smolship.runtime.timing has it.
 std::string timed(Session& session, const Text& text, const Timing& timing, const Progress& progress) {
   const size_t phases = timing.prompts.size() + timing.depths.size();
   const size_t rounds = static_cast<size_t>(timing.repeats) + 1;
   size_t done = 0;
   std::string ttft = "{", gaps = "{";
+  const auto prefill = [&](int64_t length) {
+    session.rewind(0);
+    const double start = now();
+    chosen(session.forward(text.ids.data(), length), session.vocab);
+    return 1000 * (now() - start);
+  };
+  const auto filled = [&](int64_t depth) {
+    session.rewind(0);
+    session.forward(text.ids.data(), depth);
+  };
+  const auto decode = [&](int64_t depth) {
+    session.rewind(depth - 1);
+    int32_t next = chosen(session.forward(&text.ids[depth - 1], 1), session.vocab);
+    std::vector<double> row;
+    double last = now();
+    while (static_cast<int64_t>(row.size()) < timing.tokens && session.position < session.capacity) {
+      next = chosen(session.forward(&next, 1), session.vocab);
+      const double time = now();
+      row.push_back(1000 * (time - last));
+      last = time;
+    }
+    return row;
+  };
+  const int64_t shallow = *std::min_element(timing.depths.begin(), timing.depths.end());
+  const int64_t shortest = *std::min_element(timing.prompts.begin(), timing.prompts.end());
+  std::vector<double> warmups;
+  while (static_cast<int64_t>(warmups.size()) < timing.warmups && !agree(warmups)) {
+    progress("warming up", warmups.size(), static_cast<size_t>(timing.warmups));
+    const double start = now();
+    prefill(shortest);
+    filled(shallow);
+    decode(shallow);
+    warmups.push_back(1000 * (now() - start));
+  }
   for (int64_t length : timing.prompts) {
     std::vector<double> times;
     for (size_t i = 0; i < rounds; i++) {
       progress("measuring", done++, phases * rounds);
-      session.rewind(0);
-      const double start = now();
-      chosen(session.forward(text.ids.data(), length), session.vocab);
-      times.push_back(1000 * (now() - start));
+      times.push_back(prefill(length));
     }
     times.erase(times.begin());
     ttft += (ttft.size() > 1 ? ",\"" : "\"") + std::to_string(length) + "\":" + list(times, number);
   }
   for (int64_t depth : timing.depths) {
-    session.rewind(0);
-    session.forward(text.ids.data(), depth);
+    filled(depth);
     std::vector<std::vector<double>> rows;
     for (size_t i = 0; i < rounds; i++) {
       progress("measuring", done++, phases * rounds);
-      session.rewind(depth - 1);
-      int32_t next = chosen(session.forward(&text.ids[depth - 1], 1), session.vocab);
-      std::vector<double> row;
-      double last = now();
-      while (static_cast<int64_t>(row.size()) < timing.tokens && session.position < session.capacity) {
-        next = chosen(session.forward(&next, 1), session.vocab);
-        const double time = now();
-        row.push_back(1000 * (time - last));
-        last = time;
-      }
-      rows.push_back(std::move(row));
+      rows.push_back(decode(depth));
     }
     rows.erase(rows.begin());
     gaps += (gaps.size() > 1 ? ",\"" : "\"") + std::to_string(depth) +
             "\":" + list(rows, [](const std::vector<double>& row) { return list(row, number); });
   }
-  return "{\"ttft_ms\":" + ttft + "},\"gaps_ms\":" + gaps + "}}";
+  std::vector<std::vector<double>> sustained;
+  if (timing.sustained > 0) filled(shallow);
+  const double start = now();
+  for (double time = start; time - start < timing.sustained;) {
+    progress("decoding on and on", static_cast<size_t>(time - start), static_cast<size_t>(timing.sustained));
+    const size_t count = decode(shallow).size();
+    const double before = time;
+    time = now();
+    sustained.push_back({time - start, count / (time - before)});
+  }
+  return "{\"ttft_ms\":" + ttft + "},\"gaps_ms\":" + gaps + "},\"warmups_ms\":" + list(warmups, number) +
+         ",\"sustained\":" + list(sustained, [](const std::vector<double>& row) { return list(row, number); }) + "}";
 }
 
 struct Opened {

@@ -151,12 +151,14 @@ bool can(const Plan& plan, size_t i) {
 }
 
 Timing timing(const Json& raw) {
-  object(raw, "timing", {"prompts", "depths", "tokens", "repeats"});
+  object(raw, "timing", {"prompts", "depths", "tokens", "repeats", "warmups", "sustained"});
   Timing found;
   for (const Json& one : list(raw["prompts"], "timing.prompts")) found.prompts.push_back(whole(one, "timing.prompts"));
   for (const Json& one : list(raw["depths"], "timing.depths")) found.depths.push_back(whole(one, "timing.depths"));
   found.tokens = whole(raw["tokens"], "timing.tokens");
   found.repeats = whole(raw["repeats"], "timing.repeats");
+  found.warmups = whole(raw["warmups"], "timing.warmups");
+  found.sustained = whole(raw["sustained"], "timing.sustained");
   return found;
 }
 
@@ -167,7 +169,8 @@ bool can_time(const Plan& plan, const Timing& timing) {
   return !timing.prompts.empty() && !timing.depths.empty() &&
          std::all_of(timing.prompts.begin(), timing.prompts.end(), good) &&
          std::all_of(timing.depths.begin(), timing.depths.end(), good) && counted(timing.tokens) &&
-         counted(timing.repeats);
+         counted(timing.repeats) && std::min(timing.warmups, timing.sustained) >= 0 &&
+         std::max(timing.warmups, timing.sustained) <= MOST;
 }
 
 void check(const Plan& plan) {

@@ -43,7 +43,7 @@ struct Call {
 
 struct Timing {
   std::vector<int64_t> prompts, depths;
-  int64_t tokens = 0, repeats = 0;
+  int64_t tokens = 0, repeats = 0, warmups = 0, sustained = 0;  // sustained: seconds
 };
 
 struct Plan {

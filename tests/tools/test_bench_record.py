@@ -1,0 +1,134 @@
+"""A bench's records, its gates, and the answer without which nothing is measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from smolship.runtime.bundle import open_bundle
+from smolship.runtime.errors import GateError
+from smolship.runtime.plan import Plan
+from smolship.runtime.result import Seen
+from smolship.runtime.said import Expected
+from smolship.tools.cli import run
+from smolship.tools.devices import making, recording, watching
+from smolship.tools.devices.record import Record
+
+pytestmark = pytest.mark.usefixtures("loads_once")
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Any) -> Path:
+    return Path(tiny_bundle("llama", "int4"))
+
+
+def bench(bundle: Path, *more: str) -> int:
+    return run(["bench", str(bundle), "-t", "onnx", "--repeats", "1", *more])
+
+
+def test_a_record_of_each_target_and_a_page_of_them(bundle: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(watching, "EACH_S", 0.005)
+    assert bench(bundle, "--record", str(tmp_path / "pi5")) == 0
+    record = Record.load(tmp_path / "pi5" / "onnx.json")
+    assert record.device.uri == "local" and record.device_offset.value == 0.0
+    assert record.answer.check == "as planned" and len(record.answer.ids) > 1 and record.answer.prompt
+    assert len(record.samples) > 2 and record.after.process.resident.number and not record.emulated
+    page = tmp_path / "page.html"
+    assert run(["report", *(str(tmp_path / "pi5" / "onnx.json"),) * 2, "-o", str(page)]) == 0
+    assert "local, onnx" in page.read_text() and "local, onnx (2)" in page.read_text()
+
+
+def test_decoding_on_end(bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    assert bench(bundle, "--sustained", "1s", "--record", str(tmp_path)) == 0
+    assert "decode for 1 s on end" in capsys.readouterr().out
+    times = Record.load(tmp_path / "onnx.json").times
+    assert times.sustained[-1][0] >= 1 > times.sustained[0][0] and 2 <= len(times.warmups_ms) <= 10
+
+
+@pytest.mark.parametrize("time", ["", "10", "-1s", "0m", "1d", "1.5m"])
+def test_no_time(bundle: Path, capsys: Any, time: str) -> None:
+    assert bench(bundle, "--sustained", time or " ") == 2
+    assert "--sustained" in capsys.readouterr().err
+
+
+def test_it_waits_until_the_machine_is_cool(bundle: Path, capsys: Any, monkeypatch: Any) -> None:
+    waits = iter([["80.0 °C, and not yet 60.0 °C or less"], ["it is warm"], []])
+    monkeypatch.setattr(recording, "gate", lambda now: next(waits))
+    monkeypatch.setattr(recording, "COOL_EACH_S", 0.0)
+    assert bench(bundle, "--cool", "1h") == 0 and next(waits, None) is None
+    monkeypatch.setattr(recording, "gate", lambda now: ["9 threads are running"])
+    assert bench(bundle, "--cool", "1s") == 0
+    assert "not cool and idle after 1 s: 9 threads are running" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(("form", "key"), [("llama-bench", "avg_ts"), ("edge-llm-bench", "schemaVersion")])
+def test_in_the_words_of_others(bundle: Path, tmp_path: Path, form: str, key: str) -> None:
+    assert bench(bundle, "--record", str(tmp_path), "--record-format", form) == 0
+    made = json.loads((tmp_path / "onnx.json").read_text())
+    assert key in (made[0] if isinstance(made, list) else made)
+
+
+@pytest.mark.parametrize(
+    ("gates", "code", "words"),
+    [
+        (["--min-decode", "0.001", "--max-ttft", "1e9", "--max-memory", "1e9"], 0, []),
+        (["--min-decode", "1e9", "--max-memory", "1"], 1, ["onnx: decode", "at least", "onnx: memory, peak"]),
+        (["--max-ttft", "0"], 1, ["onnx: time to first token"]),
+    ],
+)
+def test_gates(bundle: Path, capsys: Any, gates: list[str], code: int, words: list[str]) -> None:
+    assert bench(bundle, *gates, "--json") == code
+    printed = capsys.readouterr()
+    (report,) = json.loads(printed.out)
+    assert report["marks"] == [] and all(word in printed.err for word in words)
+
+
+def test_a_marked_run_is_not_judged(bundle: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(making, "marks", lambda *args, **options: ["the battery saver is on"])
+    assert bench(bundle, "--min-decode", "1e9") == 3
+    assert "not judged" in (said := capsys.readouterr().err) and "the battery saver is on" in said
+    assert bench(bundle) == 0 and "note: onnx: the battery saver is on" in capsys.readouterr().err
+
+
+def test_what_says_something_else_is_not_measured(bundle: Path, capsys: Any, monkeypatch: Any) -> None:
+    sound = Expected.of
+
+    def other(*args: Any) -> Expected | None:
+        found = sound(*args)
+        assert found
+        return replace(found, ids=np.where(np.arange(len(found.ids)) == 3, (found.ids + 1) % 300, found.ids), tie=0.0)
+
+    monkeypatch.setattr(Expected, "of", other)
+    assert bench(bundle) == 1
+    assert "from token 4 of the answer on" in capsys.readouterr().err
+
+
+def test_a_near_tie_is_said_and_no_more() -> None:
+    expected = Expected(np.arange(4), np.array([7, 8, 9]), tie=0.5)
+    (text,), calls = expected.asked
+    assert Plan("bench", "t", "e", {}, 1, texts=(text, text), calls=calls).calls == calls
+    near = Seen(
+        np.zeros(3), np.array([7, 5, 5], np.int32), np.array([2.0, 2.0, 2.0]), np.array([[2.0], [1.6], [0.0]]), []
+    )
+    assert expected.check("t", near) == ([7, 5, 5], 1)
+    with pytest.raises(GateError, match=r"(?s)from token 2 of .*token 5, 0.4 nats"):
+        replace(expected, tie=0.3).check("t", near)
+
+
+def test_probes_without_an_answer(bundle: Path) -> None:
+    probes = open_bundle(bundle).probes()
+    assert Expected.of(probes, "coreml", 128) is None
+    found = Expected.of(probes, "onnx", len(probes.arrays["greedy.prompt.0"]) + 2)
+    assert found and len(found.ids) == 2
+
+
+def test_records_and_bundles_of_a_report(bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "no.json").write_text("{}")
+    assert run(["report", str(tmp_path / "no.json"), "-o", str(tmp_path / "r.html")]) == 2
+    assert run(["report", str(bundle), str(bundle), "-o", str(tmp_path / "r.html")]) == 2
+    assert "one bundle" in capsys.readouterr().err
