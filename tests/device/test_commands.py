@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from smolship.export import export
 from smolship.runtime.manifest import ListedFile, read_manifest
 from smolship.runtime.process import roots
 from smolship.tools.cli import run
@@ -77,6 +78,18 @@ def test_set_up_parity_and_bench(capsys, bundle, there, board_wheels, tmp_path, 
     code, out, err = said(capsys, *judge)
     (again,) = json.loads(out)
     assert code == 0 and again["checks"] == report["checks"]
+
+
+@pytest.mark.parametrize(("cpu", "quant"), [("cortex-a76", "int4"), ("cortex-a72", "int4"), ("cortex-a72", "int8")])
+def test_floors_on_arm(capsys, tiny, tmp_path, boards, board_wheels, monkeypatch, cpu, quant):  # type: ignore[no-untyped-def]
+    """Activations by rows, with KleidiAI, and float32: each has its floor, and none passes by another's."""
+    board, made = boards(cpu), tmp_path / "bundle"
+    monkeypatch.setenv("PATH", str(board.clients), prepend=":")
+    export(tiny("smollm3"), made, to=("onnx",), quant=quant, context=128, probe_tokens=256, arm=True)
+    assert said(capsys, "devices", "setup", board.uri, "--wheelhouse", str(board_wheels))[0] == 0
+    ask = ["parity", str(made), "--quick", "--device", board.uri, "--keep", str(tmp_path / "kept"), "--json"]
+    code, out, err = said(capsys, *ask)
+    assert code == 0, out + err
 
 
 def test_a_processor_without_dot_products_has_no_floor(capsys, bundle, boards, board_wheels, monkeypatch):  # type: ignore[no-untyped-def]

@@ -23,6 +23,7 @@ class Options:
     context: int
     probe_tokens: int
     probe_text: str | None
+    arm: bool = False
 
     def __post_init__(self) -> None:
         if self.probe_text is not None and not self.probe_tokens:
@@ -30,6 +31,12 @@ class Options:
                 "a text for probes, and no probes",
                 got="--probe-text with --probe-tokens 0",
                 todo="leave out one of the two",
+            )
+        if self.arm and (not self.probe_tokens or "onnx" not in self.targets):
+            raise InputError(
+                "floors on Arm are of the ONNX target's probes",
+                got="--arm without " + ("probes" if not self.probe_tokens else "the target onnx"),
+                todo="leave out --arm",
             )
 
 

@@ -94,7 +94,7 @@ def check_space(out: Path, checkpoint: Checkpoint, asked: Options, files: Mappin
     `files` are the side files of the bundle."""
     config, entries = checkpoint.config, layouts(checkpoint, checkpoint.config, asked.scheme)
     artifacts = {name: artifact_bytes(name, config, entries, asked.context, files) for name in asked.targets}
-    probes = probes_bytes(asked.probe_tokens, arithmetics_of(asked.targets))
+    probes = probes_bytes(asked.probe_tokens, arithmetics_of(asked.targets, asked.arm))
     size, limit = set_bytes(entries), size_limit()
     if limit is not None and size > limit:
         raise SetupError(

@@ -33,6 +33,7 @@ def export(
     revision: str | None = None,
     probe_tokens: int = 2048,
     probe_text: str | None = None,
+    arm: bool = False,
     device: str | None = None,
     cache: bool = True,
     progress: Progress = lambda step, what, done, total: None,
@@ -45,6 +46,7 @@ def export(
     group_size   inputs that share an int4 scale: 32, 64 or 128
     probe_tokens positions of real text that parity is measured on; 0: no probes, and no parity
     probe_text   your own text for it
+    arm          probes also hold how ONNX Runtime computes on Arm, so that parity is judged there
     device       refuse a model that this device cannot hold: one of forecast/devices.py
     cache        take steps that an earlier export has done, and keep those that are done now (kept/); without it all
                  times in the manifest are of this run
@@ -56,7 +58,7 @@ def export(
     """
     scheme = scheme_of(quant, group_size, embedding, head)
     targets = tuple(dict.fromkeys(to))
-    options = Options(str(model), revision, targets, quant, scheme, context, probe_tokens, probe_text)
+    options = Options(str(model), revision, targets, quant, scheme, context, probe_tokens, probe_text, arm)
     if device is not None:
         must_fit(forecast_of(options, Path(out), device, progress))
     out = check_output(Path(out))

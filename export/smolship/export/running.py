@@ -84,8 +84,8 @@ class Steps:
         reads = self._reads(resolved, folder) | {"checkpoint": self._content, "texts": keys.digest(texts(text))}
         packages = ("torch", "transformers", "tokenizers", "jinja2", "safetensors", "gguf", "accelerate")
         words = f"{tokens:,} tokens of {'a text of your own' if text else 'the default text'}, "
-        words += f"context {options.context:,}"
-        asked = common | {"targets": list(options.targets)}
+        words += f"context {options.context:,}" + ", floors on Arm" * options.arm
+        asked = common | {"targets": list(options.targets), "arm": options.arm}
         whole = Asked("probe", keys.key(asked, reads, packages), self.model, f"{', '.join(options.targets)}: {words}")
         parts = Asked("parts", keys.key(common, reads, packages), self.model, f"of probes: {words}")
         places = {"work": str(folder / ".work"), "path": str(folder / "probes.npz")}

@@ -155,6 +155,7 @@ def probe(
     context: int,
     tokens: int,
     text: str | None,
+    arm: bool,
     resolved: Any,
     work: str,
     path: str,
@@ -180,6 +181,8 @@ def probe(
         numerics[name] = target.numerics(own[name])
         for other, how in getattr(target, "OTHER_ARITHMETICS", {}).items():
             numerics[f"{name}.{other}"], own[f"{name}.{other}"] = partial(_alike, how), own[name]
+        for other, made in getattr(target, "ON_ARM", {}).items() if arm else ():
+            numerics[f"{name}.{other}"], own[f"{name}.{other}"] = made(own[name]), own[name]
     notes: list[str] = []
     probes = make_probes(
         checkpoint,

@@ -142,7 +142,8 @@ class Answers:
             seen = self._seen(look)
             ids = seen.best.tolist()
             original = _first_difference(ids, self.probes.arrays[f"greedy.original.{look.group}"])
-            simulated = _first_difference(ids, self.probes.arrays[f"greedy.{self.name}.{look.group}"])
+            said = self.probes.arrays.get(f"greedy.{self.name}.{look.group}")  # not of every arithmetic
+            simulated = None if said is None else _first_difference(ids, said)
             behind = None if original is None else float(seen.peak[original] - seen.at[original, 0])
             found.append(Continuation(len(ids), original, behind, simulated, ids))
         return found

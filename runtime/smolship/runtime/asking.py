@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from smolship.runtime.digits import AT, IDS, has_digits, sketch_name
+from smolship.runtime.engines import simulation
 from smolship.runtime.plan import QUICK, Call, Plan, Text
 from smolship.runtime.probes import LEAD, Probes
 from smolship.runtime.session import INTERPRETER, Traits
@@ -59,10 +60,12 @@ class Asked:
     layers: int = 0
     cache: tuple[np.ndarray, ...] = ()
     looks: list[Look] = field(default_factory=list)
+    by_processor: str = ""  # the simulation of what the engine computes there, where the probes hold it
 
     @property
     def name(self) -> str:
-        return ".".join(filter(None, (self.head.target, self.head.arithmetic)))
+        arithmetic = self.head.arithmetic or self.by_processor
+        return ".".join(filter(None, (self.head.target, arithmetic)))
 
     @property
     def plan(self) -> Plan:
@@ -84,6 +87,9 @@ class Asked:
 def ask(probes: Probes, head: Plan, traits: Traits) -> Asked:
     """Everything that parity asks of the session that `head` opens."""
     asked = Asked(head, traits, head.purpose == QUICK)
+    chosen = simulation(head.engine, traits.computes)
+    if chosen in probes.arithmetics(head.target):
+        asked.by_processor = chosen
     simulated, original = probes.sketches[f"{asked.name}.simulated"], probes.sketches["original"]
     for i, window in enumerate(probes.windows):
         rows, count = probes.rows(i), len(window.ids)

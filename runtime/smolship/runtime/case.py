@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from smolship.runtime.artifact import listed_digest
 from smolship.runtime.bundle import Bundle
+from smolship.runtime.engines import BY_PROCESSOR
 from smolship.runtime.errors import InputError
 from smolship.runtime.manifest import TargetEntry
 from smolship.runtime.plan import PARITY, QUICK, Plan
@@ -25,7 +26,8 @@ class Case:
     @property
     def arithmetics(self) -> list[str]:
         """In what its engine can compute; empty: in its own."""
-        return ["", *self.probes.arithmetics(self.name)]
+        others = BY_PROCESSOR.get(self.entry.engine, {}).values()  # which nobody can ask for
+        return ["", *(name for name in self.probes.arithmetics(self.name) if name not in others)]
 
     @property
     def weights_digest(self) -> str:

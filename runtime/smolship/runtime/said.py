@@ -20,7 +20,7 @@ class Expected:
     """Tokens of a prompt, and of the greedy continuation that the probes' simulation of a target makes.
 
     tie  two tokens whose logits lie as near may fall either way: twice the largest difference of a log-probability
-         between two runs of the simulation that differ by an ulp at every step
+         that rounding makes, or noise in its place: an engine may round otherwise on another processor
     """
 
     prompt: np.ndarray
@@ -31,10 +31,14 @@ class Expected:
     def of(probes: Probes, target: str, context: int) -> Expected | None:
         """The first that the probes hold, as far as the context goes; None where there is none."""
         prompt, ids = (probes.arrays.get(f"greedy.{name}.0") for name in ("prompt", target))
-        gap = probes.gaps.get(f"{target}.ulp")
-        if prompt is None or ids is None or gap is None or not 0 < len(prompt) < context or not len(ids):
+        gaps = [probes.gaps.get(f"{target}.{name}") for name in ("ulp", "noise")]
+        if prompt is None or ids is None or not all(gaps) or not 0 < len(prompt) < context or not len(ids):
             return None
-        return Expected(prompt, ids[: min(MOST, context - len(prompt))], 2 * float(np.nanmax(gap.max_abs)))
+        return Expected(
+            prompt,
+            ids[: min(MOST, context - len(prompt))],
+            2 * max(float(np.nanmax(gap.max_abs)) for gap in gaps if gap),
+        )
 
     @property
     def asked(self) -> Asked:

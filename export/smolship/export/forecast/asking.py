@@ -34,6 +34,7 @@ def forecast(
     revision: str | None = None,
     probe_tokens: int = 2048,
     probe_text: str | None = None,
+    arm: bool = False,
     device: str | None = None,
     progress: Progress = lambda step, what, done, total: None,
 ) -> Forecast:
@@ -44,7 +45,7 @@ def forecast(
     """
     scheme = scheme_of(quant, group_size, embedding, head)
     targets = tuple(dict.fromkeys(to))
-    options = Options(str(model), revision, targets, quant, scheme, context, probe_tokens, probe_text)
+    options = Options(str(model), revision, targets, quant, scheme, context, probe_tokens, probe_text, arm)
     return forecast_of(options, None if out is None else Path(out), device, progress)
 
 

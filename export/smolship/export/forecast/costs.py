@@ -89,7 +89,13 @@ def probe_positions(config: DecoderConfig, tokens: int, context: int, arithmetic
 
 
 def probe_cost(
-    config: DecoderConfig, entries: Entries, context: int, tokens: int, targets: Sequence[str], speed: Speed
+    config: DecoderConfig,
+    entries: Entries,
+    context: int,
+    tokens: int,
+    targets: Sequence[str],
+    speed: Speed,
+    arm: bool = False,
 ) -> StepForecast:
     """What is resident: the head, a layer, logits, attention's scores. Core ML's attention is taken step by step; and
     in the continuations, whose logits are few, its head and layer, rounded to fp16, lie beside those of the others."""
@@ -99,16 +105,17 @@ def probe_cost(
     scores = 4 * max(m.heads for m in config.attentions) * min(STEP, context) * min(context, FILLED)
     peak, held, logits = PROBE_BASE + SCORES * scores, 4 * (largest + layer), LOGITS * 4 * PIECE * config.vocab
     peak += max(held + logits + SCORES * scores, 2 * held) if "coreml" in targets else held + logits
-    passed, compared = probe_positions(config, tokens, context, arithmetics_of(targets))
+    passed, compared = probe_positions(config, tokens, context, arithmetics_of(targets, arm))
     work = 2 * (layer * len(config.layers) * passed + count[config.head] * compared)
     seconds = PROBE_SECONDS * REFERENCE.python / speed.python + work / (EFFICIENCY * speed.multiply)
     seconds += COMPARED * compared * config.vocab * REFERENCE.convert / speed.convert
     return StepForecast(seconds, peak)
 
 
-def arithmetics_of(targets: Sequence[str]) -> int:
-    """How many arithmetics the probes simulate."""
-    return sum(1 + len(getattr(load_target(name), "OTHER_ARITHMETICS", {})) for name in targets)
+def arithmetics_of(targets: Sequence[str], arm: bool = False) -> int:
+    """How many arithmetics the probes simulate, with those on Arm too."""
+    kinds = ("OTHER_ARITHMETICS", "ON_ARM") if arm else ("OTHER_ARITHMETICS",)
+    return sum(1 + sum(len(getattr(load_target(name), kind, {})) for kind in kinds) for name in targets)
 
 
 def probes_bytes(tokens: int, arithmetics: int) -> int:

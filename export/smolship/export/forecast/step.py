@@ -31,7 +31,7 @@ def make_forecast(
     foreseen = Foreseen(checkpoint, files, device)
     targets = {name: foreseen.target(name, options.scheme, options.context) for name in options.targets}
     artifacts = {name: target.artifact_bytes for name, target in targets.items()}
-    arithmetics = costs.arithmetics_of(options.targets)
+    arithmetics = costs.arithmetics_of(options.targets, options.arm)
     shared = sum(map(len, files.values())) + 4 * len(entries) * 60  # lists of tensors
     probes = costs.probes_bytes(options.probe_tokens, arithmetics) if options.probe_tokens else 0
     return Forecast(
@@ -108,7 +108,7 @@ def _steps(
         found[f"lower {name}"] = costs.lower_cost(name, config, entries, artifact, tokenizer, speed)
     if options.probe_tokens:
         found["probe"] = costs.probe_cost(
-            config, entries, options.context, options.probe_tokens, options.targets, speed
+            config, entries, options.context, options.probe_tokens, options.targets, speed, options.arm
         )
     return found
 

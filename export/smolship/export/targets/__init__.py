@@ -75,6 +75,9 @@ class Target(Protocol):
     # Optional: OTHER_ARITHMETICS, dict[str, Numerics]: in what else its engine computes on request, by the name that
     # `info["arithmetic"]` asks for it. Parity judges each, as TARGET.NAME in the probes.
 
+    # Optional: ON_ARM, dict[str, Callable[[Weights], Callable[[str], Numerics]]]: how its engine computes on other
+    # processors, by the names of runtime/engines, as `numerics`. Measured where an export is asked for them.
+
     # Optional: cannot_hold(config, name, entry, scales) -> str: why the format cannot hold rows of a lifted matrix that
     # have these scales; empty where it can. Such matrices are rounded again for it (see rerounding.py).
 

@@ -27,6 +27,13 @@ PACKAGES = {
 
 # How the probes simulate an engine that chooses its arithmetic by the processor (`Traits.computes`), at int4.
 SIMULATED = {"onnx": "activations in int8, by blocks of 32"}
+# And how else it computes on some processors, with the simulation of that, which probes may hold.
+BY_PROCESSOR = {"onnx": {"activations in int8, by rows (KleidiAI)": "rows", "activations in float32": "float32"}}
+
+
+def simulation(engine: str, computes: str | None) -> str:
+    """The simulation of what an engine computes by the processor's choice; empty: that of the target itself."""
+    return BY_PROCESSOR.get(engine, {}).get(computes or "", "")
 
 
 class Engine(Protocol):

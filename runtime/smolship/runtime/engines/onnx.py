@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from smolship.runtime.engines import SIMULATED
+from smolship.runtime.engines import BY_PROCESSOR, SIMULATED
 from smolship.runtime.errors import InputError, missing_engine
 from smolship.runtime.files import inside, regular_file
 from smolship.runtime.memory import cpu_features
@@ -19,7 +19,7 @@ from smolship.runtime.process import SPIN_US, waiting
 from smolship.runtime.session import Session, over_and_over
 
 BLOCKS = SIMULATED["onnx"]
-ROWS, FLOAT32 = "activations in int8, by rows (KleidiAI)", "activations in float32"
+ROWS, FLOAT32 = BY_PROCESSOR["onnx"]
 MAX_CONTEXT = MAX_SIZE = 1 << 24
 LINE = 64  # bytes
 # Tokens of one call: activations of longer ones would be held at once, 1.5 GB of them for 16,384 tokens of a 3B model.

@@ -39,6 +39,12 @@ def export(
     probe_text: Annotated[
         Path | None, typer.Option(help="Measure parity on this UTF-8 text. Default: English and code from Python.")
     ] = None,
+    arm: Annotated[
+        bool,
+        typer.Option(
+            "--arm", help="Also measure how ONNX Runtime computes int4 on Arm (Pi 5, phones; Pi 4), for parity there."
+        ),
+    ] = False,
     add: Annotated[
         str | None,
         typer.Option(
@@ -107,6 +113,7 @@ def export(
         "revision": revision,
         "probe_tokens": probe_tokens,
         "probe_text": text,
+        "arm": arm,
         "device": device,
     }
     if dry_run or out is None:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from smolship.export.config import DecoderConfig
 from smolship.export.features import COMMON, beyond
 from smolship.export.targets import Job
+from smolship.export.targets.onnx.arithmetic import ON_ARM as ON_ARM
 from smolship.export.targets.onnx.arithmetic import numerics as numerics
 from smolship.export.targets.onnx.data import DataFile, block_of
 from smolship.export.targets.onnx.emit import emit

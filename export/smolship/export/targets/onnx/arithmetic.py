@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from smolship.export.numerics import Numerics
+from smolship.export.targets.executorch.arithmetic import Tokens
 from smolship.export.targets.onnx.data import block_of
 from smolship.export.weights import Weights
 
@@ -26,8 +27,7 @@ def numerics(weights: Weights) -> Callable[[str], Numerics]:
     """Each block of activations is rounded to int8, scale max|x| / 127, ties to even; the block is the weights'. The
     products are exact integers, sums over blocks are float32.
 
-    So MLAS computes on x86 and plain Arm kernels. Where ONNX Runtime was built with KleidiAI, int4 on Arm takes one
-    asymmetric scale a token instead.
+    So MLAS computes on x86, and on Arm with dot products where KleidiAI is left out.
     """
 
     def of(name: str) -> Numerics:
@@ -35,3 +35,18 @@ def numerics(weights: Weights) -> Callable[[str], Numerics]:
         return Numerics() if entry.bits == 16 else Blocks(block=block_of(entry))
 
     return of
+
+
+def rows(weights: Weights) -> Callable[[str], Numerics]:
+    """With KleidiAI: int4 takes activations in int8, asymmetric, one scale and zero point a token (its qai8dxp, which
+    is XNNPACK's qd8); int8 as elsewhere."""
+    blocks = numerics(weights)
+    return lambda name: Tokens() if weights.entries[name].bits == 4 else blocks(name)
+
+
+def floats(weights: Weights) -> Callable[[str], Numerics]:
+    """On Arm without dot products: float32 throughout."""
+    return lambda name: Numerics()
+
+
+ON_ARM = {"rows": rows, "float32": floats}
