@@ -11,6 +11,7 @@ import pytest
 from smolship.export.targets import TARGETS, load_target
 from smolship.export.traffic import bytes_per_token
 from smolship.runtime.bundle import open_bundle
+from smolship.runtime.errors import GateError
 from smolship.runtime.manifest import TargetEntry
 from smolship.runtime.readback.hashing import Entry
 
@@ -85,8 +86,15 @@ def test_the_bench_counts_the_artifacts_bytes(artifacts: Any, monkeypatch: pytes
     from smolship.tools import measure
 
     seen = {}
-    monkeypatch.setattr(measure, "bench", lambda engine, folder, info, **given: seen.update({engine: given}))
-    measure.bench_of(artifacts, ["onnx", "gguf"], lambda *step: None, threads=1, repeats=1)
+
+    def measured(engine: str, folder: Path, info: dict[str, Any], **given: Any) -> Any:
+        seen[engine] = given
+        raise GateError("no more than that is asked")
+
+    monkeypatch.setattr(measure, "measured", measured)
+    for target in ("onnx", "gguf"):
+        with pytest.raises(GateError):
+            measure.bench_of(artifacts, [target], lambda *step: None, threads=1, repeats=1)
     for target in ("onnx", "gguf"):
         assert seen[target]["weight_bytes_per_token"] == artifacts.entry(target).bytes_per_token
 

@@ -147,7 +147,7 @@ def test_bench_waits_actively_and_says_so(nobody, tmp_path, user):
     nobody.setattr(os, "environ", dict(os.environ) | ({"OMP_WAIT_POLICY": user} if user else {}))
     wait_briefly()
 
-    def child(who, command, request, progress, env):
+    def child(who, command, request, progress, env, started):
         """The process that measures, here, in the environment that it is given."""
         given, made, _ = map(Path, command[-3:])
         plan = read_file(Plan, given, "the plan")

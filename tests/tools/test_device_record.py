@@ -18,8 +18,9 @@ from smolship.runtime.sensors.reading import Reading
 from smolship.tools.devices.formats import to_edge_llm_bench, to_llama_bench
 from smolship.tools.devices.record import Record
 from tests.runtime.sensor_trees import CONTAINER, LAPTOP, PHONE, PI_4, PI_5, STATUS, policy
-from tests.tools.device_records import LOAD, MIB, SAID, TIMES, device, loaded, record, result, run
+from tests.tools.device_records import LOAD, MIB, PLAN, SAID, TIMES, device, loaded, record, result, run
 
+WARMED = replace(PLAN, timing=replace(PLAN.timing, warmups=10)) if PLAN.timing else PLAN
 SCHEMA = Path(__file__).parents[2] / "docs/schema/bench-record-v1.json"
 TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
 
@@ -129,19 +130,14 @@ def test_loads_that_are_not_cold_are_not_called_so() -> None:
 
 
 def test_what_is_said_of_clocks_and_warm_up() -> None:
-    notes = record(
-        device_offset=Reading(7200.0, "s", "date"), result=result(times=replace(TIMES, warmups_ms=[100.0, 50.0]))
-    ).notes
-    assert "the device's clock is +7,200 s off; dates are the host's" in notes
-    assert "no two repetitions in a row agreed within 5 %: 2 were not counted" in notes
-    assert (
-        len(
-            record(
-                device_offset=Reading(60.0, "s", "date"), result=result(times=replace(TIMES, warmups_ms=[100.0, 99.0]))
-            ).notes
-        )
-        == 1
-    )
+    def notes(offset: float, warmups_ms: list[float]) -> list[str]:
+        found = result(WARMED, times=replace(TIMES, warmups_ms=warmups_ms))
+        return record(device_offset=Reading(offset, "s", "date"), plan=WARMED, result=found).notes
+
+    said = notes(7200.0, [100.0, 50.0])
+    assert "the device's clock is +7,200 s off; dates are the host's" in said
+    assert "no two repetitions in a row agreed within 5 %: 2 were not counted" in said
+    assert len(notes(60.0, [100.0, 99.0])) == 1
 
 
 def test_marks_come_from_the_snapshots() -> None:

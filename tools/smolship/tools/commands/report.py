@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from smolship.runtime.bundle import open_bundle
 from smolship.runtime.errors import InputError
+from smolship.runtime.files import look
 from smolship.tools.commands import options
 
 
@@ -36,7 +38,9 @@ def report(
     from smolship.tools.report.results import full_report
 
     check_file(out, "the report")
-    bundles, files = [path for path in paths if path.is_dir()], [path for path in paths if not path.is_dir()]
+    looked = [(path, look(path, "a bundle or a record")) for path in paths]
+    bundles = [path for path, info in looked if info and stat.S_ISDIR(info.st_mode)]
+    files = [path for path in paths if path not in bundles]
     if len(bundles) > 1:
         raise InputError("a report is about one bundle", got=", ".join(map(str, bundles)), expected="one, and records")
     records = [Record.load(path) for path in files]
