@@ -10,12 +10,13 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tests.device.adbd_sync import Sync
+from tests.device.adbd_sync import TMP, Sync
 
 CNXN, OPEN, OKAY, CLSE, WRTE, AUTH = (
     int.from_bytes(word, "little") for word in (b"CNXN", b"OPEN", b"OKAY", b"CLSE", b"WRTE", b"AUTH")
@@ -31,14 +32,20 @@ class Quirks:
     unauthorized   the key is never accepted
     offline        the connection is never answered
     cut_after      bytes received until the connection ends, once
+    leaves         and then nobody listens any more
     room           bytes that sync can write; None: no limit
+    terminal       without shell_v2, shells have a terminal: what is typed comes back
+    frozen         nothing is read or answered any more, and nothing is closed
     """
 
     shell_v2: bool = True
     unauthorized: bool = False
     offline: bool = False
     cut_after: int | None = None
+    leaves: bool = False
     room: int | None = None
+    terminal: bool = False
+    frozen: bool = False
 
 
 class Stream:
@@ -85,6 +92,8 @@ class Connection(threading.Thread):
 
     def message(self, command: int, first: int, second: int, data: bytes = b"") -> None:
         head = struct.pack("<6I", command, first, second, len(data), sum(data) & 0xFFFFFFFF, command ^ 0xFFFFFFFF)
+        while self.phone.quirks.frozen:
+            time.sleep(0.05)
         with self._lock, contextlib.suppress(OSError):
             self.link.sendall(head + data)
 
@@ -149,6 +158,9 @@ class Connection(threading.Thread):
         stream.close()
 
     def _shell(self, stream: Stream, words: str, v2: bool, terminal: bool) -> None:
+        if terminal and not v2 and self.phone.quirks.terminal:
+            self._on_terminal(stream, words)
+            return
         errors = subprocess.PIPE if v2 else subprocess.STDOUT
         process = subprocess.Popen(
             [*self.phone.enter, words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
@@ -176,7 +188,9 @@ class Connection(threading.Thread):
                         pipe.close()
             except (ConnectionError, OSError, ValueError):
                 if not stream.open:
-                    process.kill()
+                    self.phone.hang_up(process)
+                    with contextlib.suppress(OSError):
+                        pipe.close()
 
         pumps = [threading.Thread(target=pump, args=(process.stdout, STDOUT), daemon=True)]
         if process.stderr:
@@ -190,12 +204,50 @@ class Connection(threading.Thread):
         if v2:
             stream.send(struct.pack("<BIB", EXIT, 1, status & 255))
 
+    def _on_terminal(self, stream: Stream, words: str) -> None:
+        """A shell of Android 6: all that it reads and writes goes through a terminal, which echoes."""
+        ours, theirs = os.openpty()
+        process = subprocess.Popen(
+            ["setsid", "--ctty", *self.phone.enter, words], stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        os.close(theirs)
+
+        def feed() -> None:
+            with contextlib.suppress(ConnectionError, OSError):
+                while True:
+                    os.write(ours, stream.take(1))
+
+        typed = threading.Thread(target=feed, daemon=True)
+        typed.start()
+        with contextlib.suppress(ConnectionError, OSError):  # a terminal without programs ends with an error
+            while data := os.read(ours, 1 << 12):
+                stream.send(data)
+        os.close(ours)  # who is still there is told by the kernel
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+
 
 class Adbd:
-    """Listens on a loopback port until `close`. enter: the words before a command's text."""
+    """Listens on a loopback port until `close`.
 
-    def __init__(self, root: Path, enter: Sequence[str], quirks: Quirks):
-        self.root, self.enter, self.quirks = root, enter, quirks
+    enter    the words before a command's text
+    tmp      the folder that is /data/local/tmp; None: it is in the root
+    user     who has files that are pushed
+    hang_up  ends a shell whose stream was closed
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        enter: Sequence[str],
+        quirks: Quirks,
+        *,
+        tmp: Path | None = None,
+        user: int | None = None,
+        hang_up: Callable[[subprocess.Popen[bytes]], None] = subprocess.Popen.kill,
+    ):
+        self.root, self.enter, self.quirks, self.hang_up, self.user = root, enter, quirks, hang_up, user
+        self.tmp = tmp or root / TMP.lstrip("/")
         self._server = socket.create_server(("127.0.0.1", 0))
         self.serial = f"127.0.0.1:{self._server.getsockname()[1]}"
         self._links: list[socket.socket] = []
@@ -210,11 +262,16 @@ class Adbd:
                 Connection(link, self).start()
 
     def count(self, received: int) -> None:
+        while self.quirks.frozen:
+            time.sleep(0.05)
         if self.quirks.cut_after is not None:
             self.quirks.cut_after -= received
             if self.quirks.cut_after <= 0:
                 self.quirks.cut_after = None
-                self.cut()
+                if self.quirks.leaves:
+                    self.close()
+                else:
+                    self.cut()
 
     def cut(self) -> None:
         """The cable is pulled; the phone still listens."""

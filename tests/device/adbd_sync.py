@@ -12,6 +12,8 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.device.adbd import Adbd, Stream
 
+TMP = "/data/local/tmp"
+
 
 class Sync:
     """Version 1 of sync: STAT, LIST, RECV, SEND."""
@@ -36,7 +38,10 @@ class Sync:
                 self._fail(str(error.strerror))
 
     def _path(self, name: str) -> Path:
-        return Path(str(self.phone.root) + posixpath.normpath("/" + name))
+        there = posixpath.normpath("/" + name.lstrip("/"))
+        if there.startswith(TMP + "/"):
+            return self.phone.tmp / there[len(TMP) + 1 :]
+        return Path(str(self.phone.root) + there)
 
     def _fail(self, text: str) -> None:
         self.stream.send(struct.pack("<4sI", b"FAIL", len(text)) + text.encode())
@@ -68,7 +73,7 @@ class Sync:
         name, _, mode = words.rpartition(",")
         path, problem = self._path(name), ""
         file: IO[bytes] | None = None
-        if not name.startswith("/data/local/tmp/"):
+        if not name.startswith(TMP + "/"):
             problem = "Read-only file system"
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +93,8 @@ class Sync:
             file.close()
             path.chmod(stat.S_IMODE(int(mode)) & 0o777)
             os.utime(path, (number, number))
+            if self.phone.user is not None:
+                os.chown(path, self.phone.user, self.phone.user)
         if problem:
             self._fail(problem)
         else:

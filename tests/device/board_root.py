@@ -43,20 +43,20 @@ WHEELS = ("flatbuffers", "packaging", "protobuf", "diskcache", "jinja2", "markup
 
 def board_root() -> Path:
     """The root's folder, made if it is not there (about 10 s). Raises SetupError where it cannot be made."""
-    root = CACHE / f"board-{_hash([SUITE, PACKAGES, TEXTS, FOLDERS, DROPPED])}"
+    root = CACHE / f"board-{hashed([SUITE, PACKAGES, TEXTS, FOLDERS, DROPPED])}"
     if not root.exists():
-        with tempfile.TemporaryDirectory(dir=_cache(), prefix="board-new-") as work:
+        with tempfile.TemporaryDirectory(dir=cache(), prefix="board-new-") as work:
             _make(Path(work) / "root")
-            _keep(Path(work) / "root", root)
+            keep(Path(work) / "root", root)
     return root
 
 
 def wheelhouse() -> Path:
     """A folder of aarch64 wheels for the board's Python 3.11, fetched if it is not there. Raises SetupError."""
     wanted = [*(f"{name}=={version(name)}" for name in LIKE_HERE), *WHEELS]
-    folder = CACHE / f"wheels-aarch64-{_hash([wanted, TAGS])}"
+    folder = CACHE / f"wheels-aarch64-{hashed([wanted, TAGS])}"
     if not folder.exists():
-        with tempfile.TemporaryDirectory(dir=_cache(), prefix="wheels-new-") as work:
+        with tempfile.TemporaryDirectory(dir=cache(), prefix="wheels-new-") as work:
             tags = [word for tag in TAGS for word in ("--platform", tag)]
             tags += [
                 "--python-version",
@@ -77,21 +77,26 @@ def wheelhouse() -> Path:
                 "wheels for the emulated board",
                 "check pip's index and network",
             )
-            _keep(into, folder)
+            keep(into, folder)
     return folder
 
 
-def _make(root: Path) -> None:
+def extract(root: Path, packages: str, what: str) -> None:
+    """Packages of arm64, and what they depend on, unpacked into a folder. Raises SetupError."""
     need("qemu-aarch64-static")
     command = [need("mmdebstrap"), "--quiet", "--variant=extract", "--arch=arm64", "--skip=check/qemu"]
     command += [
         '--aptopt=APT::Install-Recommends "false"',
         f"--hook-dir={HOOKS}",
-        f"--include={PACKAGES}",
+        f"--include={packages}",
         SUITE,
         str(root),
     ]
-    _run(command, "the emulated board's root", "run as root, with Debian's packages within reach: tests/device/install")
+    _run(command, what, "run as root, with Debian's packages within reach: tests/device/install")
+
+
+def _make(root: Path) -> None:
+    extract(root, PACKAGES, "the emulated board's root")
     for name in DROPPED:
         shutil.rmtree(root / name, ignore_errors=True)
     for name in FOLDERS:
@@ -109,7 +114,7 @@ def _run(command: list[str], what: str, todo: str) -> None:
         raise SetupError(f"{what} could not be made", got=last, todo=todo)
 
 
-def _keep(made: Path, place: Path) -> None:
+def keep(made: Path, place: Path) -> None:
     made.chmod(0o755)
     try:
         made.rename(place)
@@ -118,12 +123,12 @@ def _keep(made: Path, place: Path) -> None:
             raise
 
 
-def _cache() -> Path:
+def cache() -> Path:
     CACHE.mkdir(exist_ok=True)
     return CACHE
 
 
-def _hash(recipe: object) -> str:
+def hashed(recipe: object) -> str:
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
 
 

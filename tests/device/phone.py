@@ -10,8 +10,10 @@ LEFT_OUT = {"ash", "bash", "python", "unshare", "chroot", "mount", "umount", "ns
 GETPROP = """#!/system/bin/sh
 case "$1" in
 ro.product.model) echo 'Pixel 8' ;;
+ro.soc.model) echo 'Tensor G3' ;;
+ro.build.version.release) echo 15 ;;
 ro.build.version.sdk) echo 35 ;;
-ro.product.cpu.abi) echo x86_64 ;;
+ro.product.cpu.abi) case $(uname -m) in aarch64) echo arm64-v8a ;; *) uname -m ;; esac ;;
 ro.serialno) echo 41021FDJH000PL ;;
 '') printf '%s\\n' '[ro.product.model]: [Pixel 8]' '[ro.build.version.sdk]: [35]' ;;
 *) echo ;;
@@ -33,19 +35,28 @@ cd "$0" && exec chroot "$0" /system/bin/env -i PATH=/system/bin ANDROID_DATA=/da
 """
 
 
-def make_root(folder: Path) -> Path:
-    """Raises FileNotFoundError without busybox-static."""
-    busybox = shutil.which("busybox")
-    if busybox is None:
+def make_root(folder: Path, busybox: Path | None = None, shell: Path | None = None) -> Path:
+    """A root in a folder.
+
+    busybox  a static one, of the phone's machine; None: this machine's
+    shell    what is /system/bin/sh; None: busybox
+
+    Raises FileNotFoundError without busybox-static.
+    """
+    here = shutil.which("busybox")
+    if here is None:
         raise FileNotFoundError("busybox; tests need Debian's busybox-static")
     tools = folder / "system/bin"
-    for name in ("system/bin", "data/local/tmp", "proc", "dev"):
+    for name in ("system/bin", "data/local/tmp", "proc", "sys", "dev"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "dev/null").touch()
-    shutil.copy(busybox, tools / "busybox")
-    applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    shutil.copy(busybox or here, tools / "busybox")
+    applets = subprocess.run([here, "--list"], capture_output=True, text=True, check=True).stdout.split()
     for applet in set(applets) - LEFT_OUT - {"busybox"}:
         (tools / applet).symlink_to("busybox")
+    if shell:
+        (tools / "sh").unlink()
+        shutil.copy(shell, tools / "sh")
     for name, text in (("getprop", GETPROP), ("dumpsys", DUMPSYS)):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)

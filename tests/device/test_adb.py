@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +14,7 @@ from smolship.runtime.errors import InputError, SetupError
 from smolship.tools.devices import adb
 from smolship.tools.devices.link import LinkLost
 from smolship.tools.devices.uri import parse
+from tests.device.adb_server import adb_server
 from tests.device.adbd import Adbd, Quirks
 from tests.device.phone import enter, make_root
 
@@ -31,27 +30,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Of a server of this test's own, which ends with it."""
-    (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("ANDROID_SERIAL", raising=False)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        number = int(probe.getsockname()[1])
-    environment = {**os.environ, "ADB_MDNS": "0"}
-    server = subprocess.Popen(
-        ["adb", "-P", str(number), "nodaemon", "server"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    )
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", number)) == 0:
-                break
-        time.sleep(0.05)
-    yield number
-    server.kill()
-    server.wait()
+    with adb_server(tmp_path / "home") as number:
+        yield number
 
 
 @pytest.fixture

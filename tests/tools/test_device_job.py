@@ -104,11 +104,12 @@ def test_an_unknown_kind_of_error_is_no_attribute_of_ours(folder, swift):
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", ["SIGKILL", "memory"]),
         ("os.kill(os.getpid(), signal.SIGILL)", ["SIGILL", "instruction", "onnxruntime 1.32.0 on Cortex-A72 (with"]),
+        ("os.kill(os.getpid(), signal.SIGSYS)", ["SIGSYS", "system call"]),
         ("print('no JSON'); sys.stderr.write('a reason\\n'); sys.exit(7)", ["exit status 7", "a reason", "no JSON"]),
         ("print(json.dumps({'result': None})); sys.exit(1)", ["exit status 1"]),
         ("", ["exit status 0"]),
     ],
-    ids=["killed", "illegal", "log", "after", "silent"],
+    ids=["killed", "illegal", "filtered", "log", "after", "silent"],
 )
 def test_a_runner_that_ends_before_it_answers(folder, swift, code, parts):
     runner = replace(script(code), versions=["onnxruntime 1.32.0"])

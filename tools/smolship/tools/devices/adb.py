@@ -1,9 +1,9 @@
 """A link to a phone, by the system's own adb client.
 
-One adb call a script: the device's shell sees the one word `sh`, the script goes through its standard input. Files go
-by adb's sync alone, which is the only way that is binary on every device. Devices without `shell_v2` (Android 6 and
-older) end lines with CR LF, mix standard error into the output and always say 0: lines are read both ways, standard
-error goes through a file, the status is the frame's.
+One adb call a script: the device's shell sees the word `sh`, the script goes through its standard input. Files go by
+adb's sync alone, which is the only way that is binary on every device. Devices without `shell_v2` (Android 6 and older)
+have a terminal in between: it echoes, lines end with CR LF, standard error is in the output, the status is always 0.
+There, lines are read both ways, standard error goes through a file, the status is the frame's.
 """
 
 from __future__ import annotations
@@ -20,12 +20,16 @@ from pathlib import Path
 from smolship.runtime.disk import writing
 from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.runtime.files import regular_file
+from smolship.tools.devices.adb_pulse import Pulse
 from smolship.tools.devices.adb_server import Client, Listed, find_client, unusable
 from smolship.tools.devices.channel import Ended, Kept, talk, transfer_s, unfinished, untransferred
 from smolship.tools.devices.link import LOST_S, Done, Link, LinkLost, device_path, framed, quote
 from smolship.tools.devices.uri import SERIAL, Address
 
 SCRATCH = "/data/local/tmp"  # what adb's user may write on every phone
+# An old adbd gives every shell a terminal. One whose output is a pipe does not edit what it reads, prompts for nothing
+# and has no job control.
+OLD_SHELL = "sh 2>&1 | cat"
 SETTLE_S = 3.0  # for a state that passes by itself
 WIRELESS = re.compile(r".+:[0-9]{1,5}|.+\._tcp\.?")
 
@@ -175,13 +179,21 @@ class ADBLink(Link):
     def _sync(self, verb: str, source: str, target: str, size: int, expected: str) -> None:
         """Twice where the link was lost and came back."""
         for again in (False, True):
-            status, text = self._client.call("-s", self.serial, verb, source, target, limit_s=transfer_s(size))
+            with self._pulse() as pulse:
+                words, limit_s = ("-s", self.serial, verb, source, target), transfer_s(size)
+                try:
+                    status, text = self._client.call(*words, limit_s=limit_s, pulse=pulse)
+                except LinkLost as error:
+                    raise self._lost(f"{verb}: the phone is silent", error.parts()["got"] or "") from None
             if status == 0:
                 return
             if self._alive():
                 raise untransferred(self.uri, verb, text, expected)
             if again or not self._reconnect():
                 raise self._lost(f"{verb}: the link ended before the file's end", text)
+
+    def _pulse(self) -> Pulse:
+        return Pulse(self._client.command("-s", self.serial, "shell"))
 
     def _alive(self) -> bool:
         found = _state(self._client.devices(), self.serial)
@@ -198,21 +210,25 @@ class ADBLink(Link):
         self, script: str, hand: Callable[[bytes], None], by_line: bool, feed: Iterable[bytes] | None, limit_s: float
     ) -> Ended:
         """A script that did not begin, its link being lost, is sent again once the link is back."""
-        words = ("-s", self.serial, "shell", *(("-T",) if self.shell_v2 else ()), "exec sh")
+        words = ("-s", self.serial, "shell", *(("-T", "exec sh") if self.shell_v2 else (OLD_SHELL,)))
         for again in (False, True):
-            ended = talk(
-                self._client.command(*words),
-                framed(script),
-                hand,
-                by_line=by_line,
-                feed=feed,
-                limit_s=limit_s,
-                crlf=not self.shell_v2,
-            )
+            with self._pulse() as pulse:
+                ended = talk(
+                    self._client.command(*words),
+                    framed(script),
+                    hand,
+                    by_line=by_line,
+                    feed=feed,
+                    limit_s=limit_s,
+                    crlf=not self.shell_v2,
+                    pulse=pulse,
+                )
             if ended.status is not None:
                 return ended
             if ended.late and ended.began:
                 raise unfinished(self.uri, limit_s, clip(ended.err.decode("utf-8", "replace")))
+            if ended.gone:
+                raise self._lost("the phone is silent", ended.gone)
             back = not self._alive() and self._reconnect()
             if ended.began or again or not back:
                 break

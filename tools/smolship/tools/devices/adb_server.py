@@ -9,13 +9,16 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from smolship.runtime.errors import SetupError, clip
+from smolship.tools.devices.adb_pulse import Pulse
 from smolship.tools.devices.link import CONNECT_S, LinkLost
 
+LOOK_S = 0.5  # between two looks at a call that goes on
 PORT = 5037  # of adb's server, where nothing else is said
 FACT = re.compile(r"\s(usb|product|model|device|transport_id|features):(\S+)")
 REMEDIES = {
@@ -64,14 +67,19 @@ def parse_devices(text: str) -> list[Listed]:
     return found
 
 
+def remedy(device: Listed) -> str:
+    """What to do about a device that is listed in another state than "device"."""
+    known = next((todo for state, todo in REMEDIES.items() if device.state.startswith(state)), None)
+    return known or "see `adb devices -l`, plug the cable in again, then run it again"
+
+
 def unusable(uri: str, device: Listed) -> SetupError:
     """The refusal for a device that is listed in another state than "device"."""
-    known = next((remedy for state, remedy in REMEDIES.items() if device.state.startswith(state)), None)
     return SetupError(
         f"{uri}: connect: the phone cannot be used",
         got=f"{device.serial}: {device.state}",
         expected="the state `device` in `adb devices`",
-        todo=known or "see `adb devices -l`, plug the cable in again, then run it again",
+        todo=remedy(device),
     )
 
 
@@ -85,26 +93,41 @@ class Client:
     def command(self, *words: str) -> list[str]:
         return [self.program, *(("-P", str(self.port)) if self.port else ()), *words]
 
-    def call(self, *words: str, limit_s: float = CONNECT_S) -> tuple[int, str]:
-        """Exit status and all that was printed. Raises LinkLost where the time is over."""
+    def call(self, *words: str, limit_s: float = CONNECT_S, pulse: Pulse | None = None) -> tuple[int, str]:
+        """Exit status and all that was printed. Raises LinkLost where the time is over, or `pulse` takes the phone for
+        lost."""
+        said, until = b"", time.monotonic() + limit_s
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 self.command(*words),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                timeout=limit_s,
                 start_new_session=True,
             )
-        except subprocess.TimeoutExpired as error:
-            raise LinkLost(
-                "adb did not answer in time",
-                got=f"{limit_s:.0f} s; adb {' '.join(words)}: {clip((error.stdout or b'').decode('utf-8', 'replace'))}",
-                todo="check the cable or the network and the phone's screen, then run it again",
-            ) from None
         except OSError as error:
             raise SetupError("adb cannot be started", got=error, todo="install adb (Debian: apt install adb)") from None
-        return done.returncode, done.stdout.decode("utf-8", "replace")
+        with process:
+            try:
+                while True:
+                    left = until - time.monotonic()
+                    try:
+                        said, _ = process.communicate(timeout=max(0.0, min(left, LOOK_S) if pulse else left))
+                        break
+                    except subprocess.TimeoutExpired as error:
+                        gone = pulse.gone() if pulse else None
+                        if not gone and time.monotonic() < until:
+                            continue
+                        got = gone or f"{limit_s:.0f} s; adb {' '.join(words)}: {clip(_text(error.stdout or b''))}"
+                    raise LinkLost(
+                        "adb did not answer in time",
+                        got=got,
+                        todo="check the cable or the network and the phone's screen, then run it again",
+                    )
+            except BaseException:
+                process.kill()
+                raise
+        return process.returncode, _text(said)
 
     def devices(self) -> list[Listed]:
         status, text = self.call("devices", "-l")
@@ -136,6 +159,10 @@ class Client:
         named = os.environ.get("ANDROID_ADB_SERVER_PORT", "")
         port = self.port or (int(named) if re.fullmatch(r"[0-9]{1,5}", named) else PORT)
         return os.environ.get("ANDROID_ADB_SERVER_ADDRESS") or "127.0.0.1", port
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
 
 
 def find_client(port: int | None) -> Client:

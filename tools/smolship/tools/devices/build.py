@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from smolship.runtime.errors import SetupError, clip, unknown
+from smolship.tools.devices.carried import carried
 from smolship.tools.devices.programs import Program, read_program
 from smolship.tools.devices.wheels import download
 
@@ -95,6 +96,11 @@ def build(machine: Machine, into: Path) -> Path:
             if not folder.is_dir():
                 raise
     return folder
+
+
+def build_carried(machine: Machine, into: Path) -> Path:
+    """As `build`, with the loader and the C and C++ libraries beside the program."""
+    return carried(build(machine, into), PROGRAM, cxx_compiler(machine))
 
 
 def programs(folder: Path) -> dict[str, Program]:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Protocol
 
 from smolship.runtime.errors import SetupError
 from smolship.tools.devices.link import LOST_S, Frame
@@ -32,6 +32,7 @@ class Ended:
     noise   the last of standard output before the begin mark
     code    the client's own exit status; None where it was ended by us
     late    the time was over
+    gone    why the device was taken for lost
     """
 
     status: int | None
@@ -40,6 +41,7 @@ class Ended:
     noise: bytes
     code: int | None
     late: bool
+    gone: str | None = None
 
 
 class Output:
@@ -140,6 +142,14 @@ class Writer(threading.Thread):
             rest = rest[self._pipe.write(rest) :]
 
 
+class Heard(Protocol):
+    """Whether a device is still there: adb_pulse.Pulse."""
+
+    def heard(self) -> None: ...
+
+    def gone(self) -> str | None: ...
+
+
 class Kept(bytearray):
     """What a script prints, as it comes; `uri` is the device's."""
 
@@ -189,6 +199,7 @@ def talk(
     limit_s: float,
     begin_s: float = LOST_S,
     crlf: bool = False,
+    pulse: Heard | None = None,
 ) -> Ended:
     """Run a client whose standard input is the device's /bin/sh.
 
@@ -197,6 +208,7 @@ def talk(
              stops at the feed's next piece
     limit_s  for all of it; `begin_s` until the script begins
     crlf     see `Output`
+    pulse    asks whether the device is there once the script runs; None: the client does
 
     The client sees no terminal: it gets a session of its own. What `hand` or `feed` raise ends it.
     """
@@ -214,7 +226,7 @@ def talk(
     assert process.stdin and process.stdout and process.stderr
     output, err = Output(frame, hand, by_line, crlf), bytearray()
     writer = Writer(process.stdin, frame, feed)
-    late = False
+    late, gone = False, None
     start = time.monotonic()
     over = start + limit_s
     try:
@@ -223,7 +235,7 @@ def talk(
             selector.register(process.stdout, selectors.EVENT_READ)
             selector.register(process.stderr, selectors.EVENT_READ)
             linger = False
-            while selector.get_map() and not (late or writer.error):
+            while selector.get_map() and not (late or gone or writer.error):
                 until = over if output.began else min(over, start + begin_s)
                 for key, _ in selector.select(max(0.0, min(0.2, until - time.monotonic()))):
                     chunk = os.read(key.fd, 1 << 16)
@@ -234,8 +246,11 @@ def talk(
                     else:
                         err += chunk
                         del err[: max(0, len(err) - TAIL)]
+                    if pulse and chunk:
+                        pulse.heard()
                 if output.began:
                     writer.began.set()
+                    gone = pulse.gone() if pulse and not linger else None
                 if not linger and (output.status is not None or process.stdout not in _open(selector)):
                     linger, over = True, min(over, time.monotonic() + LINGER_S)
                 late = time.monotonic() >= until and not linger
@@ -250,7 +265,8 @@ def talk(
         process.stderr.close()
     if writer.error:
         raise writer.error
-    return Ended(output.status, output.began, bytes(err), output.rest() if not output.began else b"", code, late)
+    noise = output.rest() if not output.began else b""
+    return Ended(output.status, output.began, bytes(err), noise, code, late, gone)
 
 
 def _open(selector: selectors.BaseSelector) -> list[object]:

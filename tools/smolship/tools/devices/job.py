@@ -53,6 +53,8 @@ class Watch:
     other: list[str] = field(default_factory=list)  # lines that are no JSON of ours
 
     def line(self, raw: bytes) -> None:
+        if raw.isdigit():  # a heartbeat, as an old phone's terminal echoes it
+            return
         self.last = time.monotonic()
         if raw.startswith(OURS):
             self.words = raw[len(OURS) :].decode(errors="replace").split()
@@ -268,4 +270,6 @@ def _todo(status: int | None, why: str) -> str:
         return "it ran out of memory, perhaps: export with a smaller --context, or close what else runs there"
     if status == 128 + signal.SIGILL:
         return "the engine has an instruction that this processor lacks: install another version of it"
+    if status == 128 + signal.SIGSYS:
+        return "the device forbids a system call of the runner, as Android does in apps: run it from adb's own shell"
     return "run the command again"

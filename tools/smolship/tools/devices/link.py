@@ -15,7 +15,7 @@ from smolship.runtime.errors import InputError, SetupError
 
 CONNECT_S = 15.0  # until a connection stands
 LOST_S = 30.0  # until a connection that is gone is noticed
-SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._/-")
+SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._/+-")
 
 
 @dataclass(frozen=True)
@@ -110,5 +110,5 @@ def device_path(path: str) -> str:
     """A path on a device, absolute and of characters that no shell and no client changes. Names of the user's files
     are never among them."""
     if not path.startswith("/") or not set(path) <= SAFE or "/../" in path + "/":
-        raise InputError("not a path that smolship uses on devices", got=path, expected="/[A-Za-z0-9._/-]*")
+        raise InputError("not a path that smolship uses on devices", got=path, expected="/[A-Za-z0-9._/+-]*")
     return path

@@ -26,7 +26,7 @@ from smolship.tools.devices.job import Job
 from smolship.tools.devices.link import Link
 from smolship.tools.devices.programs import problems
 from smolship.tools.devices.recording import Recorder
-from smolship.tools.devices.runners import Runner, native_runner, python_runner
+from smolship.tools.devices.runners import Runner, carried_runner, native_runner, python_runner
 from smolship.tools.devices.setup import installed, versions
 from smolship.tools.devices.store import Store
 from smolship.tools.devices.uri import Address, parse
@@ -35,6 +35,7 @@ from smolship.tools.devices.wheels import NEEDED
 from smolship.tools.measure import Elsewhere, Update
 
 LARGEST_PAGE, OLDEST_GLIBC = 1 << 14, (2, 28)  # where a device does not say; bytes
+CARRIED = (2, 9999)  # the C library comes with the program
 MACHINES: tuple[Literal["x86_64"], Literal["aarch64"]] = ("x86_64", "aarch64")
 
 
@@ -171,17 +172,29 @@ def _job(
 
 def _runner(link: Link, facts: DeviceFacts, folder: str, target: str, engine: str, work: Path) -> Runner:
     if engine == "executorch":
-        from smolship.tools.devices.build import build
+        from smolship.tools.devices.build import ANDROID_HOME, build, build_carried
 
         if facts.machine not in MACHINES:
             raise SetupError(
                 f"{link.uri}: no runner can be built for it", got=facts.machine, expected=", ".join(MACHINES)
             )
-        android = bool(facts.libc and facts.libc[0] == "bionic")
-        runner = native_runner(build("android-aarch64" if android else facts.machine, runners()))
-        check_programs(link.uri, facts, runner.name, runner.files.values())
+        libc = facts.libc[0] if facts.libc else None
+        if libc == "bionic" and os.environ.get(ANDROID_HOME):
+            runner = native_runner(build("android-aarch64", runners()))
+        elif libc == "glibc":
+            runner = native_runner(build(facts.machine, runners()))
+        else:
+            runner = carried_runner(build_carried(facts.machine, runners()))
+        check_programs(link.uri, facts, runner.name, runner.files.values(), carries=runner.carries)
         return runner
     found = installed(link, folder, engine)
+    if found is None and not facts.pythons:
+        raise SetupError(
+            f"{link.uri}: {target} needs Python there, and it has none",
+            got=facts.missing.get("python", "none was found"),
+            expected="a board with Python, or the target executorch, which brings all that it needs (phones too)",
+            todo="smolship export MODEL --to executorch, then --target executorch",
+        )
     if found is None:
         raise SetupError(
             f"{link.uri}: nothing there executes {target}",
@@ -205,10 +218,12 @@ def runners() -> Path:
     return (given if given.is_absolute() else Path.home() / ".cache") / "smolship-runners"
 
 
-def check_programs(uri: str, facts: DeviceFacts, name: str, files: Iterable[Path], todo: str | None = None) -> None:
-    """Raise SetupError where the device could not load what would be sent."""
-    glibc = None
-    if facts.libc and facts.libc[0] == "glibc":
+def check_programs(
+    uri: str, facts: DeviceFacts, name: str, files: Iterable[Path], todo: str | None = None, carries: bool = False
+) -> None:
+    """Raise SetupError where the device could not load what would be sent, which `carries` its own C library or not."""
+    glibc = CARRIED if carries else None
+    if not carries and facts.libc and facts.libc[0] == "glibc":
         found = re.match(r"(\d{1,4})\.(\d{1,4})", facts.libc[1] or "")
         glibc = (int(found[1]), int(found[2])) if found else OLDEST_GLIBC
     page = facts.page_size or LARGEST_PAGE

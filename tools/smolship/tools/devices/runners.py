@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import smolship.runtime
+from smolship.tools.devices.carried import loader
 
 ZIP = "smolship.zip"
 DATE = (1980, 1, 1, 0, 0, 0)  # of every entry, so that the same files make the same archive
@@ -20,6 +21,7 @@ class Runner:
     command    before PLAN RESULT FOLDER; "{}" stands for the folder where the files lie
     variables  of its environment, "{}" likewise
     versions   of what it consists of, such as "onnxruntime 1.32.0", as far as known
+    carries    it brings its own loader and C library
     """
 
     name: str
@@ -27,6 +29,7 @@ class Runner:
     command: Sequence[str]
     variables: Mapping[str, str] = field(default_factory=dict)
     versions: Sequence[str] = ()
+    carries: bool = False
 
     def line(self, folder: str, *arguments: str) -> list[str]:
         return [word.replace("{}", folder) for word in self.command] + list(arguments)
@@ -51,6 +54,14 @@ def native_runner(folder: Path) -> Runner:
     """`smolship-run` as build.py left it in a folder, with the libraries that it needs."""
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
     return Runner("smolship-run", files, ["{}/smolship-run"], versions=[f"executorch {metadata.version('executorch')}"])
+
+
+def carried_runner(folder: Path) -> Runner:
+    """The same as build.build_carried left it. The loader is told where libraries are by its own option: a variable
+    would reach the device's programs too, and one that the device sets for them must not reach it."""
+    found = native_runner(folder)
+    start = [f"{{}}/{loader(folder, found.name)}", "--inhibit-cache", "--library-path", "{}", *found.command]
+    return Runner(found.name, found.files, start, {"LD_PRELOAD": ""}, carries=True)
 
 
 def runtime_archive(path: Path) -> Path:

@@ -16,6 +16,7 @@ from smolship.runtime.bundle import default_threads
 from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.runtime.memory import cpu_model
 from smolship.tools.devices import adb, llama
+from smolship.tools.devices.adb_server import remedy
 from smolship.tools.devices.facts import DeviceFacts, read_device
 from smolship.tools.devices.opening import check_programs, link_to, place, runners
 from smolship.tools.devices.pythons import Python
@@ -28,6 +29,17 @@ from smolship.tools.tables import plain_table
 from smolship.tools.units import UNAVAILABLE, size
 
 WRONG_S = 60  # of a clock
+# A lock whose holder has ended, or is of an earlier start of the device, holds nothing (see supervise.sh). The folder
+# above is ours where nothing else lies in it.
+CLEAN = """
+holder='' held='' owner='' boot=none
+read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id
+read -r holder held owner 2>/dev/null <{folder}/runs/lock/holder
+if [ -n "$holder" ] && [ "$held" = "$boot" ] && [ -d "/proc/$holder" ]; then exit 75; fi
+rm -rf {folder} || exit 1
+rmdir {above} 2>/dev/null
+exit 0
+"""
 
 
 def reachable() -> list[dict[str, Any]]:
@@ -39,7 +51,8 @@ def reachable() -> list[dict[str, Any]]:
 def _phones() -> Iterator[dict[str, Any]]:
     try:
         for found in adb.devices():
-            yield {"uri": f"adb://{found.serial}", "state": found.state, "model": found.model}
+            todo = {} if found.state == "device" else {"todo": remedy(found)}
+            yield {"uri": f"adb://{found.serial}", "state": found.state, "model": found.model, **todo}
     except SetupError as error:  # no client, or another server
         yield {"uri": "adb://", "state": error.parts()["what"]}
 
@@ -90,7 +103,7 @@ def table(found: Sequence[dict[str, Any]]) -> Table:
     for one in found:
         shown.add_column(clip(one["uri"]), overflow="fold")
     for name in dict.fromkeys(name for one in found for name in one if name not in ("uri", "missing")):
-        label = name.removesuffix("_bytes").replace("_", " ")
+        label = "to do" if name == "todo" else name.removesuffix("_bytes").replace("_", " ")
         shown.add_row(label, *(_cell(name, one.get(name)) for one in found))
     return shown
 
@@ -152,7 +165,7 @@ def cleaned(address: Address) -> dict[str, Any]:
     with link_to(address) as link:
         facts = read_device(link)
         folder = place(facts, link.uri)
-        done = link.run(f"if [ -d {folder}/runs/lock ]; then exit 75; fi; rm -rf {folder}", limit_s=600)
+        done = link.run(CLEAN.format(folder=folder, above=folder.rpartition("/")[0]), limit_s=600)
         if done.status:
             raise SetupError(
                 f"{address.uri}: it cannot be cleaned",

@@ -36,7 +36,8 @@ if ! mkdir "$LOCK" 2>/dev/null; then
   mkdir -p "$LOCK" || exit 74
 fi
 printf '%s %s %s %s\n' "$$" "$boot" "$OWNER" "$(began $$)" >"$LOCK/holder" || exit 74
-trap 'rm -rf "$LOCK"' EXIT
+reader=''
+trap 'rm -rf "$LOCK"; [ -z "$reader" ] || kill "$reader" 2>/dev/null' EXIT
 trap 'stop KILL; exit 129' HUP # a shell that a signal ends leaves without its last trap
 trap 'stop KILL; exit 143' TERM
 trap : PIPE # nobody reads any more
