@@ -75,6 +75,7 @@ class FakeSteps:
         context: int,
         tokens: int,
         text: str | None,
+        arm: bool,
         resolved: Any,
         work: str,
         path: str,
@@ -85,7 +86,7 @@ class FakeSteps:
             Path(kept, f"part{len(self.parts)}").write_text("measured")
         if self.stop == "probe":
             raise KeyboardInterrupt
-        said = digest((targets, context, tokens, text, resolved, Path(work, "weights.json").read_bytes()))
+        said = digest((targets, context, tokens, text, arm, resolved, Path(work, "weights.json").read_bytes()))
         windows = make_windows(Tokenizer(open_checkpoint(model).files["tokenizer.json"]), context, tokens, text)
         Probes(windows, {"tokens": tokens, "said": said}).save(Path(path))
         return {"notes": ["a note of the probes"], "seconds": {"original": 1.5}}
