@@ -84,6 +84,7 @@ def test_what_has_no_floors_is_refused(tiny: Any, tmp_path: Path, wrong: dict[st
         export(tiny("llama"), tmp_path / "b", **({"to": ["onnx"], "context": 64, "arm": True} | wrong))
 
 
+@pytest.mark.real
 def test_they_stay_when_a_target_is_added(bundle: Bundle, tiny: Any) -> None:
     added = add_targets(bundle.path, ["gguf"], model=tiny("smollm3"))
     assert added.probes().arithmetics("onnx") == ["float32", "rows"]

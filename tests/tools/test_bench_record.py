@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,11 @@ from smolship.runtime.errors import GateError
 from smolship.runtime.plan import Plan
 from smolship.runtime.result import Seen
 from smolship.runtime.said import Expected
+from smolship.runtime.sensors.tree import Tree
+from smolship.tools import measure
 from smolship.tools.cli import run
-from smolship.tools.devices import making, recording, watching
+from smolship.tools.devices import recording, watching
+from smolship.tools.devices.opening import Place
 from smolship.tools.devices.record import Record
 
 pytestmark = pytest.mark.usefixtures("loads_once")
@@ -25,6 +29,28 @@ pytestmark = pytest.mark.usefixtures("loads_once")
 @pytest.fixture
 def bundle(tiny_bundle: Any) -> Path:
     return Path(tiny_bundle("llama", "int4"))
+
+
+@pytest.fixture(scope="module")
+def made(tiny_bundle: Any) -> tuple[measure.Bench, Record]:
+    """What one bench measured."""
+    bundle = open_bundle(tiny_bundle("llama", "int4"))
+    here = Place("local", lambda name: watching.Here(bundle.path / name))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("smolship.runtime.bench.LOADS", 1)
+        return measure.recorded_of(bundle, "onnx", lambda *step: None, threads=1, repeats=1, there=here)
+
+
+@pytest.fixture
+def measured(made: tuple[measure.Bench, Record], monkeypatch: Any) -> Any:
+    """Has the command show that, with other marks."""
+
+    def show(*marks: str) -> None:
+        shown = made[0], replace(made[1], marks=list(marks))
+        monkeypatch.setattr(measure, "recorded_of", lambda *args, **options: shown)
+
+    show()
+    return show
 
 
 def bench(bundle: Path, *more: str) -> int:
@@ -56,18 +82,35 @@ def test_no_time(bundle: Path, capsys: Any, time: str) -> None:
     assert "--sustained" in capsys.readouterr().err
 
 
-def test_it_waits_until_the_machine_is_cool(bundle: Path, capsys: Any, monkeypatch: Any) -> None:
+def test_it_waits_until_the_machine_is_cool(made: tuple[measure.Bench, Record], monkeypatch: Any) -> None:
     waits = iter([["80.0 °C, and not yet 60.0 °C or less"], ["it is warm"], []])
     monkeypatch.setattr(recording, "gate", lambda now: next(waits))
     monkeypatch.setattr(recording, "COOL_EACH_S", 0.0)
-    assert bench(bundle, "--cool", "1h") == 0 and next(waits, None) is None
+    plan, told = made[0].measured.plan, []
+
+    def recorder(cool_s: float) -> recording.Recorder:
+        sensed = SimpleNamespace(execute=lambda *a: None, sensors=Tree, samples=lambda plan: [])
+        return recording.Recorder(sensed, "local", cool_s=cool_s, update=lambda *said: told.append(said))
+
+    recorder(3600).execute(plan, lambda *a: None)
+    assert next(waits, None) is None and next(said[0] for said in told).startswith("waits: 80.0 °C")
     monkeypatch.setattr(recording, "gate", lambda now: ["9 threads are running"])
-    assert bench(bundle, "--cool", "1s") == 0
-    assert "not cool and idle after 1 s: 9 threads are running" in " ".join(capsys.readouterr().err.split())
+    hot = recorder(0.01)
+    hot.execute(plan, lambda *a: None)
+    assert hot.hot == ["9 threads are running"]
+    recorder(0).execute(plan, lambda *a: None)
+
+
+def test_what_it_still_waited_for_is_noted(made: tuple[measure.Bench, Record], bundle: Path) -> None:
+    found = recording.Recorder(watching.Here(bundle / "onnx"), "local", cool_s=60, hot=["9 threads are running"])
+    found.tree = Tree()
+    found.around = watching.watched(Tree(), [], Tree())
+    record = found.record(open_bundle(bundle), made[0].measured, [1], [])
+    assert "not cool and idle after 60 s: 9 threads are running" in record.notes
 
 
 @pytest.mark.parametrize(("form", "key"), [("llama-bench", "avg_ts"), ("edge-llm-bench", "schemaVersion")])
-def test_in_the_words_of_others(bundle: Path, tmp_path: Path, form: str, key: str) -> None:
+def test_in_the_words_of_others(measured: Any, bundle: Path, tmp_path: Path, form: str, key: str) -> None:
     assert bench(bundle, "--record", str(tmp_path), "--record-format", form) == 0
     made = json.loads((tmp_path / "onnx.json").read_text())
     assert key in (made[0] if isinstance(made, list) else made)
@@ -81,15 +124,15 @@ def test_in_the_words_of_others(bundle: Path, tmp_path: Path, form: str, key: st
         (["--max-ttft", "0"], 1, ["onnx: time to first token"]),
     ],
 )
-def test_gates(bundle: Path, capsys: Any, gates: list[str], code: int, words: list[str]) -> None:
+def test_gates(measured: Any, bundle: Path, capsys: Any, gates: list[str], code: int, words: list[str]) -> None:
     assert bench(bundle, *gates, "--json") == code
     printed = capsys.readouterr()
     (report,) = json.loads(printed.out)
     assert report["marks"] == [] and all(word in printed.err for word in words)
 
 
-def test_a_marked_run_is_not_judged(bundle: Path, capsys: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(making, "marks", lambda *args, **options: ["the battery saver is on"])
+def test_a_marked_run_is_not_judged(measured: Any, bundle: Path, capsys: Any) -> None:
+    measured("the battery saver is on")
     assert bench(bundle, "--min-decode", "1e9") == 3
     assert "not judged" in (said := capsys.readouterr().err) and "the battery saver is on" in said
     assert bench(bundle) == 0 and "note: onnx: the battery saver is on" in capsys.readouterr().err
