@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -111,6 +112,34 @@ def test_executorch_without_python_or_torch(capsys, tiny_bundle, there, tmp_path
     assert record.emulated and record.device.uri == there and len(record.device.cores) >= 1 and record.samples
     assert record.answer.check == "as planned" and record.memory.peak.value > 1 << 20
     assert said(capsys, "report", str(tmp_path / "executorch.json"), "-o", str(tmp_path / "page.html"))[0] == 0
+
+
+def test_an_answer_is_the_local_one(capsys, tiny_bundle, there, pi5):  # type: ignore[no-untyped-def]
+    """Streamed, without Python; Ctrl-C ends it, and neither leaves a prompt on the board."""
+    ask = ["generate", str(tiny_bundle("llama", "int4")), "the quick", "--raw", "-t", "executorch"]
+    few = [*ask, "--max-tokens", "8", "--json"]
+    code, out, _ = said(capsys, *few)
+    here = json.loads(out)
+    code, out, err = said(capsys, *few, "--device", there)
+    assert code == 0, err
+    found = json.loads(out)
+    assert len(found["ids"]) == 8 and found["ids"] == here["ids"] and found["text"] == here["text"]
+    assert found["end"] == "max_tokens" and found["ttft_s"] > 0 and found["decode_tokens_per_s"] > 0
+    line = [sys.executable, "-m", "smolship.tools.cli", *ask, "--max-tokens", "1000", "--device", there]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(line, env=os.environ | {"PYTHONPATH": roots()}, preexec_fn=listen, **pipes) as process:
+        assert process.stdout and process.stdout.read(1), process.communicate()[1]
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130 and b"[interrupted; " in err and time.monotonic() - began < 10, err
+    left = list((pi5.home / ".cache" / "smolship" / "device" / "runs").glob("*"))
+    assert not [path for path in left if "-" in path.name or path.name == "lock"]
+
+
+def listen() -> None:
+    """In the child: a shell's background jobs are started deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("cpu", ["cortex-a76", "cortex-a72"])

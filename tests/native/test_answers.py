@@ -16,10 +16,12 @@ from smolship.runtime.asking import ask
 from smolship.runtime.bench import bench
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.case import case_of
+from smolship.runtime.child import Listener
 from smolship.runtime.errors import InputError
 from smolship.runtime.execute import in_child
+from smolship.runtime.generate import Sampling, generate
 from smolship.runtime.parity import judge_result
-from smolship.runtime.plan import Call
+from smolship.runtime.plan import Answer, Call, Text
 from smolship.runtime.result import Result
 from tests.native.common import IDS, TEXT, WANTED, plan_of, run
 
@@ -102,6 +104,39 @@ def test_greedy_calls_follow_their_own_tokens(program: Path, artifact: Path) -> 
     )
     np.testing.assert_array_equal(again.seen[1].best, seen[1].best)
     assert again.seen[1].at.tobytes() == seen[1].at.tobytes()
+
+
+@pytest.mark.parametrize(("tokens", "stops"), [(12, False), (12, True), (500, False)], ids=["tokens", "stop", "full"])
+def test_a_greedy_answer_is_the_sessions(program: Path, bundle: Bundle, tokens: int, stops: bool) -> None:
+    """Each token is told as it is chosen; the same ids, and the same reason for the end."""
+
+    class Heard(Listener):
+        def __init__(self) -> None:
+            self.ids: list[int] = []
+
+        def tokens(self, ids: Any) -> None:
+            self.ids += ids
+
+    folder, info = bundle.path / "executorch", bundle.entry("executorch").info
+    with bundle.session("executorch", 1) as session:
+        here = generate(session, IDS[:9].tolist(), tokens)
+        list(here)
+        if stops:
+            session.rewind(0)
+            here = generate(session, IDS[:9].tolist(), tokens, [here.ids[5]])
+            list(here)
+    stop_ids = np.array([here.stop_id] if stops else [], np.int32)
+    plan = replace(
+        plan_of(),
+        purpose="generate",
+        info=info,
+        texts=(Text.plain(IDS[:9]),),
+        answer=Answer(tokens, stop_ids, Sampling(top_k=3, seed=1 << 80)),
+    )
+    there = in_child(plan, folder, [str(program)], progress=(heard := Heard())).generated
+    assert there and there.ids == here.ids == heard.ids
+    assert (there.end, there.stop_id, len(there.times)) == (here.end, here.stop_id, len(here.times))
+    assert here.end == ("stop" if stops else "context" if tokens > 100 else "max_tokens")
 
 
 def test_what_is_no_number(program: Path, tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from smolship.export.targets.executorch.program import Program
-from smolship.runtime.plan import Call
+from smolship.runtime.generate import Sampling
+from smolship.runtime.plan import Answer, Call
 from smolship.runtime.records import to_json
 from tests.native.common import IDS, TEXT, plan_of, run
-from tests.runtime.test_execute import BAD_PLANS, PLAN, change
+from tests.runtime.test_execute import ASKS, BAD_ANSWERS, BAD_PLANS, PLAN, change
 
 pytestmark = pytest.mark.real
 
@@ -37,6 +38,20 @@ def test_bad_plans_are_refused(program: Path, artifact: Path, tmp_path: Path) ->
     assert code == 2 and "tokens that the model has not" in said["error"][1]
     code, said = run(program, plan_of(*(Call("a", 0, 0, 60) for _ in range(3))), artifact, tmp_path)
     assert code == 2 and "longer than the context" in said["error"][1]
+
+
+def test_questions_that_it_cannot_answer(program: Path, artifact: Path, tmp_path: Path) -> None:
+    asks = replace(ASKS, engine="executorch", info={"file": "model.pte"}, target="executorch")
+    good = replace(asks, answer=Answer(8, np.array([2], np.int32), Sampling()))
+    assert run(program, good, artifact, tmp_path)[0] == 0
+    for path, value, _ in BAD_ANSWERS:
+        code, said = run(program, to_json_of(change(json.loads(to_json(good)), path, value)), artifact, tmp_path)
+        assert code == 2 and said["error"][0] == "InputError", (path, value, said)
+    for sampling in (Sampling(temperature=0.1), Sampling(repetition_penalty=1.1)):
+        plan = replace(good, answer=Answer(8, np.array([2], np.int32), sampling))
+        code, said = run(program, plan, artifact, tmp_path)
+        assert code == 2 and "this runner does not sample" in said["error"][1]
+        assert not (tmp_path / "result.json").exists()
 
 
 def to_json_of(raw: Any) -> bytes:

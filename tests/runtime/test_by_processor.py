@@ -71,6 +71,14 @@ def test_int8_is_multiplied_by_blocks_where_int4_is_by_rows(tiny_bundle: Any) ->
         judged(bundle, FLOAT32)
 
 
+def test_it_is_the_bits_that_are_held_that_count(tiny: Any, tmp_path: Path) -> None:
+    """Whatever the scheme's name: here the tied head alone has 4 bits."""
+    bundle = export(tiny("llama"), tmp_path / "b", to=["onnx"], quant="int8", embedding=4, context=128, probe_tokens=64)
+    assert case_of(bundle, "onnx").bits == {4, 8} and judged(bundle, BLOCKS).passed
+    with pytest.raises(SetupError, match="--no-kleidiai"):
+        judged(bundle, ROWS)
+
+
 def test_names() -> None:
     assert products("aarch64", {"asimddp"}, True) == ROWS and products("arm64", {"asimddp"}, False) == BLOCKS
     assert products("aarch64", {"fp"}, True) == FLOAT32 and products("x86_64", (), True) == BLOCKS == SIMULATED["onnx"]

@@ -27,6 +27,9 @@ def answer(request, progress):
     match request:
         case {"say": said}: return said
         case {"refuse": got}: raise InputError("no", got=got)
+        case "tokens":
+            for i in range(3): progress.tokens([i, i])
+            return i
         case "gate": raise GateError("shut")
         case "fault": {}["missing"]
         case "cut": os.write(3, b'{"result": 1'); os._exit(0)
@@ -55,6 +58,18 @@ def test_one_question(command):
     assert ask(command, {"say": ["é", None, 1.5]}, seen) == ["é", None, 1.5]
     assert seen[-1] == ("counting", 2, 2)
     assert ask([*command, "a line"], None) == "a line"
+
+
+def test_tokens_come_as_they_are_said(command):
+    class Heard(child.Listener):
+        ids, steps = [], []
+
+        def tokens(self, ids):
+            self.ids.append(ids)
+
+    assert child.run("the child", command, "tokens", heard := Heard(), environment()) == 2
+    assert heard.ids == [[0, 0], [1, 1], [2, 2]]
+    assert ask(command, "tokens") == 2, "nobody need listen"
 
 
 def test_errors_arrive_as_what_they_are(command, tmp_path, monkeypatch):

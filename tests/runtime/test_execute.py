@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from smolship.runtime.artifact import artifact_digest, listed_digest
+from smolship.runtime.child import Listener
 from smolship.runtime.errors import InputError
 from smolship.runtime.execute import execute, in_child
 from smolship.runtime.files import sha256
-from smolship.runtime.plan import Call, Plan, Text, Timing
+from smolship.runtime.generate import Generated, Sampling, generate
+from smolship.runtime.plan import Answer, Call, Plan, Text, Timing
 from smolship.runtime.probes import log_sum_exp
 from smolship.runtime.process import environment, python
 from smolship.runtime.records import read_file, read_record, to_json
@@ -233,6 +235,86 @@ def test_times_that_are_not_those_asked_for_are_refused() -> None:
     ):
         with pytest.raises(InputError, match="does not answer its plan"):
             read_record(Result, change(json.loads(raw), path, value), "the result").answers(plan)
+
+
+SAMPLING = Sampling(temperature=0.9, top_p=0.8, top_k=40, repetition_penalty=1.1, seed=1 << 70)
+ANSWER = Answer(8, np.array([2, 7], np.int32), SAMPLING)
+ASKS = replace(PLAN, purpose="generate", texts=(Text.plain(IDS[:9]),), calls=(), answer=ANSWER)
+
+
+class Heard(Listener):
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+
+    def tokens(self, ids: Any) -> None:
+        self.ids += ids
+
+
+def test_an_answer_is_what_the_session_generates() -> None:
+    """With the same random numbers; each token is told, and none of a plan without an answer."""
+    assert "answer" not in json.loads(to_json(PLAN)), "the file of a plan of old"
+    wanted = generate(FakeSession(capacity=64), IDS[:9].tolist(), 8, [2, 7], SAMPLING)
+    ids = list(wanted)
+    heard = Heard()
+    result = execute(round_trip(ASKS), FakeSession(capacity=64), "", heard)
+    assert "generated" not in json.loads(to_json(execute(PLAN, FakeSession(capacity=64), "")))
+    again = read_record(Result, json.loads(to_json(result)), "the result")
+    again.answers(ASKS)
+    assert isinstance(again.generated, Generated) and again.generated.times == result.generated.times  # type: ignore[union-attr]
+    assert heard.ids == again.generated.ids == ids and (again.generated.end, again.generated.stop_id) == (
+        wanted.end,
+        wanted.stop_id,
+    )
+
+
+TIMED = {"prompts": [4], "depths": [1], "tokens": 1, "repeats": 1, "warmups": 0, "sustained": 0}
+BAD_ANSWERS = [
+    (["answer"], {}, "max_tokens cannot be used"),
+    (["answer", "max_tokens"], 0, "its answer"),
+    (["answer", "max_tokens"], 1 << 40, "its answer"),
+    (["answer", "stop_ids"], [-1], "its answer"),
+    (["answer", "stop_ids"], [1.5], "whole number"),
+    (["answer", "sampling"], None, "sampling cannot be used"),
+    (["answer", "sampling", "temperature"], -1, "temperature is out of range"),
+    (["answer", "sampling", "temperature"], "hot", "a finite number"),
+    (["answer", "sampling", "more"], 1, "unknown keys"),
+    (["answer", "more"], 1, "unknown keys"),
+    (["texts"], [], "its answer"),
+    (["layers"], 1, "its answer"),
+    (["timing"], TIMED, "its answer"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "words"), BAD_ANSWERS)
+def test_a_question_that_is_none_is_refused(path: list[Any], value: Any, words: str) -> None:
+    with pytest.raises(InputError, match=f"(?s){words}"):
+        read_record(Plan, change(json.loads(to_json(ASKS)), path, value), "the plan")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        {"prompt_tokens": 8},
+        {"end": "interrupted"},
+        {"end": "context"},
+        {"end": "stop", "stop_id": 2},
+        {"stop_id": 2},
+        {"ids": [1] * 7},
+        {"ids": [300] * 8},
+        {"ids": [-1] * 8},
+        {"times": [1.0] * 7},
+        {"times": [2.0, *[1.0] * 7]},
+        {"times": [-1.0, *[1.0] * 7]},
+    ],
+    ids=str,
+)
+def test_an_answer_that_is_none_is_refused(said: Any) -> None:
+    good = {"prompt_tokens": 9, "ids": [1] * 8, "end": "max_tokens", "stop_id": None, "times": [1.0] * 8}
+    raw = json.loads(to_json(execute(ASKS, FakeSession(capacity=64), "")))
+    read_record(Result, raw | {"generated": good}, "the result").answers(ASKS)
+    with pytest.raises(InputError, match="what was generated"):
+        read_record(Result, raw | {"generated": said and good | said}, "the result").answers(ASKS)
 
 
 def test_a_process_of_its_own(tiny_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,3 +63,13 @@ class Numerics:
         codes = self.nearest(torch.where(steps.isfinite(), blocks * steps, 0))
         scale = peak / 127
         return (codes * (scale.half().float() if half_scales else scale)).flatten(-2)[..., :width]
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Asymmetric int8 with a scale and a zero point a token, in XNNPACK's order of operations (and KleidiAI's):
+        the zero point is rounded from whichever end is nearer to a code."""
+        low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
+        steps = 255 / (high - low)  # codes a unit of x
+        steps = torch.where(steps.isfinite(), steps, 1.0)  # a row of zeros, or so near them that XNNPACK gets zeros
+        from_low, from_high = -128 - low * steps, 127 - high * steps
+        zero = torch.where(from_low + from_high < 0, from_low, from_high).clamp(-128, 127).round()
+        return ((self.nearest(x * steps) + zero).clamp(-128, 127) - zero) * (1 / steps)

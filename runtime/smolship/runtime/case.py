@@ -40,6 +40,12 @@ class Case:
         below = {name[len(start) :]: listed.sha256 for name, listed in files.items() if name.startswith(start)}
         return listed_digest(below, self.entry.info["file"])
 
+    @property
+    def bits(self) -> set[int]:
+        """Of the matrices that are quantized, and of lifted ones, which may have other bits than the scheme."""
+        scheme = self.bundle.manifest.quantization
+        return {4, 8} if scheme.lifted else {scheme.linear, scheme.embedding, scheme.head} & {4, 8}
+
     def plan(self, arithmetic: str, threads: int, quick: bool) -> Plan:
         """A plan that opens it and asks nothing yet."""
         return Plan(QUICK if quick else PARITY, self.name, self.entry.engine, self.entry.info, threads, arithmetic)

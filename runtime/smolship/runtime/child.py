@@ -1,8 +1,8 @@
 """Children: processes of ours that are asked in JSON lines and answer in JSON lines.
 
 A child reads requests from its standard input, one a line, or has a single one from its command line. To each it says
-{"progress": [what, done, total]} as often as it likes, and then {"result": …} or {"error": [class, text]}. Its standard
-output belongs to the answers; what it and its libraries print goes to its log.
+{"progress": [what, done, total]} and {"tokens": [id, …]} as often as it likes, and then {"result": …} or {"error":
+[class, text]}. Its standard output belongs to the answers; what it and its libraries print goes to its log.
 """
 
 from __future__ import annotations
@@ -29,6 +29,16 @@ from smolship.runtime.faults import as_ours, ended
 Progress = Callable[[str, int, int], None]
 
 OFTEN = 0.1  # seconds between two lines of progress
+
+
+class Listener:
+    """A Progress that takes the tokens of an answer, too, as they are chosen."""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """How far it is."""
+
+    def tokens(self, ids: Sequence[int]) -> None:
+        """What follows those of the calls before."""
 
 
 class Ended(Exception):
@@ -96,9 +106,12 @@ class Child:
                 answer: dict[str, Any] = json.loads(line)
             except ValueError:  # cut off
                 break
-            if "progress" not in answer:
+            if "progress" in answer:
+                progress(*answer["progress"])
+            elif "tokens" not in answer:
                 return answer
-            progress(*answer["progress"])
+            elif isinstance(progress, Listener):
+                progress.tokens(answer["tokens"])
         return {}
 
     def _kill(self) -> None:
@@ -148,7 +161,7 @@ def run(
 
 
 def serve(
-    answer: Callable[[Any, Progress], Any], who: str, requests: Iterable[Any] | None = None, *, foreign: bool = False
+    answer: Callable[[Any, Listener], Any], who: str, requests: Iterable[Any] | None = None, *, foreign: bool = False
 ) -> int:
     """Be a child: answer each request, until there are no more. Returns the last error's exit code, 0 for none.
 
@@ -158,21 +171,27 @@ def serve(
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
-    last, code = 0.0, 0
+    code = 0
 
     def say(**answer: Any) -> None:
         answers.write(json.dumps(answer) + "\n")
 
-    def progress(what: str, done: int, total: int) -> None:
-        nonlocal last
-        if done == total or time.monotonic() - last > OFTEN:
-            last = time.monotonic()
-            say(progress=[what, done, total])
+    class Said(Listener):
+        last = 0.0
 
+        def __call__(self, what: str, done: int, total: int) -> None:
+            if done == total or time.monotonic() - self.last > OFTEN:
+                self.last = time.monotonic()
+                say(progress=[what, done, total])
+
+        def tokens(self, ids: Sequence[int]) -> None:
+            say(tokens=list(ids))
+
+    said = Said()
     try:
         for request in map(json.loads, sys.stdin) if requests is None else requests:
             try:
-                say(result=answer(request, progress))
+                say(result=answer(request, said))
                 code = 0
             except BrokenPipeError:
                 raise

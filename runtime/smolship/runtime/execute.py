@@ -20,10 +20,11 @@ import numpy as np
 
 from smolship.runtime import child
 from smolship.runtime.artifact import artifact_digest, artifact_files
-from smolship.runtime.child import Progress
+from smolship.runtime.child import Listener, Progress
 from smolship.runtime.disk import disk_errors
 from smolship.runtime.engines import PACKAGES, load_engine
 from smolship.runtime.errors import InputError
+from smolship.runtime.generate import Generation, generate
 from smolship.runtime.memory import Memory, cpu_model, read_memory
 from smolship.runtime.plan import Call, Plan
 from smolship.runtime.process import be_supervised, environment, python, waiting
@@ -47,8 +48,8 @@ def nothing(what: str, done: int, total: int) -> None:
 def execute(
     plan: Plan, session: Session, artifact: str, progress: Progress = nothing, before: Memory | None = None
 ) -> Result:
-    """Have `session` answer the plan's calls and timing. `artifact` is the digest of what it has open, `before` the
-    memory of this process before that, where it does nothing else."""
+    """Have `session` do what the plan asks; tokens of an answer are told where `progress` is a Listener. `artifact` is
+    the digest of what it has open, `before` the memory of this process before that, where it does nothing else."""
     if plan.highest >= session.vocab:
         raise InputError(
             "the plan has tokens that the model has not", got=plan.highest, expected=f"below {session.vocab:,}"
@@ -62,6 +63,7 @@ def execute(
         seen.append(Seen.of(last[: at.stop - at.start], text.rows(at.start, at.stop), call.exact))
     caches = [session.cache(layer) for layer in range(plan.layers)]
     times = timed(session, plan.texts[0].ids, plan.timing) if plan.timing else None
+    generated = _generated(session, plan, progress) if plan.answer else None
     memory = read_memory() if before else None
     return Result(
         plan=plan.digest,
@@ -81,6 +83,7 @@ def execute(
         cache=[np.stack(both) for both in caches if both is not None],
         nonfinite=list(session.nonfinite),
         times=times,
+        generated=generated,
         memory_before_load=before,
         memory=memory,
     )
@@ -99,6 +102,16 @@ def _fed(session: Session, plan: Plan, call: Call, last: np.ndarray) -> np.ndarr
     for _ in range(call.start, call.stop):
         rows.append(session.forward([int(rows[-1].argmax())]))
     return np.concatenate(rows[1:])
+
+
+def _generated(session: Session, plan: Plan, progress: Progress) -> Generation:
+    assert plan.answer
+    asked, prompt = plan.answer, plan.texts[0].ids.tolist()
+    generation = generate(session, prompt, asked.max_tokens, asked.stop_ids.tolist(), asked.sampling)
+    for token in generation:
+        if isinstance(progress, Listener):
+            progress.tokens([token])
+    return generation
 
 
 def execute_alone(plan: Plan, folder: Path, progress: Progress = nothing) -> Result:

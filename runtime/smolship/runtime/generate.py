@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -103,15 +103,36 @@ def _largest(weights: np.ndarray, top_k: int, top_p: float) -> np.ndarray:
         count = min(count * 16, limit)
 
 
-class Generation:
-    """An iterator of token ids; see `generate`. Complete when the iterator has ended.
+@dataclass(eq=False)
+class Generated:
+    """What was generated so far.
 
-    ids          what it yielded so far
-    end          why it ended: a stop token (which is not yielded), max_tokens, the context was full, or the consumer
-                 or Ctrl-C ended it
-    stop_id      the stop token
-    times        seconds from the start of the prefill until each id was known, the stop token's last
+    prompt_tokens  that were fed first
+    ids            without the stop token
+    end            why it ended: a stop token, max_tokens, the context was full, or the consumer or Ctrl-C ended it
+    stop_id        the stop token
+    times          seconds from the start of the prefill until each id was known, the stop token's last
     """
+
+    prompt_tokens: int
+    ids: list[int] = field(default_factory=list)
+    end: End = "interrupted"
+    stop_id: int | None = None
+    times: list[float] = field(default_factory=list)
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Seconds until the first token was known, prefill included; None before."""
+        return self.times[0] if self.times else None
+
+    @property
+    def decode_tokens_per_s(self) -> float | None:
+        """Tokens a second after the first; None with fewer than two."""
+        return (len(self.times) - 1) / (self.times[-1] - self.times[0]) if len(self.times) > 1 else None
+
+
+class Generation(Generated):
+    """An iterator of token ids; see `generate`. Complete when the iterator has ended."""
 
     def __init__(
         self,
@@ -123,11 +144,7 @@ class Generation:
         before: Sequence[int],
         clock: Callable[[], float],
     ):
-        self.prompt_tokens = len(prompt_ids)
-        self.ids: list[int] = []
-        self.end: End = "interrupted"
-        self.stop_id: int | None = None
-        self.times: list[float] = []
+        super().__init__(len(prompt_ids))
         self._clock, self._sampler = clock, Sampler(sampling)
         self._steps = self._run(session, list(prompt_ids), max_tokens, frozenset(stop_ids), list(before))
 
@@ -155,16 +172,6 @@ class Generation:
 
     def __next__(self) -> int:
         return next(self._steps)
-
-    @property
-    def ttft_s(self) -> float | None:
-        """Seconds until the first token was known, prefill included; None before."""
-        return self.times[0] if self.times else None
-
-    @property
-    def decode_tokens_per_s(self) -> float | None:
-        """Tokens a second after the first; None with fewer than two."""
-        return (len(self.times) - 1) / (self.times[-1] - self.times[0]) if len(self.times) > 1 else None
 
 
 def generate(

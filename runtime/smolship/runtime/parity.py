@@ -31,6 +31,7 @@ from smolship.runtime.execute import Execute, Progress, execute, nothing
 from smolship.runtime.judge import Check, stored_checks
 from smolship.runtime.plan import PARITY, QUICK, Plan
 from smolship.runtime.result import Result
+from smolship.runtime.session import Traits
 
 __all__ = ["Check", "ParityReport", "judge_result", "parity", "relative"]
 
@@ -101,8 +102,11 @@ def judge_result(bundle: Bundle, results: Sequence[Result], max_kl: float | None
 def _executed(case: Case, plan: Plan, progress: Progress, elsewhere: Execute | None) -> Result:
     """The result of all that parity asks: what that is, depends on the session's traits."""
     if elsewhere:
-        return elsewhere(ask(case.probes, plan, elsewhere(plan, progress).traits).plan, progress)
+        traits = elsewhere(plan, progress).traits
+        _comparable(case, traits)
+        return elsewhere(ask(case.probes, plan, traits).plan, progress)
     with case.opened(plan) as session:
+        _comparable(case, session.traits)
         return execute(ask(case.probes, plan, session.traits).plan, session, case.artifact, progress)
 
 
@@ -132,7 +136,7 @@ def _judged(case: Case, results: Sequence[Result], max_kl: float | None) -> Pari
                 expected=case.artifact,
                 todo="execute the plan on the artifact of this bundle",
             )
-        _comparable(case, result)
+        _comparable(case, result.traits)
         plan = case.plan(result.arithmetic, result.threads, result.purpose == QUICK)
         asked = ask(case.probes, plan, result.traits)
         result.answers(asked.plan)
@@ -142,14 +146,14 @@ def _judged(case: Case, results: Sequence[Result], max_kl: float | None) -> Pari
     return report
 
 
-def _comparable(case: Case, result: Result) -> None:
-    """Raise SetupError where the engine computed otherwise than what the probes simulate: there is no floor for it."""
-    computed, simulated = result.traits.computes, SIMULATED.get(case.entry.engine)
-    scheme, name = case.bundle.manifest.quantization.name, simulation(case.entry.engine, computed)
-    if scheme == "none" or not simulated or computed in (None, simulated):
+def _comparable(case: Case, traits: Traits) -> None:
+    """Raise SetupError where the engine computes otherwise than what the probes simulate: there is no floor for it."""
+    computed, simulated = traits.computes, SIMULATED.get(case.entry.engine)
+    if not simulated or computed in (None, simulated):
         return
-    if (scheme == "int8" and name == "rows") or name in case.probes.arithmetics(case.name):
-        return  # by rows, int4 alone is multiplied
+    held, name = case.bits, simulation(case.entry.engine, computed)
+    if not held & ({4} if name == "rows" else {4, 8}) or name in case.probes.arithmetics(case.name):
+        return  # by rows, matrices of 4 bits alone are multiplied
     cures = ["export the bundle again with --arm, which takes the kept steps"] * bool(name)
     if "kleidiai" in str(computed).lower():
         cures.append("run it again with --no-kleidiai, which computes as the probes do")

@@ -8,6 +8,7 @@ than by itself the engine is to compute. Then, each where it is in the plan:
     layers   keys and values of so many layers, as the last call left them
     cache    keys and values of each layer, float32 [2, tokens, kv heads, head size], for calls that preset it
     timing   time to first token, and decoding, in repeats
+    answer   what follows the first text, token by token: each is told as it is chosen; alone, or after loads
 
 A plan of none of these answers with the session's traits, which the next plan can be made of.
 """
@@ -15,20 +16,21 @@ A plan of none of these answers with the session's traits, which the next plan c
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from smolship.runtime.errors import InputError
-from smolship.runtime.records import Blocks, Ids, Table, to_json
+from smolship.runtime.generate import Sampling
+from smolship.runtime.records import LATER, Blocks, Ids, Table, to_json
 
 SCHEMA = 1
-Purpose = Literal["parity", "quick parity", "load", "bench"]
+Purpose = Literal["parity", "quick parity", "load", "bench", "generate"]
 PARITY: Purpose = "parity"
 QUICK: Purpose = "quick parity"
 MOST_THREADS = 1024
-MOST = 1 << 20  # calls, repeats
+MOST = 1 << 20  # calls, repeats, tokens of an answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +109,15 @@ class Timing:
     sustained: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """As generate.generate has it."""
+
+    max_tokens: int
+    stop_ids: Ids
+    sampling: Sampling
+
+
 @dataclass(frozen=True)
 class Plan:
     """See the module."""
@@ -123,6 +134,7 @@ class Plan:
     cache: tuple[Blocks, ...] = ()
     timing: Timing | None = None
     loads: bool = False
+    answer: Answer | None = field(default=None, metadata=LATER)
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -139,6 +151,8 @@ class Plan:
         problems += [f"call {i}" for i, call in enumerate(self.calls) if not self._can(i, call)]
         if self.timing and not self._can_time(self.timing):
             problems.append("its timing")
+        if self.answer and not self._can_answer(self.answer):
+            problems.append("its answer")
         if problems:
             raise InputError("a plan asks what cannot be done", got=", ".join(problems[:5]))
 
@@ -161,6 +175,10 @@ class Plan:
             and all(1 <= count <= MOST for count in (timing.tokens, timing.repeats))
             and all(0 <= count <= MOST for count in (timing.warmups, timing.sustained))
         )
+
+    def _can_answer(self, answer: Answer) -> bool:
+        alone = len(self.texts) == 1 and not (self.calls or self.layers or self.timing)
+        return alone and 1 <= answer.max_tokens <= MOST and answer.stop_ids.min(initial=0) >= 0
 
     @property
     def digest(self) -> str:

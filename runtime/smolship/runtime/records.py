@@ -3,7 +3,8 @@
 A dataclass is an object with its fields as keys. Fields may be of dataclasses, of lists, tuples and dictionaries of
 such, and of whatever has a `from_json(raw, file, at)` of its own; what is checked beyond types is checked by
 `__post_init__`. Arrays are `Annotated[np.ndarray, dtype, dimensions]`: int32 of one dimension is a list of numbers, any
-other {"dtype", "shape", "base64"}, little-endian and in C order, so that a NaN and the last bit travel too.
+other {"dtype", "shape", "base64"}, little-endian and in C order, so that a NaN and the last bit travel too. A field
+with LATER as its metadata is left out where it is None: who wrote or reads records without it need not know it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ Blocks = Annotated[np.ndarray, np.float32, 4]
 LIMIT = 1 << 29  # bytes of a file
 EXPORT = "export the bundle again"
 LARGEST = 1 << 53  # whole numbers up to it are floats, too
+LATER = {"later": True}  # metadata of fields
 
 
 def to_json(record: Any) -> bytes:
@@ -65,7 +67,8 @@ def wrong(where: str, value: object, expected: str, todo: str = EXPORT) -> Input
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        given = {f.name: (getattr(value, f.name), "later" in f.metadata) for f in fields(value)}
+        return {name: _plain(one) for name, (one, later) in given.items() if not (later and one is None)}
     if isinstance(value, np.ndarray):
         if value.dtype == np.int32 and value.ndim == 1:
             return value.tolist()

@@ -9,6 +9,7 @@ input: `answers` holds it against the plan that it says it is of.
                          does not show them
     nonfinite            infinities and NaNs on the way, each with its operator
     loads, times         raw, in milliseconds
+    generated            where the plan asks for an answer
     memory_before_load   of the process before the artifact was opened, and at the end; null where the process was not
     memory               the plan's alone
     waiting              how its threads wait for one another
@@ -27,11 +28,12 @@ import numpy as np
 
 from smolship.runtime.disk import writing
 from smolship.runtime.errors import InputError
+from smolship.runtime.generate import Generated
 from smolship.runtime.memory import Memory
 from smolship.runtime.plan import Plan, Purpose
 from smolship.runtime.probes import log_sum_exp
 from smolship.runtime.process import Waiting
-from smolship.runtime.records import Blocks, Doubles, Ids, Numbers, Rows, read_file, to_json
+from smolship.runtime.records import LATER, Blocks, Doubles, Ids, Numbers, Rows, read_file, to_json
 from smolship.runtime.session import Traits
 
 SCHEMA = 1
@@ -135,6 +137,7 @@ class Result:
     nonfinite: list[str] = field(default_factory=list)
     loads: Loads | None = None
     times: Times | None = None
+    generated: Generated | None = field(default=None, metadata=LATER)
     memory_before_load: Memory | None = None
     memory: Memory | None = None
     schema: int = SCHEMA
@@ -189,5 +192,24 @@ class Result:
             pairs = self.times.sustained
             if bool(pairs) != bool(plan.timing.sustained) or not all(len(one) == 2 and min(one) > 0 for one in pairs):
                 wrong.append("the sustained decoding")
+        if not self._generates(plan):
+            wrong.append("what was generated")
         if wrong:
             raise InputError("the result does not answer its plan", got=", ".join(wrong[:5]))
+
+    def _generates(self, plan: Plan) -> bool:
+        """Whether what was generated is an answer that the plan asks for."""
+        found, asked = self.generated, plan.answer
+        if found is None or asked is None:
+            return found is asked
+        stopped = found.end == "stop"
+        return (
+            found.prompt_tokens == len(plan.texts[0].ids)
+            and found.end != "interrupted"
+            and (found.stop_id in asked.stop_ids.tolist() if stopped else found.stop_id is None)
+            and len(found.ids) <= asked.max_tokens - stopped
+            and (found.end == "max_tokens") == (len(found.ids) == asked.max_tokens)
+            and all(0 <= one < self.traits.vocab for one in found.ids)
+            and len(found.times) == len(found.ids) + stopped
+            and all(a <= b for a, b in zip([0.0, *found.times], found.times, strict=False))
+        )

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.errors import clip
-from smolship.runtime.generate import Generation
+from smolship.runtime.generate import Generated
 
 
 class Steps:
@@ -51,7 +51,7 @@ class Steps:
         self.progress.stop()
 
 
-def generation_line(generation: Generation, bundle: Bundle) -> str:
+def generation_line(generation: Generated, bundle: Bundle) -> str:
     """Why a generation ended and how long it took, in a line of rich markup."""
     speed, first = generation.decode_tokens_per_s, generation.ttft_s
     return escape(
@@ -62,7 +62,7 @@ def generation_line(generation: Generation, bundle: Bundle) -> str:
     )
 
 
-def why_ended(generation: Generation, bundle: Bundle) -> str:
+def why_ended(generation: Generated, bundle: Bundle) -> str:
     """The reason for the end of a generation, in words."""
     if generation.end == "stop":
         ends = {end.id: end.text for end in bundle.manifest.generation.ends}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 from smolship.runtime.bundle import Bundle, open_bundle
 from smolship.runtime.errors import InputError
-from smolship.runtime.generate import Generation
+from smolship.runtime.generate import Generated
 from smolship.runtime.generate import generate as generate_ids
 from smolship.tools.commands import options
 from smolship.tools.console import argument_text, read_stdin
@@ -31,6 +32,7 @@ def generate(
     min_p: options.MinP = None,
     repetition_penalty: options.RepetitionPenalty = None,
     seed: options.Seed = None,
+    device: options.Device = "local",
     as_json: options.Json = False,
 ) -> None:
     """Answer one prompt, streaming; then say why the answer ended.
@@ -39,9 +41,8 @@ def generate(
 
     smolship generate smollm2 "What is the capital of France?" --target onnx
     smolship generate smollm2 "def fibonacci(n):" --raw --temperature 0.7 --seed 1
+    smolship generate smollm2 "Hello" --target onnx --device ssh://pi@raspberrypi.local
     """
-    from smolship.tools.display import generation_line
-
     bundle = open_bundle(folder)
     name = options.target_of(bundle, target)
     options.say_interpreted(bundle, [name])
@@ -56,16 +57,28 @@ def generate(
     )
     text = read_stdin("the prompt") if prompt == "-" else argument_text(prompt, "the prompt")
     ids = _raw_ids(bundle, text, system, no_think) if raw else _asked_ids(bundle, text, system, no_think)
-    with bundle.session(name, threads) as session:
-        generation = generate_ids(session, ids, max_tokens, bundle.stop_ids, sampling)
-        try:
-            answer = _stream(bundle, generation, show=not as_json)
-        finally:  # after Ctrl-C, too
-            if not as_json and (generation.ids or generation.end == "stop"):
-                print(flush=True)
-                options.err.print(generation_line(generation, bundle), style="dim", highlight=False, soft_wrap=True)
+    answer = _Answer(bundle, show=not as_json)
+    found: Generated
+    if device == "local":
+        with bundle.session(name, threads) as session:
+            found = generation = generate_ids(session, ids, max_tokens, bundle.stop_ids, sampling)
+            with answer.ending(found):
+                for token in generation:
+                    answer.push(token)
+    else:
+        from smolship.tools.devices.answering import asking
+        from smolship.tools.display import Steps
+
+        with ExitStack() as stack:
+            with Steps(options.err) as steps:  # of what is sent
+                asked = stack.enter_context(
+                    asking(device, bundle, name, ids, max_tokens, sampling, threads, answer.push, steps.update)
+                )
+            found = asked.found
+            with answer.ending(found):
+                asked.run()
     if as_json:
-        options.print_json({"text": answer, **_facts(generation), "sampling": asdict(sampling)})
+        options.print_json({"text": answer.text, **_facts(found), "sampling": asdict(sampling)})
 
 
 def _raw_ids(bundle: Bundle, text: str, system: str | None, no_think: bool) -> Sequence[int]:
@@ -89,20 +102,37 @@ def _asked_ids(bundle: Bundle, text: str, system: str | None, no_think: bool) ->
     return bundle.tokenizer.encode(rendered, special=False)
 
 
-def _stream(bundle: Bundle, generation: Generation, show: bool) -> str:
-    """The answer, shown piece by piece as it comes."""
-    stream, pieces = bundle.tokenizer.stream(), []
-    for token in generation:
-        pieces.append(stream.push(token))
-        if show:
-            print(pieces[-1], end="", flush=True)
-    pieces.append(stream.finish())
-    if show:
-        print(pieces[-1], end="", flush=True)
-    return "".join(pieces)
+class _Answer:
+    """Makes a text of tokens, and shows it piece by piece as they come."""
+
+    def __init__(self, bundle: Bundle, show: bool):
+        self.text = ""
+        self._bundle, self._show, self._stream = bundle, show, bundle.tokenizer.stream()
+
+    def push(self, token: int) -> None:
+        self._add(self._stream.push(token))
+
+    def _add(self, piece: str) -> None:
+        self.text += piece
+        if self._show:
+            print(piece, end="", flush=True)
+
+    @contextmanager
+    def ending(self, generation: Generated) -> Iterator[None]:
+        """Say why it ended, after Ctrl-C, too."""
+        from smolship.tools.display import generation_line
+
+        try:
+            yield
+            self._add(self._stream.finish())
+        finally:
+            if self._show and (generation.ids or generation.end == "stop"):
+                print(flush=True)
+                line = generation_line(generation, self._bundle)
+                options.err.print(line, style="dim", highlight=False, soft_wrap=True)
 
 
-def _facts(generation: Generation) -> dict[str, Any]:
+def _facts(generation: Generated) -> dict[str, Any]:
     """Why it ended and how fast it was, for JSON."""
     return {
         "prompt_tokens": generation.prompt_tokens,

@@ -6,17 +6,19 @@ import contextlib
 import json
 import os
 import platform
+import secrets
 import signal
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from smolship.runtime.child import Progress
+from smolship.runtime.child import Listener, Progress
 from smolship.runtime.errors import Fault, GateError, InputError, SetupError, clip
 from smolship.runtime.plan import Plan
 from smolship.runtime.records import to_json
@@ -61,6 +63,7 @@ class Watch:
             if self.words[:1] == ["started"]:
                 self.boot = self.words[2] if len(self.words) > 2 else ""
             return
+        tokens: list[int] = []
         try:
             said = json.loads(raw)
             if "progress" in said:
@@ -72,8 +75,12 @@ class Watch:
                 self.answer = {"error": (str(kind), str(text))}
             elif "result" in said:
                 self.answer = {"result": None}
+            elif isinstance(self.progress, Listener):
+                tokens = [one for one in said["tokens"] if type(one) is int and one >= 0]
         except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
             self.other = [*self.other, clip(raw.decode(errors="replace"), 200)][-5:]
+        if tokens and isinstance(self.progress, Listener):
+            self.progress.tokens(tokens)
 
 
 @dataclass(frozen=True)
@@ -98,14 +105,19 @@ class Job:
     processor: str = ""  # of the device, with its features: said where the engine has an instruction that it lacks
 
     def execute(self, plan: Plan, progress: Progress) -> Result:
-        """Raises the runner's own SmolshipError; SetupError where the link, the device or the runner failed."""
+        """Raises the runner's own SmolshipError; SetupError where the link, the device or the runner failed. What a
+        prompt is and what it is answered does not stay on the device."""
         run = device_path(f"{self.folder}/{plan.digest[:16]}")
-        with tempfile.TemporaryDirectory(prefix="smolship-device-") as temporary:
+        with ExitStack() as stack:
+            temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-device-"))
+            if plan.answer:
+                run += f"-{secrets.token_hex(4)}"  # nobody else's
+                stack.callback(self._forget, run)
             given, made = Path(temporary) / "plan.json", Path(temporary) / "result.json"
             given.write_bytes(to_json(plan))
             self._shell(f"mkdir -p {quote(run)} && rm -f {quote(run)}/result.json", "a folder for the run")
             self.link.push(given, f"{run}/plan.json")
-            self._run(run, self.limit_s or limit(plan), progress)
+            self._run(run, self.limit_s or limit(plan), progress, forget=plan.answer is not None)
             self.link.pull(f"{run}/result.json", made)
             result = Result.load(made)
         result.answers(plan)
@@ -129,11 +141,11 @@ class Job:
         """What the sensors say now."""
         return parse_dump(self.link.run(script("self"), limit_s=60).out)
 
-    def _run(self, run: str, limit_s: float, progress: Progress) -> None:
+    def _run(self, run: str, limit_s: float, progress: Progress, forget: bool = False) -> None:
         watch, done = Watch(progress), threading.Event()
         line = self.runner.line(self.program, f"{run}/plan.json", f"{run}/result.json", self.artifact)
         variables = self.runner.environment(self.program)
-        text = supervised(run, f"{self.folder}/lock", line, variables, limit_s)
+        text = supervised(run, f"{self.folder}/lock", line, variables, limit_s, forget)
         try:
             self.link.run(text, feed=_beats(done), lines=watch.line, limit_s=limit_s + 2 * SILENT_S)
         except LinkLost as error:
@@ -196,6 +208,16 @@ class Job:
             todo=_todo(status, why),
         )
 
+    def _forget(self, run: str) -> None:
+        """Remove a run's folder, once its supervisor, which removes it where nobody listens any more, has ended."""
+        script = (
+            f"left=5; while owner=; read -r pid boot owner rest 2>/dev/null <{quote(self.folder)}/lock/holder; "
+            f'[ "$owner" = {_owner()} ] && [ $left -gt 0 ]; do sleep 1; left=$((left-1)); done; '
+            f"[ -e {quote(run)}/alive ] || rm -rf {quote(run)}"
+        )
+        with contextlib.suppress(SetupError):
+            self.link.run(script, limit_s=INTERRUPTED_S)
+
     def _illegal(self, status: int | None) -> str:
         """Which engine met which processor, where an instruction was none."""
         if status != 128 + signal.SIGILL:
@@ -204,8 +226,11 @@ class Job:
 
     def _log(self, run: str) -> str:
         """The last lines that the runner wrote to its standard error."""
+        log = f"{quote(run)}/log"
         try:
-            return clip(self.link.run(f"tail -n 5 {quote(run)}/log 2>&1", limit_s=30).out.decode(errors="replace"))
+            return clip(
+                self.link.run(f"[ ! -e {log} ] || tail -n 5 {log} 2>&1", limit_s=30).out.decode(errors="replace")
+            )
         except SetupError:
             return ""
 
@@ -217,15 +242,22 @@ class Job:
             )
 
 
-def supervised(run: str, lock: str, line: Sequence[str], variables: dict[str, str], limit_s: float) -> str:
-    """The script that runs a command line under supervise.sh."""
-    owner = f"{platform.node()}-{os.getpid()}"
+def _owner() -> str:
+    """This process, as a device is told of it."""
+    return "".join(c if (c.isascii() and c.isalnum()) or c in "-." else "-" for c in f"{platform.node()}-{os.getpid()}")
+
+
+def supervised(
+    run: str, lock: str, line: Sequence[str], variables: dict[str, str], limit_s: float, forget: bool = False
+) -> str:
+    """The script that runs a command line under supervise.sh. `forget`: the folder goes where nobody listens."""
     settings = {
         "RUN": run,
         "LOCK": lock,
-        "OWNER": "".join(c if c.isalnum() or c in "-." else "-" for c in owner),
+        "OWNER": _owner(),
         "LIMIT": str(int(limit_s)),
         "SILENT": str(SILENT_S),
+        "FORGET": "1" if forget else "",
     }
     given = [f"{name}={quote(value)}" for name, value in settings.items()]
     given += [f"export {name}={quote(value)}" for name, value in (variables | {"TMPDIR": run}).items()]
@@ -242,6 +274,8 @@ def limit(plan: Plan) -> float:
         tokens += sum(plan.timing.depths)
         tokens += plan.timing.warmups * (min(plan.timing.prompts) + min(plan.timing.depths) + plan.timing.tokens)
         return START_S + TOKEN_S * tokens + plan.timing.sustained
+    if plan.answer:
+        tokens += len(plan.texts[0].ids) + plan.answer.max_tokens
     return START_S + TOKEN_S * tokens
 
 

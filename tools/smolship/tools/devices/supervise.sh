@@ -1,6 +1,7 @@
 # Runs "$@" in the folder $RUN of a device, and ends it when nobody waits for it any more. For any POSIX shell.
 #
-# Set before: RUN, LOCK (a folder beside it), OWNER, LIMIT (seconds), SILENT (seconds without a heartbeat), and the
+# Set before: RUN, LOCK (a folder beside it), OWNER, LIMIT (seconds), SILENT (seconds without a heartbeat), FORGET (not
+# empty: RUN is removed where nobody waits any more, for who waits removes it), and the
 # function `sample`, which writes what the sensors say of $pid. Standard input: a line a heartbeat. Standard output: the runner's, and lines
 # "smolship-supervisor WORD …" of its own:
 #
@@ -38,7 +39,7 @@ fi
 printf '%s %s %s %s\n' "$$" "$boot" "$OWNER" "$(began $$)" >"$LOCK/holder" || exit 74
 reader=''
 trap 'rm -rf "$LOCK"; [ -z "$reader" ] || kill "$reader" 2>/dev/null' EXIT
-trap 'stop KILL; exit 129' HUP # a shell that a signal ends leaves without its last trap
+trap 'stop KILL; forget; exit 129' HUP # a shell that a signal ends leaves without its last trap
 trap 'stop KILL; exit 143' TERM
 trap : PIPE # nobody reads any more
 for file in "${RUN%/*}"/*/alive; do
@@ -70,6 +71,8 @@ wrapper=$!
 stop() { # the group that the runner leads, or the runner alone where it leads none yet
   kill "-$1" "-$pid" 2>/dev/null || kill "-$1" "$pid" 2>/dev/null
 }
+
+forget() { [ -z "$FORGET" ] || { cd / && rm -rf "$RUN"; }; }
 
 end() {
   why=$1
@@ -123,5 +126,7 @@ read -r status <status
 kill $reader 2>/dev/null
 wait $wrapper 2>/dev/null
 [ -n "$pid" ] && [ -n "$(began "$pid")" ] || rm -f alive
-say "ended $status $why"
+say "ended $status $why" 2>/dev/null || why=lost
+[ ! -e beat ] || read -r now <beat # it may have ended by itself, and nobody waited any more
+[ "$why" != lost ] && [ "$now" != end ] || [ -e alive ] || forget
 exit 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from smolship.export.numerics import Numerics
@@ -15,13 +14,7 @@ class Tokens(Numerics):
     """XNNPACK's qd8: activations in int8, asymmetric, one scale and zero point a token."""
 
     def round(self, x: Tensor) -> Tensor:
-        """In XNNPACK's order of operations: the zero point is rounded from whichever end is nearer to a code."""
-        low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
-        steps = 255 / (high - low)  # codes a unit of x
-        steps = torch.where(steps.isfinite(), steps, 1.0)  # a row of zeros, or so near them that XNNPACK gets zeros
-        from_low, from_high = -128 - low * steps, 127 - high * steps
-        zero = torch.where(from_low + from_high < 0, from_low, from_high).clamp(-128, 127).round()
-        return ((self.nearest(x * steps) + zero).clamp(-128, 127) - zero) * (1 / steps)
+        return self.rows(x)
 
 
 def numerics(weights: Weights) -> Callable[[str], Numerics]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from smolship.export.numerics import Numerics
-from smolship.export.targets.executorch.arithmetic import Tokens
 from smolship.export.targets.onnx.data import block_of
 from smolship.export.weights import Weights
 
@@ -21,6 +20,13 @@ class Blocks(Numerics):
 
     def round(self, x: Tensor) -> Tensor:
         return self.blocks(x, self.block)
+
+
+class Rows(Numerics):
+    """KleidiAI's qai8dxp."""
+
+    def round(self, x: Tensor) -> Tensor:
+        return self.rows(x)
 
 
 def numerics(weights: Weights) -> Callable[[str], Numerics]:
@@ -38,10 +44,10 @@ def numerics(weights: Weights) -> Callable[[str], Numerics]:
 
 
 def rows(weights: Weights) -> Callable[[str], Numerics]:
-    """With KleidiAI: int4 takes activations in int8, asymmetric, one scale and zero point a token (its qai8dxp, which
-    is XNNPACK's qd8); int8 as elsewhere."""
+    """With KleidiAI: int4 takes activations in int8, asymmetric, one scale and zero point a token, as XNNPACK's qd8;
+    int8 as elsewhere."""
     blocks = numerics(weights)
-    return lambda name: Tokens() if weights.entries[name].bits == 4 else blocks(name)
+    return lambda name: Rows() if weights.entries[name].bits == 4 else blocks(name)
 
 
 def floats(weights: Weights) -> Callable[[str], Numerics]:

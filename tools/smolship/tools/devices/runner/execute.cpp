@@ -217,6 +217,34 @@ std::string timed(Session& session, const Text& text, const Timing& timing, cons
          ",\"sustained\":" + list(sustained, [](const std::vector<double>& row) { return list(row, number); }) + "}";
 }
 
+// What follows the text, as smolship.runtime.generate chooses it greedily.
+std::string generated(Session& session, const Text& text, const Answer& asked, const Tokens& tell) {
+  std::vector<int32_t> chosen_ids;
+  std::vector<double> times;
+  std::string end = "max_tokens", stop = "null";
+  const auto count = static_cast<int64_t>(text.ids.size());
+  int32_t next = 0;
+  const double start = now();
+  while (static_cast<int64_t>(chosen_ids.size()) < asked.max_tokens) {
+    if (!chosen_ids.empty() && session.position == session.capacity) {
+      end = "context";
+      break;
+    }
+    const bool first = chosen_ids.empty();
+    next = chosen(session.forward(first ? text.ids.data() : &next, first ? count : 1), session.vocab);
+    times.push_back(now() - start);
+    if (std::count(asked.stop_ids.begin(), asked.stop_ids.end(), next)) {
+      end = "stop", stop = std::to_string(next);
+      break;
+    }
+    chosen_ids.push_back(next);
+    tell(next);
+  }
+  return "{\"prompt_tokens\":" + std::to_string(count) +
+         ",\"ids\":" + list(chosen_ids, [](int32_t one) { return std::to_string(one); }) + ",\"end\":" + quoted(end) +
+         ",\"stop_id\":" + stop + ",\"times\":" + list(times, number) + "}";
+}
+
 struct Opened {
   std::unique_ptr<Session> session;
   std::string loads = "null";
@@ -253,7 +281,8 @@ Opened opened(const Plan& plan, const std::string& path, double import_ms) {
 
 }  // namespace
 
-std::string execute(const Plan& plan, const std::string& folder, double begun, const Progress& progress) {
+std::string execute(const Plan& plan, const std::string& folder, double begun, const Progress& progress,
+                    const Tokens& tell) {
   const std::string path = inside(folder, plan.file);
   regular_file(path, "artifact");
   prepare_engine(plan.threads);
@@ -278,6 +307,8 @@ std::string execute(const Plan& plan, const std::string& folder, double begun, c
              array("float32", {2, block.tokens, block.heads, block.size}, block.data.data(), 4 * block.data.size());
   }
   const std::string times = plan.timing ? timed(session, plan.texts[0], *plan.timing, progress) : "null";
+  const std::string answer =  // where one is asked for
+      plan.answer ? ",\"generated\":" + generated(session, plan.texts[0], *plan.answer, tell) : "";
   const Memory memory = read_memory();
   const double seconds = now() - start;
   const std::string traits = "{\"vocab\":" + std::to_string(session.vocab) +
@@ -294,5 +325,5 @@ std::string execute(const Plan& plan, const std::string& folder, double begun, c
          ",\"smolship-run\":" + quoted(SMOLSHIP_VERSION) + "},\"system\":" + quoted(system_name()) +
          ",\"cpu\":" + (cpu ? quoted(*cpu) : "null") + ",\"seconds\":" + number(seconds) + ",\"seen\":[" + seen +
          "],\"cache\":[" + cache + "],\"nonfinite\":[],\"loads\":" + open.loads + ",\"times\":" + times +
-         ",\"memory_before_load\":" + json(before) + ",\"memory\":" + json(memory) + "}\n";
+         answer + ",\"memory_before_load\":" + json(before) + ",\"memory\":" + json(memory) + "}\n";
 }

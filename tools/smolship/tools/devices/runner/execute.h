@@ -7,6 +7,9 @@
 #include "plan.h"
 
 using Progress = std::function<void(const std::string& what, size_t done, size_t total)>;
+using Tokens = std::function<void(int32_t id)>;
 
-// The result of a plan, as smolship.runtime.result reads it. `begun` is when the process began, by now().
-std::string execute(const Plan& plan, const std::string& folder, double begun, const Progress& progress);
+// The result of a plan, as smolship.runtime.result reads it. `begun` is when the process began, by now(); `tell` gets
+// each token of an answer as it is chosen.
+std::string execute(const Plan& plan, const std::string& folder, double begun, const Progress& progress,
+                    const Tokens& tell);

@@ -54,9 +54,10 @@ int serve(const char* plan_path, const char* result, const std::string& folder, 
     last = now();
     say("{\"progress\": [" + quoted(what) + ", " + std::to_string(done) + ", " + std::to_string(total) + "]}");
   };
+  const Tokens tell = [](int32_t id) { say("{\"tokens\": [" + std::to_string(id) + "]}"); };
   try {
     const Plan plan = read_plan(plan_path);
-    write_file(result, execute(plan, folder, begun, progress));
+    write_file(result, execute(plan, folder, begun, progress, tell));
     say("{\"result\": null}");
     return 0;
   } catch (const Refusal& refusal) {

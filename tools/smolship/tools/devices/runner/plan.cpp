@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "common.h"
@@ -173,6 +174,36 @@ bool can_time(const Plan& plan, const Timing& timing) {
          std::max(timing.warmups, timing.sustained) <= MOST;
 }
 
+double real(const Json& raw, const std::string& at) {
+  if (raw.kind != Json::Kind::whole && raw.kind != Json::Kind::real) wrong(at, raw.shown(), "a finite number");
+  return std::strtod(raw.shown().c_str(), nullptr);
+}
+
+// Of greedy decoding alone: another choice would need the same random numbers as numpy's.
+Answer answer(const Json& raw) {
+  object(raw, "answer", {"max_tokens", "stop_ids", "sampling"});
+  Answer found;
+  found.max_tokens = whole(raw["max_tokens"], "answer.max_tokens");
+  found.stop_ids = ids(raw["stop_ids"], "answer.stop_ids");
+  const Json& sampling = raw["sampling"];
+  object(sampling, "answer.sampling", {"temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed"});
+  const double temperature = real(sampling["temperature"], "answer.sampling.temperature");
+  const double penalty = real(sampling["repetition_penalty"], "answer.sampling.repetition_penalty");
+  if (temperature != 0 || penalty != 1) {
+    refuse_input("this runner does not sample",
+                 "temperature " + number(temperature) + ", repetition penalty " + number(penalty),
+                 "temperature 0, repetition penalty 1", "execute this plan with Python's runner");
+  }
+  return found;
+}
+
+bool can_answer(const Plan& plan, const Answer& answer) {
+  const bool alone = plan.texts.size() == 1 && plan.calls.empty() && !plan.layers && !plan.timing;
+  const auto negative = [](int32_t one) { return one < 0; };
+  return alone && answer.max_tokens >= 1 && answer.max_tokens <= MOST &&
+         std::none_of(answer.stop_ids.begin(), answer.stop_ids.end(), negative);
+}
+
 void check(const Plan& plan) {
   std::vector<std::string> problems;
   if (plan.threads < 1 || plan.threads > MOST_THREADS) problems.push_back(std::to_string(plan.threads) + " threads");
@@ -182,6 +213,7 @@ void check(const Plan& plan) {
     if (!can(plan, i)) problems.push_back("call " + std::to_string(i));
   }
   if (plan.timing && !can_time(plan, *plan.timing)) problems.push_back("its timing");
+  if (plan.answer && !can_answer(plan, *plan.answer)) problems.push_back("its answer");
   if (problems.empty()) return;
   std::string all;
   for (const std::string& one : problems) all += (all.empty() ? "" : ", ") + one;
@@ -202,13 +234,13 @@ Plan read_plan(const std::string& path) {
   const std::string raw_text = read_file(path, "plan", LIMIT);
   const Json raw = parse_json(raw_text, "plan", path);
   object(raw, "it", {"purpose", "target", "engine", "info", "threads", "arithmetic", "texts", "calls", "layers",
-                     "cache", "timing", "loads", "schema"});
+                     "cache", "timing", "loads", "answer", "schema"});
   Plan plan;
   plan.digest = sha256(raw_text);
   if (whole(raw["schema"], "schema") != SCHEMA) {
     refuse_input("a plan of another version", raw["schema"].shown(), std::to_string(SCHEMA));
   }
-  plan.purpose = one_of(raw["purpose"], "purpose", {"parity", "quick parity", "load", "bench"});
+  plan.purpose = one_of(raw["purpose"], "purpose", {"parity", "quick parity", "load", "bench", "generate"});
   plan.target = text_of(raw["target"], "target");
   plan.engine = text_of(raw["engine"], "engine");
   if (plan.engine != "executorch") {
@@ -239,6 +271,7 @@ Plan read_plan(const std::string& path) {
     plan.cache.push_back(std::move(block));
   }
   if (raw["timing"].kind != Json::Kind::null) plan.timing = timing(raw["timing"]);
+  if (raw["answer"].kind != Json::Kind::null) plan.answer = answer(raw["answer"]);
   check(plan);
   return plan;
 }

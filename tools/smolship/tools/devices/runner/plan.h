@@ -46,6 +46,12 @@ struct Timing {
   int64_t tokens = 0, repeats = 0, warmups = 0, sustained = 0;  // sustained: seconds
 };
 
+// Decoding from the first text on.
+struct Answer {
+  int64_t max_tokens = 0;
+  std::vector<int32_t> stop_ids;
+};
+
 struct Plan {
   std::string purpose, target, engine, arithmetic, file;
   int64_t threads = 0, layers = 0, highest = -1;
@@ -53,6 +59,7 @@ struct Plan {
   std::vector<Call> calls;
   std::vector<Block> cache;
   std::optional<Timing> timing;
+  std::optional<Answer> answer;
   bool loads = false;
   std::string digest;  // SHA-256 of the file
 };
