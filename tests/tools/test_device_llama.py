@@ -119,6 +119,7 @@ def test_the_wheel(tmp_path: Path, sources: Path, tools: Path) -> None:
     wheel = make(A76)
     assert "minutes" in said[1][0] and (said[-1][1:]) == (2, 2)
     assert chosen(interpreter(), [LLAMA], wheel.parent) == [wheel] and holds(interpreter(), LLAMA, wheel.parent)
+    assert not holds(interpreter(), "numpy", wheel.parent)
     names = zipfile.ZipFile(wheel).namelist()
     assert {f"llama_cpp/lib/{name}" for name in (*llama.LIBRARIES, llama.OPENMP)} < set(names)
     assert {"llama_cpp/__init__.py", "llama_cpp/server/app.py"} < set(names)

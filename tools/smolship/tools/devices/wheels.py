@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from smolship.runtime.errors import InputError, SetupError, clip
+from smolship.runtime.errors import SetupError, clip
 from smolship.runtime.process import python
 from smolship.tools.devices.pythons import Python
 
@@ -79,7 +79,7 @@ def holds(device: Python, name: str, wheelhouse: Path) -> bool:
     """Whether a folder has a wheel of a distribution that fits."""
     try:
         return bool(chosen(device, [name], wheelhouse))
-    except InputError:
+    except SetupError:
         return False
 
 
