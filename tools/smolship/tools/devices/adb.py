@@ -125,7 +125,7 @@ class ADBLink(Link):
         err = ended.err
         if errors:
             took = bytearray()
-            self._talk(f"cat {quote(errors)}; rm -f {quote(errors)}", took.extend, False, None, LOST_S)
+            self._talk(f"cat {quote(errors)} 2>/dev/null; rm -f {quote(errors)}", took.extend, False, None, LOST_S)
             err = bytes(took)
         return Done(ended.status, bytes(out), err)
 

@@ -30,13 +30,15 @@ from smolship.tools.units import UNAVAILABLE, size
 
 WRONG_S = 60  # of a clock
 # A lock whose holder has ended, or is of an earlier start of the device, holds nothing (see supervise.sh). The folder
-# above is ours where nothing else lies in it.
+# above is ours where nothing else lies in it. Over an old adb a script's standard error goes to a file, which stays
+# where the command was killed.
 CLEAN = """
 holder='' held='' owner='' boot=none
 read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id
 read -r holder held owner 2>/dev/null <{folder}/runs/lock/holder
 if [ -n "$holder" ] && [ "$held" = "$boot" ] && [ -d "/proc/$holder" ]; then exit 75; fi
 rm -rf {folder} || exit 1
+rm -f {scratch}/smolship-*.err 2>/dev/null
 rmdir {above} 2>/dev/null
 exit 0
 """
@@ -165,7 +167,8 @@ def cleaned(address: Address) -> dict[str, Any]:
     with link_to(address) as link:
         facts = read_device(link)
         folder = place(facts, link.uri)
-        done = link.run(CLEAN.format(folder=folder, above=folder.rpartition("/")[0]), limit_s=600)
+        script = CLEAN.format(folder=folder, above=folder.rpartition("/")[0], scratch=adb.SCRATCH)
+        done = link.run(script, limit_s=600)
         if done.status:
             raise SetupError(
                 f"{address.uri}: it cannot be cleaned",
