@@ -31,7 +31,7 @@ def test_every_stage_passes(bundle, capsys):
     code, (report,) = parity(bundle, capsys, "--quick")
     assert code == 0 and report["runtime"] == "interpreter" and report["nonfinite"] == []
     whats = [check["what"] for check in report["checks"] if check["stage"] == "engine"]
-    assert len(whats) == 22 and sum("float32" in what for what in whats) == 11
+    assert len(whats) == 24 and sum("float32" in what for what in whats) == 12
 
 
 def test_the_cost_of_the_export(bundle, demo_model):
