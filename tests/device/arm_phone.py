@@ -21,7 +21,7 @@ from pathlib import Path
 
 from smolship.runtime.errors import SetupError
 from tests.device.adbd import Adbd, Quirks
-from tests.device.board_files import MODELS, cpuinfo, write_sys
+from tests.device.board_files import MODELS, cpuinfo, write_files, write_sys
 from tests.device.board_root import CACHE, cache, extract, hashed, keep
 from tests.device.phone import DUMPSYS, GETPROP, LEFT_OUT, make_root
 from tests.device.spaces import end
@@ -103,13 +103,8 @@ def arm_phone() -> Iterator[ArmPhone]:
         os.chown(state / "tmp", USER, USER)
         write_sys(state / "sys", model)
         shutil.rmtree(state / "sys/firmware")  # a board's
-        for name, text in {
-            "proc/cpuinfo": cpuinfo(model).partition("Revision")[0],
-            "proc/sys/kernel/random/boot_id": f"{uuid.uuid4()}\n",
-        }.items():
-            path = state / "files" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+        cpu, boot = cpuinfo(model).partition("Revision")[0], f"{uuid.uuid4()}\n"
+        write_files(state / "files", {"/proc/cpuinfo": cpu, "/proc/sys/kernel/random/boot_id": boot})
         here, log = Path(__file__).parent, state / "log"
         command = [sys.executable, "-P", str(here / "emulate.py"), str(here / "phone.sh"), str(root), str(state)]
         with log.open("wb") as out:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smolship.runtime.errors import SetupError
-from tests.device.board_files import MODELS, cpuinfo, write_sys, write_vcgencmd
+from tests.device.board_files import MODELS, cpuinfo, write_files, write_sys, write_vcgencmd
 from tests.device.board_root import UID, board_root
 from tests.device.proxy import Proxy, free_port
 from tests.device.spaces import end
@@ -99,10 +99,7 @@ def board(
         write_sys(state / "sys", model)
         write_vcgencmd(state / "vcgencmd")
         over = {"/proc/cpuinfo": cpuinfo(model), "/proc/sys/kernel/random/boot_id": f"{uuid.uuid4()}\n"}
-        for name, text in (over | dict(files or {})).items():
-            path = state / "files" / name.lstrip("/")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+        write_files(state / "files", over | dict(files or {}))
         make_keys(state / "ssh")
         target = stack.enter_context(_running(root, state, cpu))
         proxy = Proxy(HOST, target)

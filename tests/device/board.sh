@@ -2,15 +2,8 @@
 #   ROOT   of arm64, kept and never written
 #   STATE  this run's: home, tmp, sys, vcgencmd; ssh for the server's files; files, which lie over the board's
 root=$1 state=$2 cpu=$3 name=$4
-mount --bind "$root" "$root"
-mount -o remount,bind,ro "$root"
-mount -t proc proc "$root/proc"
-mount --bind "$state/sys" "$root/sys"
-mount -t tmpfs -o mode=755 dev "$root/dev"
-for node in null zero full random urandom tty; do
-    : >"$root/dev/$node"
-    mount --bind "/dev/$node" "$root/dev/$node"
-done
+. "${0%/*}/root.sh"
+mount_root
 mkdir "$root/dev/pts" "$root/dev/shm"
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts "$root/dev/pts"
 mount -t tmpfs shm "$root/dev/shm"
@@ -23,9 +16,7 @@ mount --bind "$state/vcgencmd" "$root/run/vcgencmd"
 mount --bind "$state/home" "$root/home"
 mount --bind "$state/tmp" "$root/tmp"
 mount -t tmpfs vartmp "$root/var/tmp"
-(cd "$state/files" && find . -type f) | while read -r file; do
-    mount --bind "$state/files/$file" "$root/$file"
-done
+mount_files
 hostname "$name"
 cd /
 exec env -i PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin QEMU_CPU="$cpu" \

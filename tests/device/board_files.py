@@ -3,6 +3,7 @@ Pi's values, not read from one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,10 +96,7 @@ def write_sys(folder: Path, model: Model) -> None:
         texts[f"{place}/topology/core_id"] = f"{core}\n"
         texts[f"{place}/topology/physical_package_id"] = "0\n"
         texts[f"{place}/regs/identification/midr_el1"] = f"{midr:#018x}\n"
-    for name, text in texts.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    write_files(folder, texts)
     for core in range(model.cores):
         (folder / f"devices/system/cpu/cpu{core}/cpufreq").symlink_to("../cpufreq/policy0")
 
@@ -106,3 +104,11 @@ def write_sys(folder: Path, model: Model) -> None:
 def write_vcgencmd(folder: Path) -> None:
     (folder / "measure_temp").write_text("temp=48.8'C\n")
     (folder / "get_throttled").write_text("throttled=0x0\n")
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Texts by their paths, below a folder."""
+    for name, text in files.items():
+        path = folder / name.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)

@@ -22,11 +22,13 @@ from smolship.runtime.plan import Plan
 from smolship.runtime.sensors.process import process_memory
 from smolship.runtime.sensors.snapshot import snapshot
 from smolship.tools.devices import job as jobs
+from smolship.tools.devices import showing
 from smolship.tools.devices.cores import Core, processor
 from smolship.tools.devices.facts import read_device
 from smolship.tools.devices.job import Job, supervised
 from smolship.tools.devices.opening import Place
 from smolship.tools.devices.runners import Runner, python_runner
+from smolship.tools.devices.uri import parse
 from smolship.tools.measure import recorded_of
 from tests.tools.local_link import LocalLink
 
@@ -204,6 +206,26 @@ def test_one_run_at_a_time_and_a_stale_lock_is_taken_over(folder, swift):
         with pytest.raises(InputError, match="ran"):
             job(folder, quick, swift).execute(PLAN, lambda *a: None)
         assert not lock.exists()
+
+
+def test_a_device_is_not_cleaned_while_a_run_goes_on(tmp_path, monkeypatch):
+    """By the same rule as a run's own: the process that holds the lock, not another that has its number now."""
+    ours = tmp_path / "smolship" / "device"
+    monkeypatch.setattr(showing, "link_to", lambda address: LocalLink())
+    monkeypatch.setattr(showing, "place", lambda facts, uri: str(ours))
+    lock = ours / "runs" / "lock"
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    began = int(Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19])
+    for start, code in ((began, 75), (began + 1, 0)):
+        lock.mkdir(parents=True, exist_ok=True)
+        (lock / "holder").write_text(f"{os.getpid()} {boot} somebody-1 {start}\n")
+        if code:
+            with pytest.raises(SetupError, match="a run is going on"):
+                showing.cleaned(parse("ssh://test"))
+            assert lock.exists()
+        else:
+            showing.cleaned(parse("ssh://test"))
+            assert not ours.exists() and not ours.parent.exists()
 
 
 @pytest.mark.real

@@ -25,16 +25,15 @@ from smolship.export.steps import Checked, Lowered
 from smolship.export.targets import TARGETS
 from smolship.export.weights import Scheme, Weights
 from smolship.export.windows import make_windows
-from smolship.runtime.bundle import Bundle, open_bundle
+from smolship.runtime.bundle import PROBES, Bundle, open_bundle
 from smolship.runtime.engines import BY_PROCESSOR
 from smolship.runtime.errors import InputError, unknown
 from smolship.runtime.files import sha256
 from smolship.runtime.manifest import Manifest, StepCost
 
+ON_ARM = set(BY_PROCESSOR["onnx"].values())
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 AGAIN = "export all its targets again: smolship export MODEL --to … -o DIR"
-PROBES = "probes.npz"
-ON_ARM = {f"{engine}.{name}.simulated" for engine, names in BY_PROCESSOR.items() for name in names.values()}
 
 
 def add_targets(
@@ -85,7 +84,7 @@ def add_targets(
             write_shared(step.checkpoint, checked.resolved, folder)
             carried = _carry(old, out, folder)
             lowered = {name: step.lower(name, options.context, checked.resolved, folder) for name in new}
-            arm = probed and bool(ON_ARM & set(bundle.probes().sketches))
+            arm = probed and not ON_ARM.isdisjoint(bundle.probes().arithmetics("onnx"))
             every = replace(options, targets=(*old.targets, *new), arm=arm)
             notes = step.probe(every, checked.resolved, folder) if probed else []
             _check_own(old, work)

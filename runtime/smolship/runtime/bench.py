@@ -24,8 +24,8 @@ from smolship.runtime.session import INTERPRETER
 from smolship.runtime.timing import WARMUPS, phases
 
 LOADS = 3  # processes that only load
-Asked = tuple[tuple[Text, ...], tuple[Call, ...]]
-NOTHING: Asked = ((), ())
+Question = tuple[tuple[Text, ...], tuple[Call, ...]]
+NO_QUESTION: Question = ((), ())
 WAITING: dict[Waiting, str] = {
     "actively": "threads wait for one another in a loop: on a machine that has other work it is slower than this",
     "asleep": "threads sleep while they wait for one another",
@@ -199,7 +199,7 @@ def measured(
     threads: int,
     execute: Execute,
     here: bool = True,
-    asked: Asked = NOTHING,
+    asked: Question = NO_QUESTION,
     weight_bytes_per_token: int | None = None,
     repeats: int = 5,
     warmups: int = WARMUPS,

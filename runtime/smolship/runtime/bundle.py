@@ -17,6 +17,8 @@ from smolship.runtime.session import Session
 from smolship.runtime.template import TEMPLATE, ChatTemplate
 from smolship.runtime.tokenizer import Tokenizer
 
+PROBES = "probes.npz"
+
 
 def open_bundle(path: str | Path) -> Bundle:
     """Open the bundle in folder `path`. Reads the manifest only; files are checked when they are used."""
@@ -86,9 +88,13 @@ class Bundle:
         """What the model's makers recommend; greedy where they say nothing."""
         return self.manifest.generation.sampling.sampling()
 
+    @property
+    def has_probes(self) -> bool:
+        return PROBES in self.manifest.files
+
     def probes(self) -> Probes:
         """The golden probes; hashed first."""
-        if "probes.npz" not in self.manifest.files:
+        if not self.has_probes:
             raise InputError("the bundle has no probes", got=self.path, todo="export it again with --probe-tokens")
-        self.verify("probes.npz")
-        return Probes.load(self.path / "probes.npz")
+        self.verify(PROBES)
+        return Probes.load(self.path / PROBES)

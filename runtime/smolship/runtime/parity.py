@@ -25,7 +25,7 @@ from smolship.runtime.answers import Answers, Continuation, Drift, relative
 from smolship.runtime.asking import ask
 from smolship.runtime.bundle import Bundle, default_threads
 from smolship.runtime.case import Case, case_of
-from smolship.runtime.engines import SIMULATED, simulation
+from smolship.runtime.engines import ON_BITS, SIMULATED, simulation
 from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.runtime.execute import Execute, Progress, execute, nothing
 from smolship.runtime.judge import Check, stored_checks
@@ -152,8 +152,8 @@ def _comparable(case: Case, traits: Traits) -> None:
     if not simulated or computed in (None, simulated):
         return
     held, name = case.bits, simulation(case.entry.engine, computed)
-    if not held & ({4} if name == "rows" else {4, 8}) or name in case.probes.arithmetics(case.name):
-        return  # by rows, matrices of 4 bits alone are multiplied
+    if not held & ON_BITS.get(name, {4, 8}) or name in case.probes.arithmetics(case.name):
+        return
     cures = ["export the bundle again with --arm, which takes the kept steps"] * bool(name)
     if "kleidiai" in str(computed).lower():
         cures.append("run it again with --no-kleidiai, which computes as the probes do")

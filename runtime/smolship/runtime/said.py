@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smolship.runtime.bench import Asked
+from smolship.runtime.bench import Question
 from smolship.runtime.errors import GateError
 from smolship.runtime.plan import Call, Text
 from smolship.runtime.probes import Probes
@@ -41,7 +41,7 @@ class Expected:
         )
 
     @property
-    def asked(self) -> Asked:
+    def asked(self) -> Question:
         """The text and the calls of a plan in which another text comes first."""
         first, count = len(self.prompt), len(self.ids)
         at = np.arange(first - 1, first + count - 1, dtype=np.int32)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from smolship.runtime.bench import NOTHING, BenchReport, Measured, measured
+from smolship.runtime.bench import NO_QUESTION, BenchReport, Measured, measured
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.errors import missing_engine
 from smolship.runtime.execute import Execute
@@ -86,7 +86,7 @@ def measured_of(
     """Have a target measured by `execute`. Raises GateError where it does not say what the probes expect: the speed of
     something else is no figure."""
     entry = bundle.entry(name)
-    probes = bundle.probes() if "probes.npz" in bundle.manifest.files else None
+    probes = bundle.probes() if bundle.has_probes else None
     expected = Expected.of(probes, name, int(entry.info.get("context", 0))) if probes else None
     found = measured(
         entry.engine,
@@ -100,7 +100,7 @@ def measured_of(
         here=here,
         warmups=warmups,
         sustained=sustained,
-        asked=expected.asked if expected else NOTHING,
+        asked=expected.asked if expected else NO_QUESTION,
     )
     ids, tie = expected.check(name, Seen.join(found.found.seen)) if expected else ([], None)
     return Bench(found, found.report, expected, ids, tie)
@@ -133,10 +133,9 @@ def recorded_of(
         sustained=sustained,
     )
     prompt = found.expected.prompt.tolist() if found.expected else []
-    made = recorder.record(bundle, found.measured, prompt, found.ids)
-    if found.tie is not None:
-        made.notes.append(f"token {found.tie + 1} of its answer is another than in the probes: a near-tie")
-    return found, made
+    tie = f"token {(found.tie or 0) + 1} of its answer is another than in the probes: a near-tie"
+    notes = [tie] * (found.tie is not None)
+    return found, recorder.record(bundle, found.measured, prompt, found.ids, notes)
 
 
 def bench_of(
@@ -145,9 +144,8 @@ def bench_of(
     """A bench report for each target, on this machine."""
 
     def one(name: str) -> BenchReport:
-        here = Here(bundle.path / bundle.entry(name).folder)
-        options = {"threads": threads, "repeats": repeats}
-        return measured_of(bundle, name, update, **options, execute=here.execute, here=True).report
+        execute = Here(bundle.path / bundle.entry(name).folder).execute
+        return measured_of(bundle, name, update, threads=threads, repeats=repeats, execute=execute, here=True).report
 
     return [one(name) for name in targets]
 

@@ -1,4 +1,5 @@
-"""Single files that a command writes where the user says: asked for before the work, written whole or not at all."""
+"""What a command writes: single files where the user says, asked for before the work and written whole or not at all;
+and folders that are made once."""
 
 from __future__ import annotations
 
@@ -36,6 +37,15 @@ def write_file(path: Path, data: bytes, what: str) -> None:
             whole = Path(work) / "file"
             whole.write_bytes(data)
             whole.replace(path)
+
+
+def settle(made: Path, place: Path) -> None:
+    """Move a finished folder to its place. One that another process has put there in the meantime stays."""
+    try:
+        made.rename(place)
+    except OSError:
+        if not place.is_dir():
+            raise
 
 
 def _real(path: Path) -> Path:

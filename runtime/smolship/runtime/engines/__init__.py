@@ -25,10 +25,12 @@ PACKAGES = {
     "onnx": ("onnxruntime",),
 }
 
-# How the probes simulate an engine that chooses its arithmetic by the processor (`Traits.computes`), at int4.
+# How the probes simulate an engine that chooses its arithmetic by the processor (`Traits.computes`).
 SIMULATED = {"onnx": "activations in int8, by blocks of 32"}
 # And how else it computes on some processors, with the simulation of that, which probes may hold.
 BY_PROCESSOR = {"onnx": {"activations in int8, by rows (KleidiAI)": "rows", "activations in float32": "float32"}}
+# Bits of the matrices that are multiplied so; others are as in the target's own.
+ON_BITS = {"rows": {4}, "float32": {4, 8}}
 
 
 def simulation(engine: str, computes: str | None) -> str:

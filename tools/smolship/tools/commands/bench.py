@@ -85,8 +85,7 @@ def bench(
     options.set_kleidiai(bundle, targets, no_kleidiai)
     options.say_interpreted(bundle, targets)
     bundle.verify()
-    place = executing(device, bundle, targets, lambda *said: steps.update(*said), threads=threads)
-    with Steps(options.err) as steps, place as there:
+    with Steps(options.err) as steps, executing(device, bundle, targets, steps.update, threads=threads) as there:
         threads = threads or there.threads or default_threads()
         found = [
             recorded_of(

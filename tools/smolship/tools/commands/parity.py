@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -53,8 +52,10 @@ def parity(
     options.set_kleidiai(bundle, targets, no_kleidiai)
     options.say_interpreted(bundle, targets, float32=True)
     bundle.verify()
-    place = partial(executing, device, bundle, targets, keep=keep, threads=threads)
-    with Steps(options.err) as steps, place(steps.update) as there:
+    with (
+        Steps(options.err) as steps,
+        executing(device, bundle, targets, steps.update, keep=keep, threads=threads) as there,
+    ):
         reports = parity_of(
             bundle,
             targets,

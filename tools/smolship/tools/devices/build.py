@@ -24,6 +24,7 @@ from smolship.runtime.errors import SetupError, clip, unknown
 from smolship.tools.devices.carried import carried
 from smolship.tools.devices.programs import Program, read_program
 from smolship.tools.devices.wheels import download
+from smolship.tools.outputs import settle
 
 Machine = Literal["x86_64", "aarch64", "android-aarch64"]
 MACHINES = {"x86_64": "x86_64", "aarch64": "aarch64", "android-aarch64": "aarch64"}  # by ELF's names
@@ -90,11 +91,7 @@ def build(machine: Machine, into: Path) -> Path:
         for path in made.iterdir():
             path.chmod(0o755)
         _check(machine, made)
-        try:
-            made.rename(folder)
-        except OSError:  # another process was first
-            if not folder.is_dir():
-                raise
+        settle(made, folder)
     return folder
 
 

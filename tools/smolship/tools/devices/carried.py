@@ -19,6 +19,7 @@ from pathlib import Path
 
 from smolship.runtime.errors import SetupError
 from smolship.tools.devices.programs import read_program
+from smolship.tools.outputs import settle
 
 LIMIT_S = 60.0
 Find = Callable[[str], Path]
@@ -39,11 +40,7 @@ def carried(folder: Path, program: str, compiler: str, find: Find | None = None)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{into.name}-") as work:
         made = shutil.copytree(folder, Path(work) / "made")
         complete(made, program, find or (lambda name: found_by(compiler, name)))
-        try:
-            made.rename(into)
-        except OSError:  # another process was first
-            if not into.is_dir():
-                raise
+        settle(made, into)
     return into
 
 

@@ -142,7 +142,7 @@ class Writer(threading.Thread):
             rest = rest[self._pipe.write(rest) :]
 
 
-class Heard(Protocol):
+class Presence(Protocol):
     """Whether a device is still there: adb_pulse.Pulse."""
 
     def heard(self) -> None: ...
@@ -199,7 +199,7 @@ def talk(
     limit_s: float,
     begin_s: float = LOST_S,
     crlf: bool = False,
-    pulse: Heard | None = None,
+    pulse: Presence | None = None,
 ) -> Ended:
     """Run a client whose standard input is the device's /bin/sh.
 

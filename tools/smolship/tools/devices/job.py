@@ -166,11 +166,15 @@ class Job:
         """After an interrupt: until what ran there has ended and its lock is gone, so that the next run finds it free.
         A link that is gone, and a second interrupt, end the wait."""
         done.set()
-        script = (
-            f"left=8; while [ -d {quote(self.folder)}/lock ] && [ $left -gt 0 ]; do sleep 1; left=$((left-1)); done"
-        )
         with contextlib.suppress(SetupError, KeyboardInterrupt):
-            self.link.run(script, limit_s=INTERRUPTED_S)
+            self.link.run(self._unlocked(8), limit_s=INTERRUPTED_S)
+
+    def _unlocked(self, most_s: int) -> str:
+        """The script that waits until this process' supervisor has ended, so long at most."""
+        return (
+            f"left={most_s}; while owner=; read -r pid boot owner rest 2>/dev/null <{quote(self.folder)}/lock/holder; "
+            f'[ "$owner" = {_owner()} ] && [ $left -gt 0 ]; do sleep 1; left=$((left-1)); done'
+        )
 
     def _ended(self, run: str, watch: Watch) -> None:
         """Raise what went wrong; nothing where the runner answered and ended well."""
@@ -210,11 +214,7 @@ class Job:
 
     def _forget(self, run: str) -> None:
         """Remove a run's folder, once its supervisor, which removes it where nobody listens any more, has ended."""
-        script = (
-            f"left=5; while owner=; read -r pid boot owner rest 2>/dev/null <{quote(self.folder)}/lock/holder; "
-            f'[ "$owner" = {_owner()} ] && [ $left -gt 0 ]; do sleep 1; left=$((left-1)); done; '
-            f"[ -e {quote(run)}/alive ] || rm -rf {quote(run)}"
-        )
+        script = f"{self._unlocked(5)}; [ -e {quote(run)}/alive ] || rm -rf {quote(run)}"
         with contextlib.suppress(SetupError):
             self.link.run(script, limit_s=INTERRUPTED_S)
 
@@ -262,7 +262,12 @@ def supervised(
     given = [f"{name}={quote(value)}" for name, value in settings.items()]
     given += [f"export {name}={quote(value)}" for name, value in (variables | {"TMPDIR": run}).items()]
     given += ["set -- " + " ".join(map(quote, line)), f"sample() {{\n{script('$pid', often=True)}\n}}"]
-    return "\n".join(given) + "\n" + resources.files(__package__).joinpath("supervise.sh").read_text()
+    return "\n".join([*given, shell_file("lock.sh"), shell_file("supervise.sh")])
+
+
+def shell_file(name: str) -> str:
+    """A shell script, or a part of one, that lies beside this module."""
+    return resources.files(__package__).joinpath(name).read_text()
 
 
 def limit(plan: Plan) -> float:

@@ -33,6 +33,7 @@ from smolship.tools.devices.facts import DeviceFacts
 from smolship.tools.devices.programs import read_program
 from smolship.tools.devices.runners import add_entry
 from smolship.tools.devices.wheels import LLAMA, download_sources
+from smolship.tools.outputs import settle
 
 MACHINE: Literal["aarch64"] = "aarch64"
 # For GCC's -march, and the features that the kernel names; the first that fits is taken.
@@ -105,11 +106,7 @@ def made(uri: str, facts: DeviceFacts, wheelhouse: Path | None, into: Path, prog
                 progress(what, 0, 1)
                 libraries = compile_for(processor, root, tools, build, partial(progress, what))
                 pack(root, libraries, fresh / processor)
-            try:
-                fresh.rename(folder)
-            except OSError:  # another process was first
-                if not folder.is_dir():
-                    raise
+            settle(fresh, folder)
     return next((folder / processor_of(facts)).glob("*.whl"))
 
 

@@ -52,6 +52,7 @@ def make_record(
     first_ever: Reading | None = None,
     emulated: bool = False,
     device_offset: Reading | None = None,
+    notes: Sequence[str] = (),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Record:
     """The record of a plan with timing that gave `result`, and of plans that only loaded, which gave `loads`.
@@ -89,7 +90,6 @@ def make_record(
         decode_tokens=timing.tokens,
         repeats=timing.repeats,
         loads=_loads(loads, first_ever),
-        warmups_ms=times.warmups_ms,
         times=times,
         rates=rates,
         answer=Answer(said.prompt, said.text, _sha256(said.text), [int(i) for i in said.ids], check),
@@ -99,7 +99,7 @@ def make_record(
         after=after,
         samples=[_sample(one, before) for one in everything],
         marks=marks(before, during, after, emulated=emulated),
-        notes=_notes(rates, offset, times.warmups_ms),
+        notes=[*_notes(rates, offset, times.warmups_ms), *notes],
     )
 
 

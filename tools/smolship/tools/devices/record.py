@@ -150,7 +150,6 @@ class Record:
     date           of the host, ISO 8601, UTC
     device_offset  s that the device's clock is ahead of the host's
     allowed        processors that the process might use
-    warmups_ms     the repetitions that were not counted
     joules         by counter, over the samples
     marks          what speaks against judging its latency; empty: nothing
     notes          what else a reader must know
@@ -170,7 +169,6 @@ class Record:
     decode_tokens: int
     repeats: int
     loads: Loads
-    warmups_ms: list[float]
     times: Times
     rates: list[Rate]
     answer: Answer

@@ -70,12 +70,15 @@ class Recorder:
             self.update(f"waits: {self.hot[0]}", int(waited), int(self.cool_s))
             time.sleep(min(COOL_EACH_S, self.cool_s - waited))
 
-    def record(self, bundle: Bundle, measured: Measured, prompt: Sequence[int], ids: Sequence[int]) -> Record:
-        """Of what was measured last. `ids`: the checked answer to the prompt; none: nothing was expected."""
+    def record(
+        self, bundle: Bundle, measured: Measured, prompt: Sequence[int], ids: Sequence[int], notes: Sequence[str] = ()
+    ) -> Record:
+        """Of what was measured last. `ids`: the checked answer to the prompt; none: nothing was expected. `notes`: what
+        else a reader must know."""
         assert self.around and self.tree
         manifest, entry = bundle.manifest, bundle.entry(measured.plan.target)
         decode = bundle.tokenizer.decode
-        made = make_record(
+        return make_record(
             measured.plan,
             measured.found,
             measured.loads,
@@ -95,9 +98,8 @@ class Recorder:
             after=self.around.after,
             emulated=bool(self.facts and self.facts.emulated),
             device_offset=self._offset(),
+            notes=[*(f"not cool and idle after {self.cool_s:,.0f} s: {reason}" for reason in self.hot), *notes],
         )
-        made.notes.extend(f"not cool and idle after {self.cool_s:,.0f} s: {reason}" for reason in self.hot)
-        return made
 
     def _device(self, tree: Tree, result: Result) -> Device:
         facts = self.facts

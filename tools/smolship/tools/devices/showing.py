@@ -18,6 +18,8 @@ from smolship.runtime.memory import cpu_model
 from smolship.tools.devices import adb, llama
 from smolship.tools.devices.adb_server import remedy
 from smolship.tools.devices.facts import DeviceFacts, read_device
+from smolship.tools.devices.job import shell_file
+from smolship.tools.devices.link import quote
 from smolship.tools.devices.opening import check_programs, link_to, place, runners
 from smolship.tools.devices.pythons import Python
 from smolship.tools.devices.setup import install, installed
@@ -29,17 +31,13 @@ from smolship.tools.tables import plain_table
 from smolship.tools.units import UNAVAILABLE, size
 
 WRONG_S = 60  # of a clock
-# A lock whose holder has ended, or is of an earlier start of the device, holds nothing (see supervise.sh). The folder
-# above is ours where nothing else lies in it. Over an old adb a script's standard error goes to a file, which stays
-# where the command was killed.
+# The folder above is ours where nothing else lies in it. Over an old adb a script's standard error goes to a file,
+# which stays where the command was killed.
 CLEAN = """
-holder='' held='' owner='' boot=none
-read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id
-read -r holder held owner 2>/dev/null <{folder}/runs/lock/holder
-if [ -n "$holder" ] && [ "$held" = "$boot" ] && [ -d "/proc/$holder" ]; then exit 75; fi
-rm -rf {folder} || exit 1
-rm -f {scratch}/smolship-*.err 2>/dev/null
-rmdir {above} 2>/dev/null
+if held "$folder/runs/lock/holder"; then exit 75; fi
+rm -rf "$folder" || exit 1
+rm -f "$scratch"/smolship-*.err 2>/dev/null
+rmdir "${folder%/*}" 2>/dev/null
 exit 0
 """
 
@@ -167,8 +165,8 @@ def cleaned(address: Address) -> dict[str, Any]:
     with link_to(address) as link:
         facts = read_device(link)
         folder = place(facts, link.uri)
-        script = CLEAN.format(folder=folder, above=folder.rpartition("/")[0], scratch=adb.SCRATCH)
-        done = link.run(script, limit_s=600)
+        given = f"folder={quote(folder)} scratch={quote(adb.SCRATCH)}"
+        done = link.run("\n".join([given, shell_file("lock.sh"), CLEAN]), limit_s=600)
         if done.status:
             raise SetupError(
                 f"{address.uri}: it cannot be cleaned",

@@ -2,8 +2,8 @@
 #
 # Set before: RUN, LOCK (a folder beside it), OWNER, LIMIT (seconds), SILENT (seconds without a heartbeat), FORGET (not
 # empty: RUN is removed where nobody waits any more, for who waits removes it), and the
-# function `sample`, which writes what the sensors say of $pid. Standard input: a line a heartbeat. Standard output: the runner's, and lines
-# "smolship-supervisor WORD …" of its own:
+# functions of lock.sh and `sample`, which writes what the sensors say of $pid. Standard input: a line a heartbeat.
+# Standard output: the runner's, and lines "smolship-supervisor WORD …" of its own:
 #
 #     busy PID OWNER        another run holds the lock, and nothing was started; its process, by number, start and
 #                           boot_id, is there
@@ -15,22 +15,11 @@
 
 say() { printf 'smolship-supervisor %s\n' "$*"; }
 
-# When a process began, as the kernel counts: another one may have its number by now. Its name may hold anything.
-began() {
-  read -r stat 2>/dev/null <"/proc/$1/stat" || return
-  set -- ${stat##*) }
-  [ "$1" = Z ] || echo "${20}" # one that has ended, and that nobody waited for
-}
-
 # What a person set for programs of their own is not for the runner's libraries.
 unset LD_LIBRARY_PATH LD_PRELOAD PYTHONHOME PYTHONSTARTUP PYTHONINSPECT PYTHONOPTIMIZE PYTHONWARNINGS
 
-boot=none
-read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id
 if ! mkdir "$LOCK" 2>/dev/null; then
-  holder='' held='' owner='' since=''
-  read -r holder held owner since 2>/dev/null <"$LOCK/holder"
-  if [ -n "$holder" ] && [ "$held" = "$boot" ] && [ -n "$since" ] && [ "$(began "$holder")" = "$since" ]; then
+  if held "$LOCK/holder"; then
     say "busy $holder $owner"
     exit 75
   fi
@@ -44,9 +33,7 @@ trap 'stop KILL; exit 143' TERM
 trap : PIPE # nobody reads any more
 for file in "${RUN%/*}"/*/alive; do
   [ -e "$file" ] || continue
-  holder='' held='' since=''
-  read -r holder held since <"$file"
-  if [ "$held" = "$boot" ] && [ -n "$since" ] && [ "$(began "$holder")" = "$since" ]; then
+  if held "$file"; then
     say "left $holder"
     exit 75
   fi
