@@ -19,6 +19,7 @@ import torch
 
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.digits import digit_flows, repeated_digits, take_digits
+from smolship.export.forecast.costs import PASSES
 from smolship.export.kept_units import KeptUnits
 from smolship.export.late import LEAD_IN, Summing, late_flows, late_logits, late_positions
 from smolship.export.long_text import is_filled, repeated, spread
@@ -41,7 +42,6 @@ from smolship.runtime.tokenizer import Tokenizer
 FAR = 16  # the original reads one text of so many times the positions that are probed, up to FILLED
 DRIFT = 32  # tokens whose keys and values are kept
 GREEDY = 32  # tokens of each greedy continuation
-PASSES = 8  # through all weights, in which drafts of continuations become right, about
 READING = 100  # positions that are computed in the time in which all weights are read for one token, about
 PROMPTS = (
     "What is the capital of France? Answer in one sentence.",

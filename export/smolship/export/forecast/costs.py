@@ -70,14 +70,17 @@ def lower_cost(
 
 
 # Of probes. Peaks: found on SmolLM2 and on SmolLM3's shape, four targets, 2,048 tokens of context, and within 4 % of
-# these two. Times: found before weights were read by all threads, on other models within 21 %; not measured since.
+# these two. Times: found on the same two, where a machine multiplies 5e11 times a second: 11 % below SmolLM2's, and as
+# the 3B's with four times the continuations, since no draft of random weights is right.
 PROBE_BASE = 550 * MB  # torch, transformers, and what targets import
 SCORES, LOGITS = 4, 8  # arrays of attention scores, of STEP positions against the cache, and of PIECE positions' logits
 PROBE_SECONDS = 4.0  # of imports and of opening
 FAR = 16  # export/probe.py: how far the long text of the original goes, up to FILLED
 EFFICIENCY = 0.6  # of a large matrix product's speed, over the whole of a pass
 STEP, PIECE = 512, 128  # positions computed at once, and whose logits exist at once (export/stream.py)
-COMPARED = 6.5e-8  # seconds for each logit that is compared
+COMPARED = 5e-8  # seconds for each logit that is compared
+PASSES = 8  # through all weights, in which drafts of continuations become right, about
+CALLED, READ_RATE = 0.012, 5.2e9  # seconds of a layer in a pass of continuations, and bytes of weights read a second
 
 
 def probe_positions(config: DecoderConfig, tokens: int, context: int, arithmetics: int) -> tuple[int, int]:
@@ -109,6 +112,9 @@ def probe_cost(
     work = 2 * (layer * len(config.layers) * passed + count[config.head] * compared)
     seconds = PROBE_SECONDS * REFERENCE.python / speed.python + work / (EFFICIENCY * speed.multiply)
     seconds += COMPARED * compared * config.vocab * REFERENCE.convert / speed.convert
+    read = CALLED * len(config.layers) * REFERENCE.python / speed.python
+    read += 4 * sum(count.values()) / READ_RATE * REFERENCE.convert / speed.convert
+    seconds += PASSES * len(targets) * read
     return StepForecast(seconds, peak)
 
 
