@@ -87,6 +87,7 @@ def test_without_probes(model, tmp_path, steps):
     assert [note for note in added.manifest.quantization.notes if "no probes" in note]
 
 
+@pytest.mark.real
 def test_real_targets(tiny, tmp_path, monkeypatch):
     """The weights of both are read back, and are the same."""
     export(tiny("llama"), tmp_path / "bundle", to=["gguf"], context=32, probe_tokens=16)

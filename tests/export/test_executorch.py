@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from executorch.exir.scalar_type import ScalarType
 from executorch.extension.pybindings import portable_lib
 
 from smolship.export.checkpoints import Checkpoint, open_checkpoint
@@ -18,6 +19,7 @@ from smolship.export.targets import Job, executorch
 from smolship.export.targets.executorch.arithmetic import Tokens
 from smolship.export.targets.executorch.file import Blob
 from smolship.export.targets.executorch.graph import Matrix, Subgraph, Value
+from smolship.export.targets.executorch.light import ScalarType
 from smolship.export.targets.executorch.program import Program, place
 from smolship.export.weights import SCHEMES, Scheme, Weights, write_weights
 from smolship.runtime.engines.executorch import open_session
@@ -185,3 +187,14 @@ def test_no_tensor_lies_on_another_that_is_still_wanted():
 def test_a_tied_table_lies_in_the_file_once(built):
     _, weights, folder = built("llama", SCHEMES["int8"])
     assert (folder / "model.pte").read_bytes().count(weights.tensor("embed").codes.tobytes()) == 1
+
+
+def test_the_compiler_is_not_imported_and_can_be():
+    """It would take as long as all else of the step; and whoever wants it has it, with the same schemas."""
+    code = (
+        "import sys; from smolship.export.targets.executorch import lowering; from torch.export import export; "
+        "print([n for n in ('executorch.exir.program', 'torch._inductor') if n in sys.modules]); "
+        "from executorch.exir import schema, to_edge; print(schema is lowering.et, callable(to_edge))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "True True"]

@@ -98,6 +98,7 @@ def test_a_repeated_export_takes_all(model, tmp_path, kept, begun):
     assert len(begun) == 4 and not any(cost.run for cost in whole.manifest.steps.values())
 
 
+@pytest.mark.real
 def test_real_steps(model, tmp_path, kept, monkeypatch):
     """Interrupted after the first target; then nothing of it is made again, and it comes to the same bits."""
     inner, begun = pipeline.run_step, []

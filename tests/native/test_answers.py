@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from executorch.exir.scalar_type import ScalarType
 
+from smolship.export.targets.executorch.light import ScalarType
 from smolship.export.targets.executorch.program import Program
 from smolship.runtime import open_bundle
 from smolship.runtime.asking import ask

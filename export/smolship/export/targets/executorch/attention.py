@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from executorch.exir import schema as et
 
 from smolship.export.config import Attention as Mixer
 from smolship.export.config import CacheSpec, DecoderConfig
 from smolship.export.targets.executorch.graph import Subgraph, Value
+from smolship.export.targets.executorch.light import et
 from smolship.export.targets.executorch.program import Program
 
 MASKED = 1e9  # taken off a score for each position by which the key is ahead of the query, or behind its window

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from executorch.exir import schema as et
-from executorch.exir._serialize._flatbuffer_program import _program_to_flatbuffer
-
+from smolship.export.targets.executorch.light import et, program_to_flatbuffer
 from smolship.runtime.disk import writing
 
 ALIGNMENT = 128  # bytes; of every segment and constant
@@ -68,7 +66,7 @@ class Segments:
 
     def write(self, path: Path, progress: Progress, program: et.Program) -> None:
         """The header stands between the flatbuffer's first eight bytes (root offset, magic) and the rest."""
-        body = _program_to_flatbuffer(program, constant_tensor_alignment=ALIGNMENT, delegate_alignment=None)
+        body = program_to_flatbuffer(program, constant_tensor_alignment=ALIGNMENT, delegate_alignment=None)
         room = -(-HEADER.size // body.max_alignment) * body.max_alignment
         length = room + len(body.data)
         base = align(length)

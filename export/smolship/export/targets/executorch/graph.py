@@ -10,15 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as xnn
-from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import serialize_xnnpack_binary
-from executorch.backends.xnnpack.utils.xnnpack_constants import (
-    UINT64_MAX,
-    XNN_FLAG_TRANSPOSE_B,
-    XNN_INVALID_VALUE_ID,
-    XNN_VALUE_FLAG_EXTERNAL_INPUT,
-    XNN_VALUE_FLAG_EXTERNAL_OUTPUT,
-)
+from smolship.export.targets.executorch.light import constants, serialize_xnnpack_binary, xnn
 
 FLOAT, INT8_TOKEN = xnn.XNNDatatype.xnn_datatype_fp32, xnn.XNNDatatype.xnn_datatype_qdint8
 INT8_ROW, INT4_BLOCK = xnn.XNNDatatype.xnn_datatype_qcint8, xnn.XNNDatatype.xnn_datatype_qbint4
@@ -71,7 +63,7 @@ class Subgraph:
 
     def _define(self, dims: tuple[int, ...], kind: Any = FLOAT, buffer: int = 0, quant: Any = None) -> int:
         index = len(self.graph.xvalues)
-        value: Any = xnn.XNNTensorValue(kind, len(dims), list(dims), buffer, XNN_INVALID_VALUE_ID, 0, index)
+        value: Any = xnn.XNNTensorValue(kind, len(dims), list(dims), buffer, constants.XNN_INVALID_VALUE_ID, 0, index)
         if quant is not None:
             value = xnn.XNNQuantizedTensorValue(value, quant)
         self.graph.xvalues.append(xnn.XValue(value))
@@ -88,14 +80,14 @@ class Subgraph:
         if value not in self.ids:
             assert value.tensor is not None, "a value of another subgraph that was not passed out of it"
             self.ids[value] = self._define(value.dims)
-            self._external(self.ids[value], value.tensor, XNN_VALUE_FLAG_EXTERNAL_INPUT)
+            self._external(self.ids[value], value.tensor, constants.XNN_VALUE_FLAG_EXTERNAL_INPUT)
             self.graph.input_ids.append(self.ids[value])
         return self.ids[value]
 
     def output(self, value: Value) -> None:
         """Pass `value` out to its tensor. No input may be added after this."""
         assert value.tensor is not None
-        self._external(self.ids[value], value.tensor, XNN_VALUE_FLAG_EXTERNAL_OUTPUT)
+        self._external(self.ids[value], value.tensor, constants.XNN_VALUE_FLAG_EXTERNAL_OUTPUT)
         self.graph.output_ids.append(self.ids[value])
 
     def to_bytes(self) -> bytes:
@@ -157,13 +149,13 @@ class Subgraph:
 
     def join(self, a: Value, b: Value) -> Value:
         """Concatenate along the last dimension."""
-        first, second, none = self._use(a), self._use(b), XNN_INVALID_VALUE_ID
+        first, second, none = self._use(a), self._use(b), constants.XNN_INVALID_VALUE_ID
         dims, axis = (*a.dims[:-1], a.dims[-1] + b.dims[-1]), len(a.dims) - 1
         return self._node(dims, lambda out: xnn.XNNConcatenate2(axis, first, second, none, none, out, 0, none))
 
     def matmul(self, a: Value, b: Value, transposed: bool = False) -> Value:
         """[B, M, K] x [B, K, N], or [B, N, K] where `transposed`."""
-        first, second, flags = self._use(a), self._use(b), XNN_FLAG_TRANSPOSE_B if transposed else 0
+        first, second, flags = self._use(a), self._use(b), constants.XNN_FLAG_TRANSPOSE_B if transposed else 0
         dims = (*a.dims[:-1], b.dims[-2 if transposed else -1])
         return self._node(dims, lambda out: xnn.XNNBatchMatrixMultiply(first, second, out, flags))
 
@@ -171,7 +163,7 @@ class Subgraph:
         """A fully connected node. A quantized matrix takes x as int8 with a scale and zero point a token; matrices that
         share x share that, too."""
         source = self._use(x) if weights.bits == 32 else self._quantize(x)
-        matrix, bias = self._matrix(weights), XNN_INVALID_VALUE_ID
+        matrix, bias = self._matrix(weights), constants.XNN_INVALID_VALUE_ID
         if weights.bias is not None:
             bias = self._define((weights.shape[0],), FLOAT, self._constant(weights.bias, weights.shape[0] * 4))
         dims = (*x.dims[:-1], weights.shape[0])
@@ -196,7 +188,7 @@ class Subgraph:
         return self._define(m.shape, INT4_BLOCK, buffer, quant)
 
     def _constant(self, key: str, size: int) -> int:
-        self.graph.constant_data.append(xnn.ConstantDataOffset(UINT64_MAX, size, key))
+        self.graph.constant_data.append(xnn.ConstantDataOffset(constants.UINT64_MAX, size, key))
         return len(self.graph.constant_data) - 1
 
 

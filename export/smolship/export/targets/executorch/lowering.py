@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from executorch.exir import schema as et
-from executorch.exir.scalar_type import ScalarType
 from torch.fx import Node
 
 from smolship.export.targets import Job
 from smolship.export.targets.executorch.attention import Attention, Call
 from smolship.export.targets.executorch.data import Data
 from smolship.export.targets.executorch.graph import Matrix, Subgraph, Value
+from smolship.export.targets.executorch.light import ScalarType, et
 from smolship.export.targets.executorch.program import Program
 from smolship.export.targets.walk import handler
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from executorch.exir import schema as et
-from executorch.exir.scalar_type import ScalarType
 
 from smolship.export.targets.executorch.file import Blob, Bytes, Progress, Segments, align
 from smolship.export.targets.executorch.graph import Subgraph, Value
+from smolship.export.targets.executorch.light import ScalarType, et
 
 SLACK = 128  # bytes after the last tensor: XNNPACK may read a little past the end of its inputs
 BYTES = {ScalarType.FLOAT: 4, ScalarType.LONG: 8, ScalarType.CHAR: 1}
