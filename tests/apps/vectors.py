@@ -7,11 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.apps import templates
+from tests.apps import sampling, stops, stream, templates
 
 FOLDER = Path(__file__).parents[1] / "vectors" / "apps"
 Case = dict[str, Any]
-MAKERS: dict[str, Callable[[], list[Case]]] = {"templates": templates.cases}
+MAKERS: dict[str, Callable[[], list[Case]]] = {
+    "templates": templates.cases,
+    "sampling": sampling.cases,
+    "stream": stream.cases,
+    "stops": stops.cases,
+}
 
 
 def text(cases: list[Case]) -> str:
