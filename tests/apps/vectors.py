@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.apps import sampling, stops, stream, templates
+from tests.apps import chat, manifest, sampling, stops, stream, templates
 
 FOLDER = Path(__file__).parents[1] / "vectors" / "apps"
 Case = dict[str, Any]
@@ -16,6 +16,8 @@ MAKERS: dict[str, Callable[[], list[Case]]] = {
     "sampling": sampling.cases,
     "stream": stream.cases,
     "stops": stops.cases,
+    "chat": chat.cases,
+    "manifest": manifest.cases,
 }
 
 
