@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.apps import chat, manifest, sampling, stops, stream, templates
+from tests.apps import chat, manifest, plan, sampling, statistics, stops, stream, templates
 
 FOLDER = Path(__file__).parents[1] / "vectors" / "apps"
 Case = dict[str, Any]
@@ -18,6 +18,8 @@ MAKERS: dict[str, Callable[[], list[Case]]] = {
     "stops": stops.cases,
     "chat": chat.cases,
     "manifest": manifest.cases,
+    "plan": plan.cases,
+    "statistics": statistics.cases,
 }
 
 
