@@ -11,9 +11,10 @@ error     true where executing it is refused, as the engine cannot do it; `refus
 The toy engine. A cache holds tokens t0, t1, …; h = 1, then for each token h = (31 h + t + 7) mod 65521. The logits
 behind it are ((13 h (v + 1) + v²) mod 1009 - 504) / 16 for each token v, exact in float32, a zero being -0.0 where v is
 odd. Where nan is [p, v], logit v behind the token at position p is NaN. `forgets` as in chat.json; chunk is a trait
-without effect; it has no presets, shows no cache and its runtime is "toy". Its clock begins at 0 and moves by 1/512 s
-with each token fed (1,953,125 ns), by 8/512 s with each of the first `cold`, and in no other way: so all times are
-exact. Log-sum-exps may differ by 1e-9.
+without effect; it has no presets, shows no cache and its runtime is "toy". Its clock begins at 0 and moves with each
+token fed by 1 + p // 8 times 1/512 s (1,953,125 ns), p being the token's position, by 8 times that with each of the
+first `cold` tokens, and in no other way: so all times are exact. After loads it is at 0 again, and `cold` counts anew.
+Log-sum-exps may differ by 1e-9.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Toy(Session):
     def _run(self, ids: np.ndarray, position: int) -> np.ndarray:
         del self.states[position + 1 :]
         for token in ids.tolist():
-            self.ticks += 8 if self.fed < self.cold else 1
+            self.ticks += (8 if self.fed < self.cold else 1) * (1 + (len(self.states) - 1) // 8)
             self.fed += 1
             self.states.append((31 * self.states[-1] + token + 7) % 65521)
         last = len(self.states) - 1
