@@ -40,6 +40,10 @@ class Resolved:
     def chat_template(self, date: str | None = None) -> ChatTemplate | None:
         return None if self.template is None else ChatTemplate(self.template, self.facts.special_tokens, date)
 
+    def program(self) -> bytes | None:
+        """template.json; None without a template, and for one that apps cannot render, which the notes say then."""
+        return None if self.template is None else _compiled(self.template)[0]
+
     def side_files(self, checkpoint: Checkpoint) -> dict[str, bytes]:
         """The checkpoint's side files for the bundle: one template where all look for it, and a generation config that
         says what the facts say."""
@@ -118,6 +122,8 @@ class _Reading:
         found, end = try_template(found, self.special, self.tokenizer.added_tokens())
         self.notes += found.notes
         self.problems += found.problems
+        if found.source is not None and (why := _compiled(found.source)[1]):
+            self.notes.append(why)
         i = self.tokenizer.token_to_id(end) if end else None
         return found, i if i is not None and i < self.vocab else None
 
@@ -186,6 +192,16 @@ class _Reading:
             self.notes.append(f"{TOKENIZER}: {role} {show(text)} is {lacks}: not used")
             return []
         return [i]
+
+
+def _compiled(template: str) -> tuple[bytes | None, str | None]:
+    """A template compiled for apps; or why it cannot be."""
+    from smolship.export.portable import compile_template, to_bytes  # jinja2, which most steps do without
+
+    try:
+        return to_bytes(compile_template(template)), None
+    except InputError as error:
+        return None, one_line(error)
 
 
 def _json(files: dict[str, bytes], name: str) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from smolship.runtime.errors import InputError, clip
 from smolship.runtime.template_worker import environment
 
 SCHEMA = 1
-PROGRAM = "template.json"  # in a bundle
-BYTES = 4 << 20  # of the file
+SOURCE = 1 << 17  # bytes of a template
+BYTES = 2 << 20  # of the file
 DEPTH = 200  # of nodes in nodes
 DIGITS = 1000  # of a whole number
 STATEMENTS = (
@@ -36,14 +36,19 @@ RENAMED = {"node": "value"}  # fields; "node" is the name of the class
 
 def compile_template(source: str) -> dict[str, Any]:
     """The content of template.json. Raises InputError, with the line, for a template that apps cannot render."""
+    size = len(source.encode())
+    if size > SOURCE:
+        raise _refused(f"{size:,} bytes", None, f"up to {SOURCE:,}")
     try:
         tree = environment(None).parse(source)
         _check_compiles(source)
         body = [_node(node, 1, 1) for node in tree.body]
     except TemplateSyntaxError as error:
         raise _refused(str(error), error.lineno, VALID) from None
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # Python's, of what jinja makes of it
-        raise _refused(f"{type(error).__name__}: {error}", None, VALID) from None
+    except (RecursionError, MemoryError):
+        raise _refused("statements or expressions too deep inside of one another", None, VALID) from None
+    except (SyntaxError, ValueError) as error:  # Python's, of what jinja makes of it
+        raise _refused(f"{type(error).__name__}: {getattr(error, 'msg', error)}", None, VALID) from None
     program = {"schema": SCHEMA, "source_sha256": hashlib.sha256(source.encode()).hexdigest(), "body": body}
     if (size := len(to_bytes(program))) > BYTES:
         raise _refused(f"a syntax tree of {size:,} bytes", None, f"up to {BYTES:,}")
