@@ -18,7 +18,7 @@ from smolship.export.templates import Found, find_template, one_line, try_templa
 from smolship.runtime.errors import InputError, clip, show
 from smolship.runtime.facts import ROLES, EndToken, GenerationFacts, Recommended
 from smolship.runtime.files import parse_json
-from smolship.runtime.template import TEMPLATE, ChatTemplate
+from smolship.runtime.template import PROGRAM, TEMPLATE, ChatTemplate
 from smolship.runtime.tokenizer import Tokenizer
 
 GENERATION, TOKENIZER = "generation_config.json", "tokenizer_config.json"
@@ -43,6 +43,11 @@ class Resolved:
     def program(self) -> bytes | None:
         """template.json; None without a template, and for one that apps cannot render, which the notes say then."""
         return None if self.template is None else _compiled(self.template)[0]
+
+    def shared_files(self, checkpoint: Checkpoint) -> dict[str, bytes]:
+        """`side_files` and what is made of them, as they lie in the bundle."""
+        program = self.program()
+        return self.side_files(checkpoint) | ({} if program is None else {PROGRAM: program})
 
     def side_files(self, checkpoint: Checkpoint) -> dict[str, bytes]:
         """The checkpoint's side files for the bundle: one template where all look for it, and a generation config that

@@ -24,7 +24,6 @@ from smolship.export.windows import texts
 from smolship.export.worker import Outcome
 from smolship.runtime.files import read_bytes
 from smolship.runtime.manifest import StepCost
-from smolship.runtime.template import PROGRAM
 
 Progress = Callable[[str, str, int, int], None]  # (step, what, done, total)
 
@@ -34,10 +33,8 @@ def write_shared(checkpoint: Checkpoint, resolved: Resolved, folder: Path) -> No
     it is and for apps, and generation config."""
     shutil.copyfile(folder / ".work" / "weights.json", folder / "weights.json")
     (folder / "config.json").write_text(json.dumps(checkpoint.raw, indent=1) + "\n")
-    for name, content in resolved.side_files(checkpoint).items():
+    for name, content in resolved.shared_files(checkpoint).items():
         (folder / name).write_bytes(content)
-    if program := resolved.program():
-        (folder / PROGRAM).write_bytes(program)
 
 
 @dataclass
