@@ -17,7 +17,7 @@ from smolship.runtime.plan import Plan
 from smolship.runtime.records import read_record
 from smolship.runtime.template import ChatTemplate
 from tests.apps import manifest, plan, sampling
-from tests.apps.vectors import MAKERS
+from tests.apps.vectors import FOLDER, MAKERS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "apps.md").read_text(encoding="utf-8")
 
@@ -55,11 +55,27 @@ def test_every_node_is_listed_with_its_fields() -> None:
         *plain, last = names.split()
         shared = fields if names.startswith(("And", "Not")) else ""
         listed |= dict.fromkeys(plain, shared) | {last: fields}
-    assert set(listed) == KNOWN | {"Generation"}
+    assert set(listed) == KNOWN | {"Generation"} and f"of the {len(listed)} kinds" in " ".join(PAGE.split())
     listed["Test"] = listed["Filter"]
     for name in KNOWN:
         fields = ", ".join(RENAMED.get(field, field) for field in getattr(nodes, name).fields)
         assert listed[name] == fields, name
+
+
+def test_how_many_kinds_of_node_the_templates_of_models_have() -> None:
+    def kinds(value: Any) -> set[str]:
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        own = {value["node"]} if isinstance(value, dict) and "node" in value else set()
+        return own.union(*map(kinds, values))
+
+    programs: dict[str, set[str]] = {}
+    for case in json.loads((FOLDER / "templates.json").read_text(encoding="utf-8")):
+        if case["name"].startswith("model/") and isinstance(case["program"], dict):
+            programs.setdefault(case["name"].split("/")[1], set()).update(kinds(case["program"]["body"]))
+    chatml, every = len(programs["chatml"]), len(set().union(*programs.values()))
+    words = " ".join(PAGE.split())
+    assert f"ChatML's kind has {chatml} of the" in words and f"(`model/…`) have {every}." in words, (chatml, every)
+    assert len(programs) == 5 and "all five families" in words
 
 
 def test_the_manifest() -> None:

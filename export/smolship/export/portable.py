@@ -20,7 +20,7 @@ from smolship.runtime.template_worker import environment
 SCHEMA = 1
 SOURCE = 1 << 17  # bytes of a template
 BYTES = 2 << 20  # of the file
-DEPTH = 200  # of nodes in nodes
+DEPTH = 90  # of nodes in nodes: fewer than 200 levels of JSON
 DIGITS = 1000  # of a whole number
 STATEMENTS = (
     "Output TemplateData For If Macro CallBlock FilterBlock With Scope Assign AssignBlock ExprStmt Break Continue"
