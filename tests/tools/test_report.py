@@ -243,7 +243,7 @@ def test_manifest_table_counts_the_target_s_own_files():
 def test_whether_apps_render_the_template_is_said(tmp_path):
     facts = manifest()
     listed = facts.files | {"template.json": ListedFile(1, "")}
-    for files, words in ((facts.files, "apps cannot: no template.json"), (listed, "apps render it")):
+    for files, words in ((facts.files, "apps cannot render it: no template.json"), (listed, "apps render it")):
         facts.files = files
         assert words in " ".join(shown(manifest_table(facts, Path("b"))).split())
         assert words in page(tmp_path, facts, [], []).text

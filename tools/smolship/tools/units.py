@@ -118,7 +118,9 @@ def chat_template(manifest: Manifest) -> str:
     origin = manifest.generation.template
     if origin is None:
         return "none"
-    return f"from {clip(origin)}; apps " + ("render it" if PROGRAM in manifest.files else f"cannot: no {PROGRAM}")
+    return f"from {clip(origin)}; apps " + (
+        "render it" if PROGRAM in manifest.files else f"cannot render it: no {PROGRAM}"
+    )
 
 
 def sampling(manifest: Manifest) -> str:
