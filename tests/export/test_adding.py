@@ -80,6 +80,16 @@ def test_parts_of_the_probes_are_found(model, bundle, steps):
     assert steps.parts == [[], ["part1"]]
 
 
+def test_the_template_for_apps_stays_and_an_older_bundle_gets_one(model, bundle):
+    (bundle / "template.json").write_text("of another version")
+    sign(bundle)
+    add_targets(bundle, ["coreml"], model=model).verify()
+    assert (bundle / "template.json").read_text() == "of another version"
+    (bundle / "template.json").unlink()
+    sign(bundle)
+    assert "template.json" in add_targets(bundle, ["executorch"], model=model).manifest.files
+
+
 def test_without_probes(model, tmp_path, steps):
     export(model, tmp_path / "bundle", to=["gguf"], context=64, probe_tokens=0)
     added = add_targets(tmp_path / "bundle", ["onnx"], model=model)

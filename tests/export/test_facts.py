@@ -192,6 +192,15 @@ def test_the_bundle_says_it_again(read, tmp_path):
     assert read_record(Resolved, json.loads(json.dumps(asdict(found))), "a step") == found
 
 
+def test_a_template_that_apps_cannot_render_is_said(read):
+    found = read(template=PLAIN)
+    assert json.loads(found.program() or b"")["schema"] == 1 and "apps" not in " ".join(found.notes)
+    found = read(template=f"{PLAIN}\n{{% block end %}}{{% endblock %}}")
+    assert found.program() is None and found.template is not None
+    assert any("apps cannot render the chat template" in n and "line 3: {% block %}" in n for n in found.notes)
+    assert read(template=None, tokenizer={}).program() is None
+
+
 def test_a_template_that_is_none_is_in_no_file(read, tmp_path):
     found = read(template="   ", tokenizer={"chat_template": PLAIN})
     files = found.side_files(open_checkpoint(str(tmp_path / "model")))

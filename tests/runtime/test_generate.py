@@ -73,6 +73,16 @@ def test_top_p_widens_its_search_where_the_distribution_is_flat(monkeypatch: pyt
     assert sorted(got) == list(range(1000))
 
 
+@pytest.mark.parametrize("given, count", [({"top_k": 40}, 35), ({"top_k": 400, "top_p": 0.5}, 191)])
+def test_of_equal_weights_at_the_cut_the_lowest_ids_are_kept(
+    given: dict[str, Any], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = np.zeros(2000, np.float32)
+    logits[1500::100] = 4.0  # five, before 1,995 equal ones
+    got = kept(Sampling(temperature=4.0, **given), logits, monkeypatch)
+    assert sorted(got) == [*range(count), *range(1500, 2000, 100)]
+
+
 def test_repetition_penalty_is_that_of_transformers() -> None:
     import torch
     from transformers import RepetitionPenaltyLogitsProcessor

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from smolship.runtime.manifest import StepCost
+from smolship.runtime.manifest import ListedFile, StepCost
 from smolship.runtime.memory import Memory
 from smolship.runtime.readback.compare import EQUAL, Comparison
 from smolship.runtime.readback.hashing import Entry
@@ -238,6 +238,17 @@ def test_manifest_table_counts_the_target_s_own_files():
     text = shown(manifest_table(manifest(), Path("build/demo")))
     for figure in ("build/demo", "97.4 MB", "6.41 s", "410 MB", "peak memory unavailable", "88.1 MB", "134,515,008"):
         assert figure in text
+
+
+def test_whether_apps_render_the_template_is_said(tmp_path):
+    facts = manifest()
+    listed = facts.files | {"template.json": ListedFile(1, "")}
+    for files, words in ((facts.files, "apps cannot render it: no template.json"), (listed, "apps render it")):
+        facts.files = files
+        assert words in " ".join(shown(manifest_table(facts, Path("b"))).split())
+        assert words in page(tmp_path, facts, [], []).text
+    facts.generation = replace(facts.generation, template=None)
+    assert "apps" not in shown(manifest_table(facts, Path("b")))
 
 
 def test_log_axis():

@@ -30,6 +30,7 @@ from smolship.runtime.engines import BY_PROCESSOR
 from smolship.runtime.errors import InputError, unknown
 from smolship.runtime.files import sha256
 from smolship.runtime.manifest import Manifest, StepCost
+from smolship.runtime.template import PROGRAM
 
 ON_ARM = set(BY_PROCESSOR["onnx"].values())
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
@@ -82,6 +83,8 @@ def add_targets(
             if quantized.digest != old.weights_digest:
                 raise _differs("the weights", quantized.digest, old.weights_digest, "another version made them")
             write_shared(step.checkpoint, checked.resolved, folder)
+            if PROGRAM in old.files:  # another version of jinja may parse the template to another tree
+                (folder / PROGRAM).unlink(missing_ok=True)
             carried = _carry(old, out, folder)
             lowered = {name: step.lower(name, options.context, checked.resolved, folder) for name in new}
             arm = probed and not ON_ARM.isdisjoint(bundle.probes().arithmetics("onnx"))

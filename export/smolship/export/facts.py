@@ -18,7 +18,7 @@ from smolship.export.templates import Found, find_template, one_line, try_templa
 from smolship.runtime.errors import InputError, clip, show
 from smolship.runtime.facts import ROLES, EndToken, GenerationFacts, Recommended
 from smolship.runtime.files import parse_json
-from smolship.runtime.template import TEMPLATE, ChatTemplate
+from smolship.runtime.template import PROGRAM, TEMPLATE, ChatTemplate
 from smolship.runtime.tokenizer import Tokenizer
 
 GENERATION, TOKENIZER = "generation_config.json", "tokenizer_config.json"
@@ -39,6 +39,15 @@ class Resolved:
 
     def chat_template(self, date: str | None = None) -> ChatTemplate | None:
         return None if self.template is None else ChatTemplate(self.template, self.facts.special_tokens, date)
+
+    def program(self) -> bytes | None:
+        """template.json; None without a template, and for one that apps cannot render, which the notes say then."""
+        return None if self.template is None else _compiled(self.template)[0]
+
+    def shared_files(self, checkpoint: Checkpoint) -> dict[str, bytes]:
+        """`side_files` and what is made of them, as they lie in the bundle."""
+        program = self.program()
+        return self.side_files(checkpoint) | ({} if program is None else {PROGRAM: program})
 
     def side_files(self, checkpoint: Checkpoint) -> dict[str, bytes]:
         """The checkpoint's side files for the bundle: one template where all look for it, and a generation config that
@@ -118,6 +127,8 @@ class _Reading:
         found, end = try_template(found, self.special, self.tokenizer.added_tokens())
         self.notes += found.notes
         self.problems += found.problems
+        if found.source is not None and (why := _compiled(found.source)[1]):
+            self.notes.append(why)
         i = self.tokenizer.token_to_id(end) if end else None
         return found, i if i is not None and i < self.vocab else None
 
@@ -186,6 +197,16 @@ class _Reading:
             self.notes.append(f"{TOKENIZER}: {role} {show(text)} is {lacks}: not used")
             return []
         return [i]
+
+
+def _compiled(template: str) -> tuple[bytes | None, str | None]:
+    """A template compiled for apps; or why it cannot be."""
+    from smolship.export.portable import compile_template, to_bytes  # jinja2, which most steps do without
+
+    try:
+        return to_bytes(compile_template(template)), None
+    except InputError as error:
+        return None, one_line(error)
 
 
 def _json(files: dict[str, bytes], name: str) -> dict[str, Any]:

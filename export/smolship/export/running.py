@@ -29,11 +29,11 @@ Progress = Callable[[str, str, int, int], None]  # (step, what, done, total)
 
 
 def write_shared(checkpoint: Checkpoint, resolved: Resolved, folder: Path) -> None:
-    """What targets share, and other tools look for: the list of the weights, config.json, tokenizer, chat template and
-    generation config."""
+    """What targets share, and other tools look for: the list of the weights, config.json, tokenizer, chat template, as
+    it is and for apps, and generation config."""
     shutil.copyfile(folder / ".work" / "weights.json", folder / "weights.json")
     (folder / "config.json").write_text(json.dumps(checkpoint.raw, indent=1) + "\n")
-    for name, content in resolved.side_files(checkpoint).items():
+    for name, content in resolved.shared_files(checkpoint).items():
         (folder / name).write_bytes(content)
 
 

@@ -85,7 +85,8 @@ def _penalized(logits: np.ndarray, text: Sequence[int], penalty: float) -> np.nd
 
 
 def _largest(weights: np.ndarray, top_k: int, top_p: float) -> np.ndarray:
-    """Ids of the `top_k` largest weights [V], then of as many of these as reach the share `top_p`, largest first.
+    """Ids of the `top_k` largest weights [V], then of as many of these as reach the share `top_p`, largest first; of
+    equal weights the lowest id first, also where only some of them are kept.
 
     A full sort of 128k weights takes longer than a small model's forward. So only the largest few are sorted, more of
     them where they do not reach `top_p`.
@@ -94,13 +95,21 @@ def _largest(weights: np.ndarray, top_k: int, top_p: float) -> np.ndarray:
     total = None if limit < len(weights) else weights.sum(dtype=np.float64)
     count = min(limit, 256 if total is not None else limit)
     while True:
-        ids = np.argpartition(weights, -count)[-count:] if count < len(weights) else np.arange(len(weights))
-        ids = ids[np.lexsort((ids, -weights[ids]))]
+        ids = _first(weights, count) if count < len(weights) else np.arange(len(weights))
+        ids = ids[np.argsort(-weights[ids], kind="stable")]
         mass = np.cumsum(weights[ids], dtype=np.float64)
         wanted = top_p * (mass[-1] if total is None else total)
         if count == limit or mass[-1] >= wanted:
             return ids if top_p == 1 else ids[: np.searchsorted(mass, wanted) + 1]
         count = min(count * 16, limit)
+
+
+def _first(weights: np.ndarray, count: int) -> np.ndarray:
+    """Ids of the `count` largest weights [V], ascending; of those that equal the smallest of them the lowest ids."""
+    cut = np.partition(weights, -count)[-count]
+    kept = weights > cut
+    kept[np.flatnonzero(weights == cut)[: count - np.count_nonzero(kept)]] = True
+    return np.flatnonzero(kept)
 
 
 @dataclass(eq=False)

@@ -29,6 +29,7 @@ from smolship.runtime.process import environment
 Message = dict[str, Any]
 
 TEMPLATE = "chat_template.jinja"  # in a bundle, and in a checkpoint
+PROGRAM = "template.json"  # the same compiled for apps, in a bundle (export/portable.py)
 WORKER = Path(__file__).with_name("template_worker.py")
 MEMORY_BYTES = 512 << 20  # of address space; Python and jinja2 take some 50 MB of it
 CPU_S = 2  # a rendering takes about a millisecond

@@ -18,6 +18,7 @@ from smolship.runtime.parity import Check, ParityReport
 from smolship.tools.units import (
     UNAVAILABLE,
     bos_token,
+    chat_template,
     decimals,
     end_tokens,
     interval,
@@ -113,7 +114,7 @@ def manifest_table(manifest: Manifest, path: Path) -> Table:
         "end tokens": "\n".join(end_tokens(manifest)) or "none: answers run until --max-tokens",
         "BOS token": bos_token(manifest),
         "sampling": sampling(manifest),
-        "chat template": clip(manifest.generation.template or "none"),
+        "chat template": chat_template(manifest),
         "weights": f"{size(manifest.weights_bytes)} read for each token, digest {clip(manifest.weights_digest, 16)}",
     }
     for name, entry in manifest.targets.items():

@@ -12,6 +12,7 @@ from typing import Any
 from smolship.runtime.errors import clip
 from smolship.runtime.manifest import Manifest
 from smolship.runtime.parity import Check
+from smolship.runtime.template import PROGRAM
 
 UNAVAILABLE = "unavailable"
 Z95 = 1.96  # a mean lies within this many standard errors, 95 times in 100
@@ -110,6 +111,16 @@ def bos_token(manifest: Manifest) -> str:
     facts = manifest.generation
     which = "none" if facts.bos is None else number(facts.bos)
     return f"{which}, {'' if facts.adds_bos else 'not '}put in front of text"
+
+
+def chat_template(manifest: Manifest) -> str:
+    """Where it comes from, and whether apps can render it, which have no jinja."""
+    origin = manifest.generation.template
+    if origin is None:
+        return "none"
+    return f"from {clip(origin)}; apps " + (
+        "render it" if PROGRAM in manifest.files else f"cannot render it: no {PROGRAM}"
+    )
 
 
 def sampling(manifest: Manifest) -> str:

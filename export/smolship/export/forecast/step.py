@@ -141,4 +141,4 @@ def forecast(model: str, options: Any, device: str | None, progress: Callable[[s
         checkpoint, asked.targets, asked.scheme, asked.context, progress, tokens=tokens, text=text
     )
     known = device if device is None else find_device(device)
-    return asdict(make_forecast(checkpoint, resolved.side_files(checkpoint), asked, known, measure_speed()))
+    return asdict(make_forecast(checkpoint, resolved.shared_files(checkpoint), asked, known, measure_speed()))
