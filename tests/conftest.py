@@ -45,6 +45,19 @@ TINY: dict[str, dict[str, Any]] = {
         "max_window_layers": 2,
     },
     "qwen3": {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "rope_theta": 1_000_000.0, "head_dim": 48},
+    "gemma3": {  # windows, and positions beyond what is scaled, in two layers of three
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 3,
+        "head_dim": 32,
+        "query_pre_attn_scalar": 32,
+        "sliding_window": 9,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
+            "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 50_000.0},
+        },
+    },
     "smollm3": {
         "architectures": ["SmolLM3ForCausalLM"],
         "model_type": "smollm3",

@@ -187,12 +187,13 @@ def test_we_read_what_transformers_reads(tmp_path, kind, change):
     assert model is not None, "transformers refuses it"
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     assert {family_name(family, name): shape for name, shape in config.shapes().items()} == shapes
-    frequencies = model.model.rotary_emb.inv_freq.numpy()
-    for rotary in config.rotaries.values():
-        np.testing.assert_allclose(rotary.frequencies(), frequencies, rtol=2e-6)
-    assert config.norm_eps == model.model.norm.variance_epsilon
     attention = [layer.self_attn for layer in model.model.layers]
-    mixers = config.attentions
+    mixers, norm, tables = config.attentions, model.model.norm, model.model.rotary_emb
+    for mixer, a in zip(mixers, attention, strict=True):
+        if mixer.rotary:
+            of = "inv_freq" if hasattr(tables, "inv_freq") else f"{a.layer_type}_inv_freq"
+            np.testing.assert_allclose(mixer.rotary.frequencies(), getattr(tables, of).numpy(), rtol=2e-6)
+    assert config.norm_eps == (norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps)
     assert [mixer.rotary is not None for mixer in mixers] == [bool(getattr(a, "use_rope", True)) for a in attention]
     assert [mixer.scale for mixer in mixers] == [a.scaling for a in attention]
     windows = [getattr(a, "sliding_window", None) or config.positions for a in attention]

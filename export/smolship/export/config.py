@@ -14,6 +14,7 @@ from smolship.export.rotary import Rotary
 T = TypeVar("T")
 Placement = Literal["before", "after", "both"]
 QkNorm = Literal["head", "full"] | None
+Activation = Literal["silu", "gelu_tanh"]  # tanh's approximation of GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Mlp:
     """down(act(gate x) * up x), or down(act(up x)) where it is not `gated`."""
 
     width: int
-    activation: Literal["silu", "gelu_tanh"] = "silu"
+    activation: Activation = "silu"
     gated: bool = True
     bias: bool = False
 

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from smolship.export.config import Attention, DecoderConfig, Layer, Mlp
+from smolship.export.config import Activation, Attention, DecoderConfig, Layer, Mlp
 from smolship.export.rotary import Rotary
 
 
@@ -35,8 +35,16 @@ class Primitives(Protocol):
         2019, arXiv:1910.07467) and s, both shaped as x: [1, S, D], or [1, S, heads, K] for queries and keys."""
         ...
 
+    def scaled(self, x: Tensor, factor: float) -> Tensor:
+        """x * factor, for constants of the model."""
+        ...
+
+    def activate(self, kind: Activation, x: Tensor) -> Tensor:
+        """An MLP's activation of each number."""
+        ...
+
     def rotary(self, rotary: Rotary, x: Tensor, position: Tensor) -> Tensor:
-        """Rotate [1, S, heads, K], whose first token is at `position`."""
+        """Rotate the first `rotary.width` of K in [1, S, heads, K], whose first token is at `position`."""
         ...
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
@@ -62,7 +70,7 @@ class Decoder(torch.nn.Module):
 
     def begin(self, ids: Tensor) -> Tensor:
         """The `delta` that the first layer takes, [1, S, D]; its x is None."""
-        return scaled(self.ops.embed("embed", ids), self.config.embedding_scale)
+        return self.scaled(self.ops.embed("embed", ids), self.config.embedding_scale)
 
     def layer(self, i: int, delta: Tensor, x: Tensor | None, position: Tensor) -> tuple[Tensor, Tensor]:
         """delta and x [1, S, D] after layer `i`."""
@@ -78,7 +86,7 @@ class Decoder(torch.nn.Module):
     def end(self, delta: Tensor, x: Tensor | None) -> Tensor:
         """Logits [1, S, V]."""
         normed, _ = self.ops.rms_norm("norm", delta, x)
-        return scaled(self.ops.linear([self.config.head], normed)[0], self.config.logits_scale)
+        return self.scaled(self.ops.linear([self.config.head], normed)[0], self.config.logits_scale)
 
     def before(self, layer: Layer, name: str, delta: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor]:
         """What the mixer or the MLP takes, and the hidden state with `delta`."""
@@ -91,7 +99,11 @@ class Decoder(torch.nn.Module):
         """What the mixer or the MLP gave, as it is added to the hidden state."""
         if layer.norms != "before":
             delta, _ = self.ops.rms_norm(name, delta, None)
-        return scaled(delta, layer.residual)
+        return self.scaled(delta, layer.residual)
+
+    def scaled(self, x: Tensor, factor: float) -> Tensor:
+        """x * factor; no operator where it is 1."""
+        return x if factor == 1 else self.ops.scaled(x, factor)
 
     def attention(self, i: int, a: Attention, x: Tensor, position: Tensor) -> Tensor:
         at = f"layers.{i}"
@@ -112,16 +124,11 @@ class Decoder(torch.nn.Module):
         at = f"layers.{i}"
         kinds = ("gate", "up") if mlp.gated else ("up",)
         first, *rest = self.ops.linear([f"{at}.{kind}" for kind in kinds], x)
-        inner = ACTIVATIONS[mlp.activation](first)
+        inner = self.ops.activate(mlp.activation, first)
         return self.ops.linear([f"{at}.down"], inner * rest[0] if rest else inner)[0]
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "silu": torch.nn.functional.silu,
     "gelu_tanh": partial(torch.nn.functional.gelu, approximate="tanh"),
 }
-
-
-def scaled(x: Tensor, factor: float) -> Tensor:
-    """x * factor; no operator where it is 1."""
-    return x if factor == 1 else x * factor

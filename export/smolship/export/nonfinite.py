@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from smolship.export.config import Activation
 from smolship.export.decoder import Primitives
 from smolship.export.rotary import Rotary
 
@@ -41,6 +42,14 @@ class Watched:
         self._look(f"the sum before {name}", s)
         self._look(name, out)
         return out, s
+
+    def scaled(self, x: Tensor, factor: float) -> Tensor:
+        out = self.ops.scaled(x, factor)
+        self._look(f"what is multiplied by {factor:g}", out)
+        return out
+
+    def activate(self, kind: Activation, x: Tensor) -> Tensor:
+        return self.ops.activate(kind, x)
 
     def rotary(self, rotary: Rotary, x: Tensor, position: Tensor) -> Tensor:
         return self.ops.rotary(rotary, x, position)

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from smolship.export.config import DecoderConfig
-from smolship.export.decoder import Decoder
+from smolship.export.config import Activation, DecoderConfig
+from smolship.export.decoder import ACTIVATIONS, Decoder
 from smolship.export.rotary import Rotary
 
 
@@ -97,6 +97,12 @@ class Opaque:
         if residual is None:
             return torch.ops.smolship.rms_norm(x, name, self.config.norm_eps), x
         return torch.ops.smolship.add_rms_norm(x, residual, name, self.config.norm_eps)
+
+    def scaled(self, x: Tensor, factor: float) -> Tensor:
+        return x * factor
+
+    def activate(self, kind: Activation, x: Tensor) -> Tensor:
+        return ACTIVATIONS[kind](x)
 
     def rotary(self, rotary: Rotary, x: Tensor, position: Tensor) -> Tensor:
         return torch.ops.smolship.rotary(x, position, self.config.table(rotary))

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smolship.export.config import CacheSpec, DecoderConfig
-from smolship.export.decoder import Decoder
+from smolship.export.config import Activation, CacheSpec, DecoderConfig
+from smolship.export.decoder import ACTIVATIONS, Decoder
 from smolship.export.freed import trim
 from smolship.export.numerics import Numerics
 from smolship.export.rotary import Rotary
@@ -129,21 +129,21 @@ class Reference:
         self.noise = torch.Generator()
         self.seed()
         self.round = partial(throughout.output, noise=self.noise)
-        # What attention sees of a tensor, where that is rounded.
-        self.seen: Callable[[Tensor], Tensor] | None = None
-        if throughout.half_attention:
-            self.seen = lambda x: throughout.to_half(x, self.noise).float()
+        # What attention sees of a tensor, and GELU takes and gives, where that is rounded.
+        halved = lambda x: throughout.to_half(x, self.noise).float()  # noqa: E731
+        self.seen: Callable[[Tensor], Tensor] | None = halved if throughout.half_attention else None
+        self.table: Callable[[Tensor], Tensor] | None = halved if throughout.half_gelu else None
         self.vectors = config.vectors()
         self.tensors: dict[str, Tensor] = {}
         self.cache = Cache(config.cache(context))
         # Several texts in one call, one after the other: cache, position of the first token, tokens. Else `cache`'s.
         self.texts: list[tuple[Cache, int, int]] = []
-        halved = throughout.half_constants
+        self.halved = throughout.half_constants
         self.tables = {
-            rotary: tuple(_stored(t, self.half or halved) for t in rotary.tables(context))
+            rotary: tuple(_stored(t, self.half or self.halved) for t in rotary.tables(context))
             for rotary in config.rotaries.values()
         }
-        self.eps = float(self._root(torch.float32)) ** 2 if halved else config.norm_eps
+        self.eps = float(self._root(torch.float32)) ** 2 if self.halved else config.norm_eps
 
     def seed(self, part: int = 0) -> None:
         """Begin the noise of that part of a run: it is the same then, whatever was computed before."""
@@ -200,6 +200,14 @@ class Reference:
     def _root(self, dtype: torch.dtype) -> Tensor:
         """The root of the norms' epsilon as fp16 holds it, a normal number."""
         return torch.tensor(max(self.config.norm_eps**0.5, 2.0**-14), dtype=torch.float16).to(dtype)
+
+    def scaled(self, x: Tensor, factor: float) -> Tensor:
+        return self._out(x * float(_stored(np.array(factor), self.half or self.halved)))
+
+    def activate(self, kind: Activation, x: Tensor) -> Tensor:
+        if kind == "gelu_tanh" and self.table:
+            return self.table(ACTIVATIONS[kind](self.table(x)))
+        return ACTIVATIONS[kind](x)
 
     def rotary(self, rotary: Rotary, x: Tensor, position: Tensor) -> Tensor:
         if self.texts:

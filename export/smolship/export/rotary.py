@@ -21,6 +21,16 @@ class Scaling(Protocol):
 
 
 @dataclass(frozen=True)
+class LinearScaling:
+    """Positions divided by `factor` (Chen et al. 2023, arXiv:2306.15595)."""
+
+    factor: float
+
+    def apply(self, frequencies: Tensor) -> Tensor:
+        return frequencies / self.factor
+
+
+@dataclass(frozen=True)
 class Llama3Scaling:
     """Llama 3's smoothing, from the Llama 3.1 reference implementation: high frequencies stay, low ones are divided by
     `factor`, and those between are blended. `original` is the context of the training, in positions."""

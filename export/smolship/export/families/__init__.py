@@ -17,6 +17,7 @@ from smolship.export.transforms import Names
 from smolship.runtime.errors import InputError, show
 
 FAMILIES = {  # config.json's `model_type` -> the class that transformers picks by it, and our module
+    "gemma3_text": ("Gemma3ForCausalLM", "smolship.export.families.gemma3"),
     "llama": ("LlamaForCausalLM", "smolship.export.families.llama"),
     "qwen2": ("Qwen2ForCausalLM", "smolship.export.families.qwen2"),
     "qwen3": ("Qwen3ForCausalLM", "smolship.export.families.qwen3"),

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from smolship.export.families.fields import Fields
-from smolship.export.rotary import Llama3Scaling, Rotary
+from smolship.export.rotary import LinearScaling, Llama3Scaling, Rotary, Scaling
 from smolship.runtime.errors import InputError, show
 
-KINDS = ("default", "llama3")
+KINDS = ("default", "linear", "llama3")
 
 
 def rotary(fields: Fields, head_dim: int, positions: int, theta: float) -> Rotary:
     """`rope_scaling` (written until transformers 4) where it holds anything, else `rope_parameters`; theta from there,
-    else from `rope_theta` beside it, else the class's own `theta`.
-
-    A scaling that we do not know is refused: read as "default" it would be wrong without a word.
-    """
+    else from `rope_theta` beside it, else the class's own `theta`."""
     old, new = fields.sub("rope_scaling"), fields.sub("rope_parameters")
     rope = old if old.raw else new
     if old.raw and new.raw and old.raw != new.raw:
@@ -26,22 +23,30 @@ def rotary(fields: Fields, head_dim: int, positions: int, theta: float) -> Rotar
                 got=f"{show(key)} in {rope.where}",
                 expected="one for all layers",
             )
-    home = rope if "rope_theta" in rope.raw else fields
-    theta = home.number("rope_theta", 1.0, 1e12, default=theta)
-    fields.seen.add("rope_theta")
-    if home is rope and fields.raw.get("rope_theta", theta) != theta:
-        fields.notes.append(
-            f"config.json: the rope_theta beside {rope.where.split()[0]} is not read where that has one"
-        )
+    return of(rope, fields, "rope_theta", head_dim, positions, theta)
+
+
+def of(rope: Fields, fields: Fields, beside: str, head_dim: int, positions: int, theta: float) -> Rotary:
+    """One rotary embedding out of its dictionary; its theta may be there, or in the config as `beside`.
+
+    A scaling that we do not know is refused: read as "default" it would be wrong without a word.
+    """
+    home, key = (rope, "rope_theta") if "rope_theta" in rope.raw else (fields, beside)
+    theta = home.number(key, 1.0, 1e12, default=theta)
+    fields.seen.add(beside)
+    if home is rope and fields.raw.get(beside, theta) != theta:
+        fields.notes.append(f"config.json: the {beside} beside {rope.where.split()[0]} is not read where that has one")
     named = "rope_type" in rope.raw
     kind = rope.choice("rope_type" if named else "type", KINDS, "default")  # "type" until transformers 4.43
     rope.seen.add("type")
-    scaling = None
-    if kind == "llama3":
-        scaling = _llama3(rope, positions)
+    scaling: Scaling | None = None
+    if kind == "linear":
+        scaling = LinearScaling(rope.number("factor", 1e-3, 1e6))
+    elif kind == "llama3":
+        scaling = smoothed = _llama3(rope, positions)
         # transformers reads this one beside the dictionary too, in some ways of loading before and in some after it.
         if fields.has("original_max_position_embeddings"):
-            fields.only("original_max_position_embeddings", int(scaling.original))
+            fields.only("original_max_position_embeddings", int(smoothed.original))
         for part in (fields, rope):
             part.only("partial_rotary_factor", 1, 1.0)
     if unread := rope.unseen():

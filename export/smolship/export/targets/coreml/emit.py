@@ -82,7 +82,9 @@ class Emitter:
         self.handlers: dict[Any, Callable[..., Any]] = {
             operator.getitem: lambda outputs, index: outputs[index],
             ATEN.silu.default: lambda x: mb.silu(x=x),
-            ATEN.mul.Tensor: lambda a, b: mb.mul(x=a, y=b),
+            ATEN.gelu.default: self.gelu,
+            ATEN.mul.Tensor: lambda a, b: mb.mul(x=a, y=np.float16(b) if isinstance(b, float) else b),
+            ATEN.add.Tensor: lambda a, b: mb.add(x=a, y=b),
             ATEN.slice.Tensor: self.last_token,
             ATEN.unflatten.int: lambda x, dim, sizes: mb.reshape(x=x, shape=[1, self.tokens, *sizes]),
             SMOLSHIP.embed.default: self.embed,
@@ -114,7 +116,7 @@ class Emitter:
                     function.set_outputs([mb.identity(x=self.values[logits], name="logits")])
                 else:
                     args = [self.values[a] if isinstance(a, torch.fx.Node) else a for a in node.args]
-                    self.values[node] = handler(self.handlers, node, "coreml")(*args)
+                    self.values[node] = handler(self.handlers, node, "coreml")(*args, **node.kwargs)
         return function
 
     def weight(self, name: str) -> Var:
@@ -151,6 +153,10 @@ class Emitter:
             return x
         return mb.slice_by_index(x=x, begin=[0, self.tokens - 1, 0], end=[1, self.tokens, x.shape[-1]])
 
+    def gelu(self, x: Var, *, approximate: str) -> Var:
+        assert approximate == "tanh"
+        return mb.gelu(x=x, mode="TANH_APPROXIMATION")
+
     def rms_norm(self, x: Var, name: str, eps: float) -> Var:
         """RMSNorm that fp16 cannot overflow: x reaches tens of thousands in some tokens, and x² would be infinite.
 
@@ -185,11 +191,14 @@ class Emitter:
         return self.turns[rotary]
 
     def rotary(self, x: Var, position: Var, rotary: str) -> Var:
-        """[1, S, heads, K]."""
+        """[1, S, heads, K], of which the embedding's width is rotated."""
+        width, size = self.config.rotaries[rotary].width, x.shape[-1]
         cos, sin = self.turns_of(rotary)
-        first, second = mb.split(x=x, num_splits=2, axis=-1)
+        turned, *rest = [x] if width == size else mb.split(x=x, split_sizes=[width, size - width], axis=-1)
+        first, second = mb.split(x=turned, num_splits=2, axis=-1)
         swapped = mb.concat(values=[second, first], axis=-1)
-        return mb.add(x=mb.mul(x=x, y=cos), y=mb.mul(x=swapped, y=sin))
+        turned = mb.add(x=mb.mul(x=turned, y=cos), y=mb.mul(x=swapped, y=sin))
+        return mb.concat(values=[turned, *rest], axis=-1) if rest else turned
 
     def visible(self, repeats: int, window: int | None) -> Var:
         """What is added to the scores, [1, 1, R * S, T]: 0 where a token sees another, -HIDDEN where it must not."""
