@@ -16,6 +16,7 @@ from smolship.export.checkpoints.gguf import KEYS, NAMES
 from smolship.export.rotary import LinearScaling
 from smolship.export.targets.gguf.architectures import ARCHITECTURES
 from smolship.export.transforms import theirs
+from smolship.runtime.tensors import GGUF_WOVEN
 
 
 def permute(rows: np.ndarray, heads: int) -> np.ndarray:
@@ -71,7 +72,7 @@ def make_gguf(
     for name, ours in tensors.items():
         rows = hf.read(ours)
         part = ours.removesuffix(".bias").rpartition(".")[2]
-        if part in ("q", "k") and arch in ("llama", "smollm3"):
+        if part in ("q", "k") and arch in GGUF_WOVEN:
             rows = permute(rows, mixer.heads if part == "q" else mixer.kv_heads)
         if name in drop:
             continue

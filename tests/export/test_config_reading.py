@@ -182,7 +182,7 @@ def test_we_read_what_transformers_reads(tmp_path, kind, change):
         if model is not None and change.get("head_dim", ...) is not None:
             assert any(f"'{key}'" in str(error) or key in change for keys in STRICTER.values() for key in keys), error
         return
-    if kind in ("smollm3", "qwen2") and "head_dim" in change and change["head_dim"] is None:
+    if kind in ("granite", "olmo2", "qwen2", "smollm3") and "head_dim" in change and change["head_dim"] is None:
         return  # transformers' classes fail at null; the original is given none
     assert model is not None, "transformers refuses it"
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}

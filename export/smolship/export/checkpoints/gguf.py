@@ -21,7 +21,8 @@ from smolship.runtime.tensors import GGUF, GGUF_WOVEN
 
 NAMES: dict[str, str] = {kind: f"{name}.weight" for kind, name in GGUF.items()}
 WOVEN: Names = NAMES | {kind: Interleaved(NAMES[kind]) for kind in ("q", "k")}
-MODEL_TYPES = {name: name for name in ("llama", "qwen2", "qwen3", "smollm3")} | {"gemma3": "gemma3_text"}
+MODEL_TYPES = {name: name for name in ("granite", "llama", "olmo2", "qwen2", "qwen3", "smollm3")}
+MODEL_TYPES |= {"gemma3": "gemma3_text"}  # llama.cpp's architecture -> `model_type` of config.json
 GEMMA3_27B = 62  # layers, by which llama.cpp knows that its scores are scaled otherwise
 
 KEYS = {  # transformers' name -> GGUF's, after the architecture
@@ -151,7 +152,22 @@ def _gemma3(metadata: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in raw.items() if key != "hidden_act"} | own | {"sliding_window": window or None}
 
 
-OWN = {"gemma3": _gemma3}  # architecture -> its config.json
+def _granite(metadata: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
+    """Its multipliers; a key that is absent multiplies by 1, but scores, which are scaled by the head's size."""
+    own = {"attention_multiplier": raw["head_dim"] ** -0.5}
+    for name, key in GRANITE.items():
+        if (value := metadata.get(f"granite.{key}")) is not None:
+            own[name] = shortest(value) if isinstance(value, float) else value
+    return raw | own
+
+
+GRANITE = {
+    "embedding_multiplier": "embedding_scale",
+    "residual_multiplier": "residual_scale",
+    "attention_multiplier": "attention.scale",
+    "logits_scaling": "logit_scale",
+}
+OWN = {"gemma3": _gemma3, "granite": _granite}  # architecture -> its config.json
 OWN_KEYS = {  # and which keys that takes
     "gemma3": (
         "attention.sliding_window",
@@ -159,7 +175,8 @@ OWN_KEYS = {  # and which keys that takes
         "rope.freq_base_swa",
         "rope.scaling.type",
         "rope.scaling.factor",
-    )
+    ),
+    "granite": tuple(GRANITE.values()),
 }
 
 

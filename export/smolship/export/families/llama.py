@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "vocab_size": 32_000,
     "max_position_embeddings": 2048,
     "rope_theta": 10_000.0,
+    "rms_norm_eps": 1e-6,
     "tie_word_embeddings": False,
     "activation": {"hidden_act": ("silu", "silu")},  # its key, and the one that is known, as config.json and we call it
 }
@@ -138,7 +139,7 @@ def decoder(
         layers=(Layer(mixer, Mlp(size("intermediate_size", 1, 1 << 20), activation, bias=mlp_bias)),) * layers,
         hidden=hidden,
         vocab=vocab,
-        norm_eps=fields.number("rms_norm_eps", 1e-12, 1.0, default=1e-6, whole=False),
+        norm_eps=fields.number("rms_norm_eps", 1e-12, 1.0, default=defaults["rms_norm_eps"], whole=False),
         tied_head=fields.flag("tie_word_embeddings", defaults["tie_word_embeddings"]),
         positions=positions,
         bos=bos[0] if bos else None,

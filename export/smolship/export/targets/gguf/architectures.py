@@ -103,6 +103,25 @@ def _gemma3_keys(config: DecoderConfig) -> dict[str, Any]:
     return keys | ({"rope.freq_base_swa": local.theta} if local.theta != GEMMA3_THETA else {})
 
 
+def _granite_keys(config: DecoderConfig) -> dict[str, Any]:
+    return {
+        "embedding_scale": config.embedding_scale,
+        "residual_scale": config.layers[0].residual,
+        "attention.scale": config.layers[0].mixer.scale,
+        "logit_scale": 1 / config.logits_scale,
+    }
+
+
+def _olmo2(config: DecoderConfig) -> list[str]:
+    mixer = config.layers[0].mixer
+    found = ["a head that is the embedding's table, which llama.cpp's olmo2 never has"] * config.tied_head
+    if mixer.heads * mixer.head_dim != config.hidden:
+        found.append(
+            f"{mixer.heads} heads of {mixer.head_dim}, where llama.cpp's olmo2 divides {config.hidden} into heads"
+        )
+    return found
+
+
 ARCHITECTURES = {  # config.json's `model_type` -> llama.cpp's
     "gemma3_text": Architecture(
         "gemma3",
@@ -111,7 +130,11 @@ ARCHITECTURES = {  # config.json's `model_type` -> llama.cpp's
         _everywhere,
         _gemma3_keys,
     ),
+    "granite": Architecture(
+        "granite", frozenset(("bias", "output_bias", "mlp_bias", "scale", "scales")), keys=_granite_keys
+    ),
     "llama": Architecture("llama", frozenset(("scaling", "bias", "output_bias", "mlp_bias"))),
+    "olmo2": Architecture("olmo2", frozenset(("qk_norm.full", "norms.after")), _olmo2),
     "qwen2": Architecture("qwen2", frozenset(("bias",)), _qwen2),
     "qwen3": Architecture("qwen3", frozenset(("qk_norm.head",))),
     "smollm3": Architecture("smollm3", frozenset(("nope",)), _smollm3),
