@@ -116,6 +116,12 @@ class DecoderConfig:
         distinct = dict.fromkeys(mixer.rotary for mixer in self.attentions if mixer.rotary)
         return {f"rotary.{i}": rotary for i, rotary in enumerate(distinct)}
 
+    @property
+    def longest(self) -> int:
+        """The longest context in which it is this decoder."""
+        limits = [r.scaling.longest for r in self.rotaries.values() if r.scaling and r.scaling.longest]
+        return min([self.positions, *limits])
+
     def table(self, rotary: Rotary) -> str:
         """The name in `rotaries` of one of them."""
         return next(name for name, other in self.rotaries.items() if other == rotary)

@@ -41,6 +41,8 @@ CHUNK = 1 << 21  # numbers held at once
 
 def problems(config: DecoderConfig) -> list[str]:
     """Why llama.cpp's architecture of that name cannot express such a model."""
+    if config.architecture not in ARCHITECTURES:
+        return [f"{config.architecture!r}, which is not written as GGUF yet; known are {', '.join(ARCHITECTURES)}"]
     return ARCHITECTURES[config.architecture].problems(config)
 
 

@@ -40,6 +40,8 @@ class Architecture:
         scaling, said = self.rotary(config).scaling, {}
         if isinstance(scaling, LinearScaling):
             said = {"rope.scaling.type": "linear", "rope.scaling.factor": scaling.factor}
+        elif scaling is not None and scaling.amplitude != 1:
+            said = {"rope.scaling.attn_factor": scaling.amplitude}
         return said | self.keys(config)
 
 
