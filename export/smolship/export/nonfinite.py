@@ -19,7 +19,7 @@ class Watched:
     """
 
     def __init__(self, ops: Primitives):
-        self.ops, self.first = ops, ""
+        self.ops, self.first, self.stream = ops, "", ops.stream
 
     def _look(self, name: str, *tensors: Tensor) -> None:
         if not self.first and not all(bool(t.isfinite().all()) for t in tensors):
@@ -37,8 +37,10 @@ class Watched:
             self._look(name, y)
         return out
 
-    def rms_norm(self, name: str, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        out, s = self.ops.rms_norm(name, x, residual)
+    def rms_norm(
+        self, name: str, x: Tensor, residual: Tensor | None, eps: float, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        out, s = self.ops.rms_norm(name, x, residual, eps, scale)
         self._look(f"the sum before {name}", s)
         self._look(name, out)
         return out, s

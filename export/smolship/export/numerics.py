@@ -14,6 +14,7 @@ class Numerics:
     """Float32 throughout, which every target takes as the base and says where it differs.
 
     dither         a seed: uniform noise of the same step width instead of rounding, to price the rounding against
+    stream         what the hidden state is multiplied by (decoder.Primitives)
     half           all that the engine computes and its cache are fp16: every operator's output is rounded, sums are
                    float32
     half_attention queries, keys, values and probabilities are rounded to fp16, sums are float32
@@ -22,6 +23,7 @@ class Numerics:
     """
 
     dither: int | None = None
+    stream: float = 1.0
     half: ClassVar[bool] = False
     half_attention: ClassVar[bool] = False
     half_gelu: ClassVar[bool] = False

@@ -18,18 +18,18 @@ import torch
 from smolship.export.config import DecoderConfig
 from smolship.export.opaque import trace
 from smolship.export.targets import Job
+from smolship.export.targets.coreml.arithmetic import MIN_ROOT, stream_of
 from smolship.export.targets.coreml.data import Constants, identifier
 from smolship.export.targets.coreml.light import Function, Program, Var, ct, mb, mil_convert, types
 from smolship.export.targets.walk import handler
 
 SMOLSHIP, ATEN = torch.ops.smolship, torch.ops.aten
 HIDDEN = np.float16(30_000)  # taken from the score of what a token must not see; scores stay within fp16
-MIN_ROOT = 2.0**-14  # the smallest normal fp16 number
 
 
 def emit(job: Job, chunk: int, path: Path) -> None:
     """Write the package of `job`, whose prefill takes `chunk` tokens."""
-    nodes = list(trace(job.config, job.context).graph.nodes)
+    nodes = list(trace(job.config, job.context, stream=stream_of(job.weights)).graph.nodes)
     constants, program = Constants(job), Program()
     for name, tokens in (("prefill", chunk), ("decode", 1)):
         program.add_function(name, Emitter(job, constants, tokens).function(nodes))
@@ -157,7 +157,7 @@ class Emitter:
         assert approximate == "tanh"
         return mb.gelu(x=x, mode="TANH_APPROXIMATION")
 
-    def rms_norm(self, x: Var, name: str, eps: float) -> Var:
+    def rms_norm(self, x: Var, name: str, eps: float, factor: float = 1.0) -> Var:
         """RMSNorm that fp16 cannot overflow: x reaches tens of thousands in some tokens, and x² would be infinite.
 
         With m = max|x|, x / sqrt(mean(x²) + eps) = y / sqrt(mean(y²) + eps / m²) for y = x / m, which is at most 1.
@@ -168,6 +168,8 @@ class Emitter:
         y, t = mb.real_div(x=x, y=peak), mb.real_div(x=root, y=peak)
         mean = mb.reduce_mean(x=mb.mul(x=y, y=y), axes=[-1], keep_dims=True)
         scale = mb.rsqrt(x=mb.add(x=mean, y=mb.mul(x=t, y=t)))
+        if factor != 1:
+            scale = mb.mul(x=scale, y=np.float16(factor))
         return mb.mul(x=mb.mul(x=y, y=scale), y=self.weight(name))
 
     def add_rms_norm(self, x: Var, residual: Var, name: str, eps: float) -> tuple[Var, Var]:

@@ -129,7 +129,8 @@ class Lowering:
             return [*parts, *(self.graph.linear(x, self.data.matrix([name])) for name in rest[1:])]
         return [self.graph.linear(x, self.data.matrix([name])) for name in (first, *rest)]
 
-    def rms_norm(self, x: Value | Part, name: str, eps: float) -> Value:
+    def rms_norm(self, x: Value | Part, name: str, eps: float, scale: float = 1.0) -> Value:
+        assert scale == 1
         x = self._cut(x)
         g, width = self.graph, x.dims[-1]
         # The mean of squares, plus eps, as a fully connected node: weights 1 / n and bias eps.

@@ -239,7 +239,8 @@ class Emitter:
             accuracy_level=INT8_ACTIVATIONS,
         )
 
-    def rms_norm(self, x: ir.Value | Heads, name: str, eps: float) -> ir.Value | Heads:
+    def rms_norm(self, x: ir.Value | Heads, name: str, eps: float, scale: float) -> ir.Value | Heads:
+        assert scale == 1
         gain = self.data.floats([name])
         if isinstance(x, Heads):
             apart = self.op("Reshape", self.split(x.flat), self.constant(0, 0, x.count, x.size))
