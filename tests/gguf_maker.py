@@ -13,7 +13,10 @@ import numpy as np
 
 from smolship.export.checkpoints import Checkpoint, open_checkpoint
 from smolship.export.checkpoints.gguf import KEYS, NAMES
+from smolship.export.rotary import LinearScaling
+from smolship.export.targets.gguf.architectures import ARCHITECTURES
 from smolship.export.transforms import theirs
+from smolship.runtime.tensors import GGUF_WOVEN
 
 
 def permute(rows: np.ndarray, heads: int) -> np.ndarray:
@@ -34,7 +37,8 @@ def make_gguf(
     as "Q4_0 Q8_0". `extra` adds or overrides metadata by its full key, `drop` leaves tensors and keys out by GGUF's
     name. Returns the HF checkpoint."""
     hf = open_checkpoint(str(folder))
-    arch, mixer, (rotary,) = hf.config.architecture, hf.config.layers[0].mixer, hf.config.rotaries.values()
+    known, mixer = ARCHITECTURES[hf.config.architecture], hf.config.layers[0].mixer
+    arch, rotary = known.name, known.rotary(hf.config)
     writer = gguf.GGUFWriter(path, arch)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokens = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
@@ -44,6 +48,7 @@ def make_gguf(
         f"{arch}.rope.freq_base": rotary.theta,
         f"{arch}.rope.dimension_count": mixer.head_dim,
         f"{arch}.vocab_size": hf.config.vocab,
+        **{f"{arch}.{key}": value for key, value in known.metadata(hf.config).items()},
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": split,
         "tokenizer.ggml.tokens": tokens,
@@ -67,7 +72,7 @@ def make_gguf(
     for name, ours in tensors.items():
         rows = hf.read(ours)
         part = ours.removesuffix(".bias").rpartition(".")[2]
-        if part in ("q", "k") and arch in ("llama", "smollm3"):
+        if part in ("q", "k") and arch in GGUF_WOVEN:
             rows = permute(rows, mixer.heads if part == "q" else mixer.kv_heads)
         if name in drop:
             continue
@@ -76,7 +81,7 @@ def make_gguf(
         else:
             stored = gguf.GGMLQuantizationType[next(kinds)]
             writer.add_tensor(name, gguf.quants.quantize(rows, stored), raw_dtype=stored)
-    if rotary.scaling:
+    if rotary.scaling and not isinstance(rotary.scaling, LinearScaling):
         from dataclasses import replace
 
         plain = replace(rotary, scaling=None).frequencies()

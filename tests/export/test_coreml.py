@@ -32,7 +32,7 @@ from smolship.tools.cli import run as command
 from tests.bundles import relower
 from tests.conftest import TINY, make_tiny
 from tests.edit import double_scales_coreml
-from tests.layers import with_rotary
+from tests.layers import RandomSource, with_rotary
 
 CONTEXT = 96
 IDS = np.random.default_rng(3).integers(0, 300, 85)
@@ -315,3 +315,23 @@ def test_coremltools_is_imported_without_what_it_does_not_need():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_hidden_state_that_fp16_does_not_hold(tmp_path):
+    """Between norms on both sides it may pass 65,504, as Gemma 3's does: the package holds a 16th of it."""
+    config = open_checkpoint(str(make_tiny(tmp_path / "model", "gemma3"))).config
+    source = RandomSource(config)
+    for name, values in source.tensors.items():
+        if name.endswith("_out_norm"):
+            values *= np.float32(30_000)
+    weights = write_weights(source, config, SCHEMES["none"], tmp_path)
+    want = run(config, Reference(config, weights, CONTEXT), IDS)
+    plain = Reference(config, weights, CONTEXT, Half())
+    assert not np.isfinite(run(config, plain, IDS)).all()
+    half = run(config, Reference(config, weights, CONTEXT, target.numerics(weights)), IDS)
+    assert np.abs(want - half).max() < 0.02 * np.abs(want).max()
+    target.lower(Job(config, weights, CONTEXT), tmp_path)
+    for arithmetic, wanted in (("float16", half), ("float32", want)):
+        with open_session(tmp_path, INFO | {"arithmetic": arithmetic}, threads=1) as session:
+            np.testing.assert_allclose(session.forward(IDS)[0], wanted[-1], atol=CLOSE[arithmetic] * np.abs(want).max())
+            assert not session.nonfinite

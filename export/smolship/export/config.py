@@ -14,6 +14,7 @@ from smolship.export.rotary import Rotary
 T = TypeVar("T")
 Placement = Literal["before", "after", "both"]
 QkNorm = Literal["head", "full"] | None
+Activation = Literal["silu", "gelu_tanh"]  # tanh's approximation of GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Mlp:
     """down(act(gate x) * up x), or down(act(up x)) where it is not `gated`."""
 
     width: int
-    activation: Literal["silu", "gelu_tanh"] = "silu"
+    activation: Activation = "silu"
     gated: bool = True
     bias: bool = False
 
@@ -114,6 +115,12 @@ class DecoderConfig:
         """The rotary embeddings of the model, each once, by the name that its tables have in every artifact."""
         distinct = dict.fromkeys(mixer.rotary for mixer in self.attentions if mixer.rotary)
         return {f"rotary.{i}": rotary for i, rotary in enumerate(distinct)}
+
+    @property
+    def longest(self) -> int:
+        """The longest context in which it is this decoder."""
+        limits = [r.scaling.longest for r in self.rotaries.values() if r.scaling and r.scaling.longest]
+        return min([self.positions, *limits])
 
     def table(self, rotary: Rotary) -> str:
         """The name in `rotaries` of one of them."""

@@ -56,10 +56,8 @@ FEATURES: dict[str, tuple[str, Callable[[DecoderConfig], bool]]] = {  # name -> 
 }
 
 
-# What every target holds whose attention is written out by us.
-COMMON = frozenset(
-    "nope rotaries scaling window scale qk_norm.head qk_norm.full bias output_bias mlp_bias widths".split()  # noqa: SIM905
-)
+# What every target holds whose graph is written out by us.
+COMMON = frozenset(FEATURES) - {"interleaved", "heads"}
 
 
 def features(config: DecoderConfig) -> set[str]:

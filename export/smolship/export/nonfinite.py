@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from smolship.export.config import Activation
 from smolship.export.decoder import Primitives
 from smolship.export.rotary import Rotary
 
@@ -18,7 +19,7 @@ class Watched:
     """
 
     def __init__(self, ops: Primitives):
-        self.ops, self.first = ops, ""
+        self.ops, self.first, self.stream = ops, "", ops.stream
 
     def _look(self, name: str, *tensors: Tensor) -> None:
         if not self.first and not all(bool(t.isfinite().all()) for t in tensors):
@@ -36,11 +37,21 @@ class Watched:
             self._look(name, y)
         return out
 
-    def rms_norm(self, name: str, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        out, s = self.ops.rms_norm(name, x, residual)
+    def rms_norm(
+        self, name: str, x: Tensor, residual: Tensor | None, eps: float, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        out, s = self.ops.rms_norm(name, x, residual, eps, scale)
         self._look(f"the sum before {name}", s)
         self._look(name, out)
         return out, s
+
+    def scaled(self, x: Tensor, factor: float) -> Tensor:
+        out = self.ops.scaled(x, factor)
+        self._look(f"what is multiplied by {factor:g}", out)
+        return out
+
+    def activate(self, kind: Activation, x: Tensor) -> Tensor:
+        return self.ops.activate(kind, x)
 
     def rotary(self, rotary: Rotary, x: Tensor, position: Tensor) -> Tensor:
         return self.ops.rotary(rotary, x, position)

@@ -14,15 +14,19 @@ class Numerics:
     """Float32 throughout, which every target takes as the base and says where it differs.
 
     dither         a seed: uniform noise of the same step width instead of rounding, to price the rounding against
+    stream         what the hidden state is multiplied by (decoder.Primitives)
     half           all that the engine computes and its cache are fp16: every operator's output is rounded, sums are
                    float32
     half_attention queries, keys, values and probabilities are rounded to fp16, sums are float32
+    half_gelu      what GELU takes and gives is rounded to fp16
     half_constants the file holds the rotary tables and the root of the norms' epsilon in fp16, whatever is computed in
     """
 
     dither: int | None = None
+    stream: float = 1.0
     half: ClassVar[bool] = False
     half_attention: ClassVar[bool] = False
+    half_gelu: ClassVar[bool] = False
     half_constants: ClassVar[bool] = False
 
     def round(self, x: Tensor) -> Tensor:

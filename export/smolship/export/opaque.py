@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from smolship.export.config import DecoderConfig
-from smolship.export.decoder import Decoder
+from smolship.export.config import Activation, DecoderConfig
+from smolship.export.decoder import ACTIVATIONS, Decoder
 from smolship.export.rotary import Rotary
 
 
@@ -39,12 +39,12 @@ def _(x: Tensor, names: str, outs: list[int]) -> list[Tensor]:
 
 
 @torch.library.custom_op("smolship::rms_norm", mutates_args=())
-def rms_norm(x: Tensor, name: str, eps: float) -> Tensor:
+def rms_norm(x: Tensor, name: str, eps: float, scale: float) -> Tensor:
     raise RuntimeError("smolship::rms_norm is opaque: it is traced, never run")
 
 
 @rms_norm.register_fake
-def _(x: Tensor, name: str, eps: float) -> Tensor:
+def _(x: Tensor, name: str, eps: float, scale: float) -> Tensor:
     return torch.empty_like(x)
 
 
@@ -83,8 +83,8 @@ def _(q: Tensor, k: Tensor, v: Tensor, position: Tensor, layer: int) -> Tensor:
 class Opaque:
     """`Primitives` that leave one node each in the trace."""
 
-    def __init__(self, config: DecoderConfig):
-        self.config = config
+    def __init__(self, config: DecoderConfig, stream: float):
+        self.config, self.stream = config, stream
         self.shapes = config.shapes()
 
     def embed(self, name: str, ids: Tensor) -> Tensor:
@@ -93,10 +93,19 @@ class Opaque:
     def linear(self, names: Sequence[str], x: Tensor) -> list[Tensor]:
         return torch.ops.smolship.linear(x, " ".join(names), [self.shapes[name][0] for name in names])
 
-    def rms_norm(self, name: str, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+    def rms_norm(
+        self, name: str, x: Tensor, residual: Tensor | None, eps: float, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         if residual is None:
-            return torch.ops.smolship.rms_norm(x, name, self.config.norm_eps), x
-        return torch.ops.smolship.add_rms_norm(x, residual, name, self.config.norm_eps)
+            return torch.ops.smolship.rms_norm(x, name, eps, scale), x
+        assert scale == 1
+        return torch.ops.smolship.add_rms_norm(x, residual, name, eps)
+
+    def scaled(self, x: Tensor, factor: float) -> Tensor:
+        return x * factor
+
+    def activate(self, kind: Activation, x: Tensor) -> Tensor:
+        return ACTIVATIONS[kind](x)
 
     def rotary(self, rotary: Rotary, x: Tensor, position: Tensor) -> Tensor:
         return torch.ops.smolship.rotary(x, position, self.config.table(rotary))
@@ -105,10 +114,12 @@ class Opaque:
         return torch.ops.smolship.attend(q, k, v, position, layer)
 
 
-def trace(config: DecoderConfig, context: int, last_only: bool = True) -> torch.export.ExportedProgram:
+def trace(
+    config: DecoderConfig, context: int, last_only: bool = True, stream: float = 1.0
+) -> torch.export.ExportedProgram:
     """The decoder's graph, ids [1, S] with 1 <= S <= context and position [1], on the meta device."""
     with torch.device("meta"):
         args = torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
-        decoder = Decoder(config, Opaque(config), last_only)
+        decoder = Decoder(config, Opaque(config, stream), last_only)
         length = torch.export.Dim("S", min=1, max=max(context, 2))
         return torch.export.export(decoder, args, dynamic_shapes=({1: length}, None), strict=False)

@@ -77,12 +77,13 @@ def _refuse(found: list[str]) -> NoReturn:
 
 def context_problems(checkpoint: Checkpoint, context: int) -> list[str]:
     """Why the cache cannot be that long."""
-    positions = checkpoint.config.positions
-    if 2 <= context <= positions:
+    config = checkpoint.config
+    if 2 <= context <= config.longest:
         return []
-    return [
-        f"the context cannot be that long: {context:,} tokens, where 2 to {positions:,} are what the model was made for"
-    ]
+    why = "are what the model was made for"
+    if config.longest < config.positions:
+        why = "have this rotary embedding, and longer texts another one, from their first token on"
+    return [f"the context cannot be that long: {context:,} tokens, where 2 to {config.longest:,} {why}"]
 
 
 def target_problems(name: str, checkpoint: Checkpoint, entries: Mapping[str, Entry], resolved: Resolved) -> list[str]:

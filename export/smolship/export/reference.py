@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smolship.export.config import CacheSpec, DecoderConfig
-from smolship.export.decoder import Decoder
+from smolship.export.config import Activation, CacheSpec, DecoderConfig
+from smolship.export.decoder import ACTIVATIONS, Decoder
 from smolship.export.freed import trim
 from smolship.export.numerics import Numerics
 from smolship.export.rotary import Rotary
@@ -125,25 +125,24 @@ class Reference:
         self.weights = weights if isinstance(weights, Held) else Held(weights, config.shapes())
         self.numerics = numerics if callable(numerics) else lambda name: numerics
         throughout = self.numerics(config.head)  # an engine in fp16 is so throughout
-        self.half, self.ulp = throughout.half, ulp
+        self.half, self.ulp, self.stream = throughout.half, ulp, throughout.stream
         self.noise = torch.Generator()
         self.seed()
         self.round = partial(throughout.output, noise=self.noise)
-        # What attention sees of a tensor, where that is rounded.
-        self.seen: Callable[[Tensor], Tensor] | None = None
-        if throughout.half_attention:
-            self.seen = lambda x: throughout.to_half(x, self.noise).float()
+        # What attention sees of a tensor, and GELU takes and gives, where that is rounded.
+        halved = lambda x: throughout.to_half(x, self.noise).float()  # noqa: E731
+        self.seen: Callable[[Tensor], Tensor] | None = halved if throughout.half_attention else None
+        self.table: Callable[[Tensor], Tensor] | None = halved if throughout.half_gelu else None
         self.vectors = config.vectors()
         self.tensors: dict[str, Tensor] = {}
         self.cache = Cache(config.cache(context))
         # Several texts in one call, one after the other: cache, position of the first token, tokens. Else `cache`'s.
         self.texts: list[tuple[Cache, int, int]] = []
-        halved = throughout.half_constants
+        self.halved = throughout.half_constants
         self.tables = {
-            rotary: tuple(_stored(t, self.half or halved) for t in rotary.tables(context))
+            rotary: tuple(_stored(t, self.half or self.halved) for t in rotary.tables(context))
             for rotary in config.rotaries.values()
         }
-        self.eps = float(self._root(torch.float32)) ** 2 if halved else config.norm_eps
 
     def seed(self, part: int = 0) -> None:
         """Begin the noise of that part of a run: it is the same then, whatever was computed before."""
@@ -181,25 +180,32 @@ class Reference:
             outputs.append(self._out(product(seen, self.get(name), bias)))
         return outputs
 
-    def rms_norm(self, name: str, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+    def rms_norm(
+        self, name: str, x: Tensor, residual: Tensor | None, eps: float, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         s = x if residual is None else self.round(x + residual)
         if self.half:
-            return self._out(self._half_norm(s) * self.get(name)), s
-        scale = torch.rsqrt(s.square().mean(-1, keepdim=True) + self.eps)
-        return self._out(s * scale * self.get(name)), s
+            return self._out(self._half_norm(s, eps, scale) * self.get(name)), s
+        eps = float(_root(eps, torch.float32)) ** 2 if self.halved else eps
+        normed = s * torch.rsqrt(s.square().mean(-1, keepdim=True) + eps)
+        return self._out((normed if scale == 1 else normed * scale) * self.get(name)), s
 
-    def _half_norm(self, s: Tensor) -> Tensor:
+    def _half_norm(self, s: Tensor, eps: float, scale: float) -> Tensor:
         """s / sqrt(mean(s²) + eps) in steps that stay within fp16: y = s / max|s| is at most 1."""
         r = self.round
-        root = self._root(s.dtype)
+        root = _root(eps, s.dtype)
         peak = s.abs().amax(-1, keepdim=True).maximum(root)
         y, t = r(s / peak), r(root / peak)
         mean = r(r(y * y).float().mean(-1, keepdim=True))
-        return r(y * r(torch.rsqrt(r(mean + r(t * t)))))
+        return r(y * r(r(torch.rsqrt(r(mean + r(t * t)))) * scale))
 
-    def _root(self, dtype: torch.dtype) -> Tensor:
-        """The root of the norms' epsilon as fp16 holds it, a normal number."""
-        return torch.tensor(max(self.config.norm_eps**0.5, 2.0**-14), dtype=torch.float16).to(dtype)
+    def scaled(self, x: Tensor, factor: float) -> Tensor:
+        return self._out(x * float(_stored(np.array(factor), self.half or self.halved)))
+
+    def activate(self, kind: Activation, x: Tensor) -> Tensor:
+        if kind == "gelu_tanh" and self.table:
+            return self.table(ACTIVATIONS[kind](self.table(x)))
+        return ACTIVATIONS[kind](x)
 
     def rotary(self, rotary: Rotary, x: Tensor, position: Tensor) -> Tensor:
         if self.texts:
@@ -250,6 +256,11 @@ class Reference:
         scores = self._out(grouped @ k[:, :, None].mT) * scale
         weights = self._out(torch.softmax(scores.masked_fill(~mask, -torch.inf), -1))
         return (self.seen(weights) @ v[:, :, None]).flatten(1, 2)  # [1, H, S, K]
+
+
+def _root(eps: float, dtype: torch.dtype) -> Tensor:
+    """The root of a norm's epsilon as fp16 holds it, a normal number."""
+    return torch.tensor(max(eps**0.5, 2.0**-14), dtype=torch.float16).to(dtype)
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

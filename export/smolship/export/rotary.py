@@ -13,15 +13,48 @@ if TYPE_CHECKING:
 
 
 class Scaling(Protocol):
-    """What a context that was stretched after the training does to the frequencies."""
+    """What a context that was stretched after the training does to a rotary embedding."""
 
-    def apply(self, frequencies: Tensor) -> Tensor:
+    @property
+    def amplitude(self) -> float:
+        """What cos and sin are multiplied by."""
+        ...
+
+    @property
+    def longest(self) -> int | None:
+        """The most positions for which it is this one; None: any."""
+        ...
+
+    def apply(self, frequencies: Tensor, rotary: Rotary) -> Tensor:
         """Radians per position, float32 [width / 2], scaled."""
         ...
 
 
 @dataclass(frozen=True)
-class Llama3Scaling:
+class Plain:
+    """What most scalings leave as it is."""
+
+    @property
+    def amplitude(self) -> float:
+        return 1.0
+
+    @property
+    def longest(self) -> int | None:
+        return None
+
+
+@dataclass(frozen=True)
+class LinearScaling(Plain):
+    """Positions divided by `factor` (Chen et al. 2023, arXiv:2306.15595)."""
+
+    factor: float
+
+    def apply(self, frequencies: Tensor, rotary: Rotary) -> Tensor:
+        return frequencies / self.factor
+
+
+@dataclass(frozen=True)
+class Llama3Scaling(Plain):
     """Llama 3's smoothing, from the Llama 3.1 reference implementation: high frequencies stay, low ones are divided by
     `factor`, and those between are blended. `original` is the context of the training, in positions."""
 
@@ -30,7 +63,7 @@ class Llama3Scaling:
     high: float
     original: float
 
-    def apply(self, frequencies: Tensor) -> Tensor:
+    def apply(self, frequencies: Tensor, rotary: Rotary) -> Tensor:
         import torch
 
         wavelength = 2 * math.pi / frequencies  # positions to a full turn
@@ -39,6 +72,67 @@ class Llama3Scaling:
         slow, fast = wavelength > self.original / self.low, wavelength < self.original / self.high
         stretched = torch.where(slow, frequencies / self.factor, frequencies)
         return torch.where(fast | slow, stretched, between)
+
+
+@dataclass(frozen=True)
+class YarnScaling(Plain):
+    """YaRN (Peng et al. 2023, arXiv:2309.00071): dimensions that turn more than `fast` times in the context of the
+    training stay, those that turn less than `slow` times are divided by `factor`, with a ramp between.
+
+    original  positions of the training
+    amount    its amplitude
+    whole     the ramp begins and ends at whole dimensions
+    """
+
+    factor: float
+    original: float
+    amount: float
+    fast: float = 32.0
+    slow: float = 1.0
+    whole: bool = True
+
+    @property
+    def amplitude(self) -> float:
+        return self.amount
+
+    def apply(self, frequencies: Tensor, rotary: Rotary) -> Tensor:
+        import torch
+
+        def dimension(turns: float) -> float:
+            return rotary.width * math.log(self.original / (turns * 2 * math.pi)) / (2 * math.log(rotary.theta))
+
+        low, high = dimension(self.fast), dimension(self.slow)
+        if self.whole:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, rotary.width - 1)
+        ramp = (torch.arange(rotary.width // 2, dtype=torch.float32) - low) / (high - low if high != low else 0.001)
+        kept = 1 - ramp.clamp(0, 1)
+        turns = rotary.theta ** (torch.arange(0, rotary.width, 2, dtype=torch.float32) / rotary.width)
+        return 1.0 / (self.factor * turns) * (1 - kept) + frequencies * kept
+
+
+@dataclass(frozen=True)
+class LongRope(Plain):
+    """LongRoPE (Ding et al. 2024, arXiv:2402.13753): a divisor of each frequency, up to `original` positions. Longer
+    texts have other divisors, from their first position on, which no cache can take back."""
+
+    divisors: tuple[float, ...]
+    original: int
+    amount: float
+
+    @property
+    def amplitude(self) -> float:
+        return self.amount
+
+    @property
+    def longest(self) -> int | None:
+        return self.original
+
+    def apply(self, frequencies: Tensor, rotary: Rotary) -> Tensor:
+        import torch
+
+        of = torch.arange(0, rotary.width, 2, dtype=torch.int64).float() / rotary.width
+        return 1.0 / (torch.tensor(self.divisors, dtype=torch.float32) * rotary.theta**of)
 
 
 @dataclass(frozen=True)
@@ -67,7 +161,7 @@ class Rotary:
         import torch
 
         plain = 1.0 / (self.theta ** (torch.arange(0, self.width, 2, dtype=torch.float32) / self.width))
-        return np.asarray((plain if self.scaling is None else self.scaling.apply(plain)).numpy())
+        return np.asarray((plain if self.scaling is None else self.scaling.apply(plain, self)).numpy())
 
     def tables(self, positions: int) -> tuple[np.ndarray, np.ndarray]:
         """cos and sin, float32 [positions, width / 2], those of transformers too: the angles are rounded to float32,
@@ -75,4 +169,5 @@ class Rotary:
         import torch
 
         angle = torch.arange(positions, dtype=torch.float32)[:, None] * torch.from_numpy(self.frequencies())
-        return angle.cos().numpy(), angle.sin().numpy()
+        amplitude = 1.0 if self.scaling is None else self.scaling.amplitude
+        return (angle.cos() * amplitude).numpy(), (angle.sin() * amplitude).numpy()

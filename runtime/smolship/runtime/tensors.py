@@ -36,7 +36,7 @@ GGUF = {  # kind -> its name in a GGUF file, without the ending; {} is the layer
 
 # Architectures in which llama.cpp rotates neighbours, so that its converter weaves the rows of each q and k head: row
 # s * d/2 + p of ours, s in 0, 1, is its row 2 p + s.
-GGUF_WOVEN = ("llama", "smollm3")
+GGUF_WOVEN = ("granite", "llama", "smollm3")
 
 
 class Name(NamedTuple):

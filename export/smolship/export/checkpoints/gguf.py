@@ -21,7 +21,9 @@ from smolship.runtime.tensors import GGUF, GGUF_WOVEN
 
 NAMES: dict[str, str] = {kind: f"{name}.weight" for kind, name in GGUF.items()}
 WOVEN: Names = NAMES | {kind: Interleaved(NAMES[kind]) for kind in ("q", "k")}
-ARCHITECTURES = ("llama", "qwen2", "qwen3", "smollm3")
+MODEL_TYPES = {name: name for name in ("granite", "llama", "olmo2", "qwen2", "qwen3", "smollm3")}
+MODEL_TYPES |= {"gemma3": "gemma3_text"}  # llama.cpp's architecture -> `model_type` of config.json
+GEMMA3_27B = 62  # layers, by which llama.cpp knows that its scores are scaled otherwise
 
 KEYS = {  # transformers' name -> GGUF's, after the architecture
     "num_hidden_layers": "block_count",
@@ -59,7 +61,7 @@ LLAMA3_LOW, LLAMA3_HIGH, LLAMA3_POSITIONS = 1.0, 4.0, 8192
 
 
 def open_gguf(path: Path) -> Checkpoint:
-    """Open a GGUF file of one of `ARCHITECTURES`, quantized in any way that gguf-py can undo.
+    """Open a GGUF file of one of the architectures of `MODEL_TYPES`, quantized in any way that gguf-py can undo.
 
     Reads the header only. Raises InputError where anything is missing, malformed or unknown.
     """
@@ -77,8 +79,8 @@ def open_gguf(path: Path) -> Checkpoint:
         what, todo = KINDS.get(str(kind), (f"a GGUF of type {show(kind)}", "name the GGUF of the model"))
         raise InputError("the GGUF file is no model", got=f"{what}: {path}", expected="general.type 'model'", todo=todo)
     architecture = metadata.get("general.architecture")
-    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
-        raise unknown("GGUF architecture", f"{architecture!r} in {path}", ARCHITECTURES)
+    if not isinstance(architecture, str) or architecture not in MODEL_TYPES:
+        raise unknown("GGUF architecture", f"{architecture!r} in {path}", MODEL_TYPES)
     files = tokenizer_files(metadata, path)
     raw = _config(metadata, stored, architecture, path)
     config, _, _ = translate(raw, path)
@@ -96,8 +98,8 @@ def _config(metadata: dict[str, Any], stored: dict[str, GgufSlot], architecture:
     """The config.json that transformers would have written; its values are checked by the family's translation."""
     vocab = len(metadata["tokenizer.ggml.tokens"])
     raw: dict[str, Any] = {
-        "architectures": [FAMILIES[architecture][0]],
-        "model_type": architecture,
+        "architectures": [FAMILIES[MODEL_TYPES[architecture]][0]],
+        "model_type": MODEL_TYPES[architecture],
         "vocab_size": vocab,
         "hidden_act": "silu",
         "tie_word_embeddings": "output.weight" not in stored,
@@ -120,7 +122,62 @@ def _config(metadata: dict[str, Any], stored: dict[str, GgufSlot], architecture:
     defaults = {"rope_theta": 10_000.0, "num_key_value_heads": heads}
     if type(heads) is type(hidden) is int and heads > 0:
         defaults["head_dim"] = hidden // heads
-    return defaults | raw
+    return OWN.get(architecture, lambda metadata, raw: raw)(metadata, defaults | raw)
+
+
+def _gemma3(metadata: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
+    """What llama.cpp's gemma3 has of its own, in transformers' words."""
+
+    def get(key: str, default: Any = None) -> Any:
+        value = metadata.get(f"gemma3.{key}", default)
+        return shortest(value) if isinstance(value, float) else value
+
+    layers, heads, whole = raw["num_hidden_layers"], raw["num_attention_heads"], {"rope_theta": raw.pop("rope_theta")}
+    if (kind := get("rope.scaling.type", "none")) != "none":
+        whole |= {"rope_type": kind, "factor": get("rope.scaling.factor")}
+    own = {
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": raw["hidden_size"] // heads if layers == GEMMA3_27B else raw["head_dim"],
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default"} | whole,
+            "sliding_attention": {"rope_type": "default", "rope_theta": get("rope.freq_base_swa", 10_000.0)},
+        },
+    }
+    slides, window = get("attention.sliding_window_pattern", 6), get("attention.sliding_window", 0)
+    if isinstance(slides, np.ndarray) or not window:
+        slides = slides.tolist() if window else [False] * layers
+        own["layer_types"] = ["sliding_attention" if slide else "full_attention" for slide in slides]
+    else:
+        own["sliding_window_pattern"] = slides
+    return {key: value for key, value in raw.items() if key != "hidden_act"} | own | {"sliding_window": window or None}
+
+
+def _granite(metadata: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
+    """Its multipliers; a key that is absent multiplies by 1, but scores, which are scaled by the head's size."""
+    own = {"attention_multiplier": raw["head_dim"] ** -0.5}
+    for name, key in GRANITE.items():
+        if (value := metadata.get(f"granite.{key}")) is not None:
+            own[name] = shortest(value) if isinstance(value, float) else value
+    return raw | own
+
+
+GRANITE = {
+    "embedding_multiplier": "embedding_scale",
+    "residual_multiplier": "residual_scale",
+    "attention_multiplier": "attention.scale",
+    "logits_scaling": "logit_scale",
+}
+OWN = {"gemma3": _gemma3, "granite": _granite}  # architecture -> its config.json
+OWN_KEYS = {  # and which keys that takes
+    "gemma3": (
+        "attention.sliding_window",
+        "attention.sliding_window_pattern",
+        "rope.freq_base_swa",
+        "rope.scaling.type",
+        "rope.scaling.factor",
+    ),
+    "granite": tuple(GRANITE.values()),
+}
 
 
 def shortest(value: float) -> float:
@@ -137,14 +194,14 @@ def _refuse_unknown(metadata: dict[str, Any], architecture: str, config: Decoder
     """Refuse what would change the computation and is not understood: ignored, it would be wrong without a word."""
     for key, value in metadata.items():
         prefix, _, name = key.partition(".")
-        if prefix != architecture or name in KEYS.values():
+        if prefix != architecture or name in (*KEYS.values(), *OWN_KEYS.get(architecture, ())):
             continue
         harmless = HARMLESS.get(name, ())
         if harmless is not None and not _one_of(value, harmless):
             raise InputError(
                 "a GGUF key that is not understood",
                 got=f"{key} = {show(value)} in {path}",
-                expected=f"only what a plain {FAMILIES[architecture][0]} needs",
+                expected=f"only what a plain {FAMILIES[MODEL_TYPES[architecture]][0]} needs",
             )
     size = config.layers[0].mixer.head_dim
     for name in ("attention.value_length", "rope.dimension_count"):

@@ -17,7 +17,11 @@ from smolship.export.transforms import Names
 from smolship.runtime.errors import InputError, show
 
 FAMILIES = {  # config.json's `model_type` -> the class that transformers picks by it, and our module
+    "gemma3_text": ("Gemma3ForCausalLM", "smolship.export.families.gemma3"),
+    "granite": ("GraniteForCausalLM", "smolship.export.families.granite"),
     "llama": ("LlamaForCausalLM", "smolship.export.families.llama"),
+    "olmo2": ("Olmo2ForCausalLM", "smolship.export.families.olmo2"),
+    "phi3": ("Phi3ForCausalLM", "smolship.export.families.phi3"),
     "qwen2": ("Qwen2ForCausalLM", "smolship.export.families.qwen2"),
     "qwen3": ("Qwen3ForCausalLM", "smolship.export.families.qwen3"),
     "smollm3": ("SmolLM3ForCausalLM", "smolship.export.families.smollm3"),

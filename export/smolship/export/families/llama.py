@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from smolship.export.config import Attention, DecoderConfig, Layer, Mlp, QkNorm
 from smolship.export.families.fields import Fields
 from smolship.export.families.rope import rotary
+from smolship.export.rotary import Rotary
 from smolship.runtime.errors import InputError
 
 NAMES = {
@@ -35,7 +37,9 @@ DEFAULTS: dict[str, Any] = {
     "vocab_size": 32_000,
     "max_position_embeddings": 2048,
     "rope_theta": 10_000.0,
+    "rms_norm_eps": 1e-6,
     "tie_word_embeddings": False,
+    "activation": {"hidden_act": ("silu", "silu")},  # its key, and the one that is known, as config.json and we call it
 }
 FULL = "full_attention"
 
@@ -43,18 +47,23 @@ FULL = "full_attention"
 def translate(fields: Fields) -> DecoderConfig:
     """The decoder that a Llama config.json describes."""
     config = decoder(fields, DEFAULTS, *biases(fields))
-    heads = config.layers[0].mixer.heads
-    if config.hidden % heads:
-        raise InputError(
-            "the hidden size does not divide into heads",
-            got=f"{config.hidden:,} and {heads} heads in {fields.where}",
-            expected="hidden_size a multiple of num_attention_heads, as LlamaConfig wants it",
-        )
+    whole_heads(fields, config)
     all_full(fields, config)
     for key in ("sliding_window", "attention_chunk_size"):  # transformers' cache would forget what lies behind it
         if fields.has(key) and fields.int(key, 1, 1 << 24) < config.positions:
             raise fields.wrong(key, f"null, or at least the {config.positions:,} positions: attention here is full")
     return config
+
+
+def whole_heads(fields: Fields, config: DecoderConfig) -> None:
+    """Refuse what some classes of transformers refuse, whatever the size of a head."""
+    heads = config.layers[0].mixer.heads
+    if config.hidden % heads:
+        raise InputError(
+            "the hidden size does not divide into heads",
+            got=f"{config.hidden:,} and {heads} heads in {fields.where}",
+            expected="hidden_size a multiple of num_attention_heads, as the model's class wants it",
+        )
 
 
 def biases(fields: Fields) -> tuple[bool, bool, bool]:
@@ -69,6 +78,14 @@ def all_full(fields: Fields, config: DecoderConfig) -> None:
     fields.only("layer_types", [FULL] * count, ["attention"] * count)
 
 
+def layer_types(fields: Fields, count: int, known: tuple[str, ...]) -> list[str]:
+    """The kind of each layer."""
+    kinds = fields.raw["layer_types"]
+    if not isinstance(kinds, list) or len(kinds) != count or not {*map(str, kinds)} <= {*known}:
+        raise fields.wrong("layer_types", f"{count} of {' or '.join(known)}")
+    return kinds
+
+
 def decoder(
     fields: Fields,
     defaults: dict[str, Any],
@@ -76,9 +93,11 @@ def decoder(
     output_bias: bool = False,
     mlp_bias: bool = False,
     qk_norm: QkNorm = None,
+    rotary: Callable[[Fields, int, int, float], Rotary] = rotary,
 ) -> DecoderConfig:
     """What Llama shares with its relatives: layers of one shape. `defaults`: what the model's own class takes for keys
-    that are absent. Bounds are far beyond any small model, yet finite."""
+    that are absent; `rotary`: how it reads a rotary embedding, of which all layers get the same. Bounds are far beyond
+    any small model, yet finite."""
 
     def size(key: str, low: int, high: int) -> int:
         return fields.int(key, low, high, defaults[key])
@@ -98,7 +117,8 @@ def decoder(
     if head_dim % 2:
         raise InputError("head_dim is odd", got=f"{head_dim} in {fields.where}", expected="an even number")
     vocab, positions = size("vocab_size", 1, 2_000_000), size("max_position_embeddings", 1, 1 << 24)
-    fields.choice("hidden_act", ("silu",), "silu")
+    ((key, (named, activation)),) = defaults["activation"].items()
+    fields.choice(key, (named,), named)
     # What transformers reads of any config, at the values that change nothing.
     for key, nothing in (("is_causal", True), ("is_encoder_decoder", False), ("per_layer_config", {})):
         fields.only(key, nothing)
@@ -116,10 +136,10 @@ def decoder(
     )
     return DecoderConfig(
         architecture=fields.raw["model_type"],
-        layers=(Layer(mixer, Mlp(size("intermediate_size", 1, 1 << 20), bias=mlp_bias)),) * layers,
+        layers=(Layer(mixer, Mlp(size("intermediate_size", 1, 1 << 20), activation, bias=mlp_bias)),) * layers,
         hidden=hidden,
         vocab=vocab,
-        norm_eps=fields.number("rms_norm_eps", 1e-12, 1.0, default=1e-6, whole=False),
+        norm_eps=fields.number("rms_norm_eps", 1e-12, 1.0, default=defaults["rms_norm_eps"], whole=False),
         tied_head=fields.flag("tie_word_embeddings", defaults["tie_word_embeddings"]),
         positions=positions,
         bos=bos[0] if bos else None,

@@ -35,10 +35,7 @@ def windows(fields: Fields, config: DecoderConfig) -> DecoderConfig:
     first = fields.int("max_window_layers", 0, 1 << 20, default=28)
     slides = [window is not None and i >= first for i in range(count)]
     if fields.has("layer_types"):
-        kinds = fields.raw["layer_types"]
-        if not isinstance(kinds, list) or len(kinds) != count or not {*map(str, kinds)} <= {llama.FULL, SLIDING}:
-            raise fields.wrong("layer_types", f"{count} of {llama.FULL} or {SLIDING}")
-        slides = [kind == SLIDING for kind in kinds]
+        slides = [kind == SLIDING for kind in llama.layer_types(fields, count, (llama.FULL, SLIDING))]
         if any(slides) and window is None:
             raise fields.wrong("layer_types", "layers of full attention alone, where no sliding window is in use")
     sees_all = window is None or window >= config.positions

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 from smolship.export.families.fields import Fields
-from smolship.export.rotary import Llama3Scaling, Rotary
+from smolship.export.rotary import LinearScaling, Llama3Scaling, Rotary, Scaling, YarnScaling
 from smolship.runtime.errors import InputError, show
 
-KINDS = ("default", "llama3")
+KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
+WITH_ORIGINAL = ("llama3", "yarn")  # of these, the ones that tell positions of the training
 
 
 def rotary(fields: Fields, head_dim: int, positions: int, theta: float) -> Rotary:
     """`rope_scaling` (written until transformers 4) where it holds anything, else `rope_parameters`; theta from there,
-    else from `rope_theta` beside it, else the class's own `theta`.
-
-    A scaling that we do not know is refused: read as "default" it would be wrong without a word.
-    """
+    else from `rope_theta` beside it, else the class's own `theta`."""
     old, new = fields.sub("rope_scaling"), fields.sub("rope_parameters")
     rope = old if old.raw else new
     if old.raw and new.raw and old.raw != new.raw:
@@ -26,38 +26,71 @@ def rotary(fields: Fields, head_dim: int, positions: int, theta: float) -> Rotar
                 got=f"{show(key)} in {rope.where}",
                 expected="one for all layers",
             )
-    home = rope if "rope_theta" in rope.raw else fields
-    theta = home.number("rope_theta", 1.0, 1e12, default=theta)
-    fields.seen.add("rope_theta")
-    if home is rope and fields.raw.get("rope_theta", theta) != theta:
-        fields.notes.append(
-            f"config.json: the rope_theta beside {rope.where.split()[0]} is not read where that has one"
-        )
+    return of(rope, fields, "rope_theta", head_dim, positions, theta)
+
+
+def of(
+    rope: Fields, fields: Fields, beside: str, width: int, positions: int, theta: float, kinds: tuple[str, ...] = KINDS
+) -> Rotary:
+    """One rotary embedding out of its dictionary; its theta may be there, or in the config as `beside`.
+
+    A scaling that we do not know is refused: read as "default" it would be wrong without a word.
+    """
+    home, key = (rope, "rope_theta") if "rope_theta" in rope.raw else (fields, beside)
+    theta = home.number(key, 1.0, 1e12, default=theta)
+    fields.seen.add(beside)
+    if home is rope and fields.raw.get(beside, theta) != theta:
+        fields.notes.append(f"config.json: the {beside} beside {rope.where.split()[0]} is not read where that has one")
     named = "rope_type" in rope.raw
-    kind = rope.choice("rope_type" if named else "type", KINDS, "default")  # "type" until transformers 4.43
+    kind = rope.choice("rope_type" if named else "type", kinds, "default")  # "type" until transformers 4.43
     rope.seen.add("type")
-    scaling = None
-    if kind == "llama3":
-        scaling = _llama3(rope, positions)
-        # transformers reads this one beside the dictionary too, in some ways of loading before and in some after it.
-        if fields.has("original_max_position_embeddings"):
-            fields.only("original_max_position_embeddings", int(scaling.original))
-        for part in (fields, rope):
+    scaling = _scaling(kind, rope, fields, positions)
+    if kind in WITH_ORIGINAL:  # transformers reads these beside the dictionary too, in some ways of loading before
+        for part in (fields, rope):  # and in some after it
             part.only("partial_rotary_factor", 1, 1.0)
     if unread := rope.unseen():
         fields.notes.append(
             f"config.json: {', '.join(map(show, unread))} in a rotary embedding of type {kind!r}: not "
             "read, in transformers neither"
         )
-    return Rotary(theta, head_dim, scaling)
+    return Rotary(theta, width, scaling)
 
 
-def _llama3(rope: Fields, positions: int) -> Llama3Scaling:
-    """The original positions are all of them where none are given."""
-    low = rope.number("low_freq_factor", 1e-6, 1e6)
-    return Llama3Scaling(
-        rope.number("factor", 1e-3, 1e6),
-        low,
-        rope.number("high_freq_factor", low * (1 + 1e-6), 1e6),
-        rope.number("original_max_position_embeddings", 1, 1 << 24, default=positions),
+def _scaling(kind: str, rope: Fields, fields: Fields, positions: int) -> Scaling | None:
+    if kind == "default":
+        return None
+    factor = rope.number("factor", 1e-3, 1e6)
+    if kind == "linear":
+        return LinearScaling(factor)
+    if kind == "dynamic":  # another theta for positions beyond those of the model, which no context reaches
+        return None
+    # The original positions are all of them where none are given.
+    original = rope.number("original_max_position_embeddings", 1, 1 << 24, default=positions)
+    if fields.has("original_max_position_embeddings"):
+        fields.only("original_max_position_embeddings", int(original))
+    if kind == "llama3":
+        low = rope.number("low_freq_factor", 1e-6, 1e6)
+        return Llama3Scaling(factor, low, rope.number("high_freq_factor", low * (1 + 1e-6), 1e6), original)
+    return YarnScaling(
+        factor,
+        original,
+        _yarn_amplitude(rope, factor),
+        rope.number("beta_fast", 1e-3, 1e6, default=32.0) if rope.has("beta_fast") else 32.0,
+        rope.number("beta_slow", 1e-3, 1e6, default=1.0) if rope.has("beta_slow") else 1.0,
+        rope.flag("truncate", True),
     )
+
+
+def _yarn_amplitude(rope: Fields, factor: float) -> float:
+    """As it is given, or by `mscale` and `mscale_all_dim` (DeepSeek's), or 0.1 ln(factor) + 1."""
+    if rope.has("attention_factor"):
+        return rope.number("attention_factor", 0, 1e6, whole=False)
+
+    def by(key: str) -> float:
+        return rope.number(key, 0, 1e6) if rope.has(key) else 0.0
+
+    def amplitude(scale: float = 1.0) -> float:
+        return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
+
+    one, other = by("mscale"), by("mscale_all_dim")
+    return amplitude(one) / amplitude(other) if one and other else amplitude()

@@ -62,12 +62,11 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
 class GgufSession(Session):
     """One sequence, at the positions that the session names. llama.cpp's cache is cut where the session goes on."""
 
-    presets = True
-
     def __init__(self, llama: Any, model: Any, context: Any, capacity: int, chunk: int = CHUNK):
         super().__init__(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)), capacity)
         self.llama, self.model, self.context, self.chunk = llama, model, context, chunk
         self.memory = llama.llama_get_memory(context)
+        self.presets = not llama.llama_model_n_swa(model)  # with windows there are two caches, laid out otherwise
         self.computes = computes(llama.llama_print_system_info())
 
     def _run(self, ids: np.ndarray, position: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import Any
 from smolship.export.config import DecoderConfig
 from smolship.export.features import COMMON, beyond
 from smolship.export.targets import Job
+from smolship.export.targets.coreml.arithmetic import MIN_ROOT, STREAM
 from smolship.export.targets.coreml.arithmetic import OTHER_ARITHMETICS as OTHER_ARITHMETICS
 from smolship.export.targets.coreml.arithmetic import numerics as numerics
 from smolship.runtime.chunks import chunk_for
@@ -41,6 +42,10 @@ def problems(config: DecoderConfig) -> list[str]:
     found = beyond(config, HOLDS)
     if config.hidden > MAX_RMS:
         found.append(f"a hidden size of {config.hidden:,}, where a norm in fp16 takes at most {MAX_RMS:,} inputs")
+    if any(layer.norms == "both" for layer in config.layers) and config.norm_eps**0.5 * STREAM < MIN_ROOT:
+        found.append(
+            f"norms on both sides with an epsilon of {config.norm_eps:g}, which fp16 does not hold beside them"
+        )
     return found
 
 

@@ -18,18 +18,18 @@ import torch
 from smolship.export.config import DecoderConfig
 from smolship.export.opaque import trace
 from smolship.export.targets import Job
+from smolship.export.targets.coreml.arithmetic import MIN_ROOT, stream_of
 from smolship.export.targets.coreml.data import Constants, identifier
 from smolship.export.targets.coreml.light import Function, Program, Var, ct, mb, mil_convert, types
 from smolship.export.targets.walk import handler
 
 SMOLSHIP, ATEN = torch.ops.smolship, torch.ops.aten
 HIDDEN = np.float16(30_000)  # taken from the score of what a token must not see; scores stay within fp16
-MIN_ROOT = 2.0**-14  # the smallest normal fp16 number
 
 
 def emit(job: Job, chunk: int, path: Path) -> None:
     """Write the package of `job`, whose prefill takes `chunk` tokens."""
-    nodes = list(trace(job.config, job.context).graph.nodes)
+    nodes = list(trace(job.config, job.context, stream=stream_of(job.weights)).graph.nodes)
     constants, program = Constants(job), Program()
     for name, tokens in (("prefill", chunk), ("decode", 1)):
         program.add_function(name, Emitter(job, constants, tokens).function(nodes))
@@ -82,7 +82,9 @@ class Emitter:
         self.handlers: dict[Any, Callable[..., Any]] = {
             operator.getitem: lambda outputs, index: outputs[index],
             ATEN.silu.default: lambda x: mb.silu(x=x),
-            ATEN.mul.Tensor: lambda a, b: mb.mul(x=a, y=b),
+            ATEN.gelu.default: self.gelu,
+            ATEN.mul.Tensor: lambda a, b: mb.mul(x=a, y=np.float16(b) if isinstance(b, float) else b),
+            ATEN.add.Tensor: lambda a, b: mb.add(x=a, y=b),
             ATEN.slice.Tensor: self.last_token,
             ATEN.unflatten.int: lambda x, dim, sizes: mb.reshape(x=x, shape=[1, self.tokens, *sizes]),
             SMOLSHIP.embed.default: self.embed,
@@ -114,7 +116,7 @@ class Emitter:
                     function.set_outputs([mb.identity(x=self.values[logits], name="logits")])
                 else:
                     args = [self.values[a] if isinstance(a, torch.fx.Node) else a for a in node.args]
-                    self.values[node] = handler(self.handlers, node, "coreml")(*args)
+                    self.values[node] = handler(self.handlers, node, "coreml")(*args, **node.kwargs)
         return function
 
     def weight(self, name: str) -> Var:
@@ -151,7 +153,11 @@ class Emitter:
             return x
         return mb.slice_by_index(x=x, begin=[0, self.tokens - 1, 0], end=[1, self.tokens, x.shape[-1]])
 
-    def rms_norm(self, x: Var, name: str, eps: float) -> Var:
+    def gelu(self, x: Var, *, approximate: str) -> Var:
+        assert approximate == "tanh"
+        return mb.gelu(x=x, mode="TANH_APPROXIMATION")
+
+    def rms_norm(self, x: Var, name: str, eps: float, factor: float = 1.0) -> Var:
         """RMSNorm that fp16 cannot overflow: x reaches tens of thousands in some tokens, and x² would be infinite.
 
         With m = max|x|, x / sqrt(mean(x²) + eps) = y / sqrt(mean(y²) + eps / m²) for y = x / m, which is at most 1.
@@ -162,6 +168,8 @@ class Emitter:
         y, t = mb.real_div(x=x, y=peak), mb.real_div(x=root, y=peak)
         mean = mb.reduce_mean(x=mb.mul(x=y, y=y), axes=[-1], keep_dims=True)
         scale = mb.rsqrt(x=mb.add(x=mean, y=mb.mul(x=t, y=t)))
+        if factor != 1:
+            scale = mb.mul(x=scale, y=np.float16(factor))
         return mb.mul(x=mb.mul(x=y, y=scale), y=self.weight(name))
 
     def add_rms_norm(self, x: Var, residual: Var, name: str, eps: float) -> tuple[Var, Var]:
@@ -185,11 +193,14 @@ class Emitter:
         return self.turns[rotary]
 
     def rotary(self, x: Var, position: Var, rotary: str) -> Var:
-        """[1, S, heads, K]."""
+        """[1, S, heads, K], of which the embedding's width is rotated."""
+        width, size = self.config.rotaries[rotary].width, x.shape[-1]
         cos, sin = self.turns_of(rotary)
-        first, second = mb.split(x=x, num_splits=2, axis=-1)
+        turned, *rest = [x] if width == size else mb.split(x=x, split_sizes=[width, size - width], axis=-1)
+        first, second = mb.split(x=turned, num_splits=2, axis=-1)
         swapped = mb.concat(values=[second, first], axis=-1)
-        return mb.add(x=mb.mul(x=x, y=cos), y=mb.mul(x=swapped, y=sin))
+        turned = mb.add(x=mb.mul(x=turned, y=cos), y=mb.mul(x=swapped, y=sin))
+        return mb.concat(values=[turned, *rest], axis=-1) if rest else turned
 
     def visible(self, repeats: int, window: int | None) -> Var:
         """What is added to the scores, [1, 1, R * S, T]: 0 where a token sees another, -HIDDEN where it must not."""

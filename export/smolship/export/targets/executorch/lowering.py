@@ -9,6 +9,7 @@ R = H / G query heads a key head.
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -78,7 +79,7 @@ class Lowering:
             self.program.outputs = [self.made[result].tensor for result in results]
         else:
             args = [self.made.get(a, a) if isinstance(a, Node) else a for a in node.args]
-            self.made[node] = handler(VISIT, node, "executorch")(self, *args)
+            self.made[node] = handler(VISIT, node, "executorch")(self, *args, **node.kwargs)
 
     def flush(self, *wanted: Value) -> None:
         """Close the current subgraph and begin another. What is wanted of it, now and by nodes still to come, passes
@@ -128,7 +129,8 @@ class Lowering:
             return [*parts, *(self.graph.linear(x, self.data.matrix([name])) for name in rest[1:])]
         return [self.graph.linear(x, self.data.matrix([name])) for name in (first, *rest)]
 
-    def rms_norm(self, x: Value | Part, name: str, eps: float) -> Value:
+    def rms_norm(self, x: Value | Part, name: str, eps: float, scale: float = 1.0) -> Value:
+        assert scale == 1
         x = self._cut(x)
         g, width = self.graph, x.dims[-1]
         # The mean of squares, plus eps, as a fully connected node: weights 1 / n and bias eps.
@@ -163,9 +165,11 @@ class Lowering:
         return replace(x, whole=self.whole[x.whole, table])
 
     def _rotate(self, x: Value, table: str) -> Value:
-        g, size, (cos, sin) = self.graph, x.dims[3], self.turns[table]
-        swapped = g.join(g.slice(x, 3, size // 2, size), g.slice(x, 3, 0, size // 2))
-        return g.add(g.multiply(x, cos), g.multiply(swapped, sin))
+        g, size, width, (cos, sin) = self.graph, x.dims[3], self.config.rotaries[table].width, self.turns[table]
+        turned = x if width == size else g.slice(x, 3, 0, width)
+        swapped = g.join(g.slice(x, 3, width // 2, width), g.slice(x, 3, 0, width // 2))
+        turned = g.add(g.multiply(turned, cos), g.multiply(swapped, sin))
+        return turned if width == size else g.join(turned, g.slice(x, 3, width, size))
 
     def attend(self, q: Value | Part, k: Value | Part, v: Value, position: Any, layer: int) -> Value:
         """[1, S, H, K] -> [1, S, H * K]"""
@@ -187,8 +191,21 @@ class Lowering:
     def silu(self, x: Value) -> Value:
         return self.graph.multiply(x, self.graph.sigmoid(x))
 
-    def multiply(self, a: Value, b: Value) -> Value:
-        return self.graph.multiply(a, b)
+    def gelu(self, x: Value, *, approximate: str) -> Value:
+        """x / 2 * (1 + tanh(z)) = x * sigmoid(2 z), with z = sqrt(2 / pi) * (x + 0.044715 x³)."""
+        assert approximate == "tanh"
+        g, twice = self.graph, 2 * math.sqrt(2 / math.pi)
+        inner = g.add(g.multiply(g.square(x), self._number(0.044715 * twice)), self._number(twice))
+        return g.multiply(x, g.sigmoid(g.multiply(x, inner)))
+
+    def multiply(self, a: Value, b: Value | float) -> Value:
+        return self.graph.multiply(a, b if isinstance(b, Value) else self._number(b))
+
+    def add(self, a: Value, b: Value) -> Value:
+        return self.graph.add(a, b)
+
+    def _number(self, value: float) -> Value:
+        return self.program.floats(np.array([value]))
 
     def item(self, values: Any, index: int) -> Any:
         return values[index]
@@ -205,6 +222,8 @@ VISIT: dict[Any, Any] = {  # the trace's operators -> how they are lowered
     aten.unflatten.int: Lowering.unflatten,
     aten.slice.Tensor: Lowering.slice_tokens,
     aten.silu.default: Lowering.silu,
+    aten.gelu.default: Lowering.gelu,
     aten.mul.Tensor: Lowering.multiply,
+    aten.add.Tensor: Lowering.add,
     operator.getitem: Lowering.item,
 }

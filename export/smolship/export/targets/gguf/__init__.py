@@ -18,8 +18,9 @@ import numpy as np
 
 from smolship.export.checkpoints.gguf import KEYS, NAMES
 from smolship.export.config import DecoderConfig
-from smolship.export.features import beyond
+from smolship.export.rotary import LinearScaling
 from smolship.export.targets import Job
+from smolship.export.targets.gguf.architectures import ARCHITECTURES
 from smolship.export.targets.gguf.arithmetic import BLOCK
 from smolship.export.targets.gguf.arithmetic import numerics as numerics
 from smolship.export.targets.gguf.vocab import CONTROL, USER_DEFINED, vocabulary
@@ -34,26 +35,15 @@ from smolship.runtime.tensors import GGUF_WOVEN, parse
 NAME = ENGINE = "gguf"
 FILE = "model.gguf"
 ROPE = "rope_freqs.weight"  # divisors of the frequencies
-NOPE_STEP = 4  # llama.cpp's smollm3: every fourth layer has no rotary embedding
-HOLDS = {  # an architecture of llama.cpp -> what it knows, of features.py
-    "llama": {"scaling", "bias", "output_bias", "mlp_bias"},
-    "qwen2": {"bias"},
-    "qwen3": {"qk_norm.head"},
-    "smollm3": {"nope"},
-}
 ENDS = ("eos", "eot", "eom")  # the end tokens that a file can name
 CHUNK = 1 << 21  # numbers held at once
 
 
 def problems(config: DecoderConfig) -> list[str]:
     """Why llama.cpp's architecture of that name cannot express such a model."""
-    found = beyond(config, HOLDS[config.architecture])
-    rotated = [mixer.rotary is not None for mixer in config.attentions]
-    if config.architecture == "smollm3" and rotated != [(i + 1) % NOPE_STEP != 0 for i in range(len(rotated))]:
-        found.append("no_rope_layers other than every fourth, which is all that llama.cpp's smollm3 knows")
-    if config.architecture == "qwen2" and not all(mixer.bias for mixer in config.attentions):
-        found.append("no biases of q, k and v, which llama.cpp's qwen2 always has")
-    return found
+    if config.architecture not in ARCHITECTURES:
+        return [f"{config.architecture!r}, which is not written as GGUF yet; known are {', '.join(ARCHITECTURES)}"]
+    return ARCHITECTURES[config.architecture].problems(config)
 
 
 def refusals(
@@ -102,7 +92,7 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
     }
     if TEMPLATE in job.files:
         metadata["tokenizer.chat_template"] = job.files[TEMPLATE].decode()
-    with closing(gguf.GGUFWriter(folder / FILE, job.config.architecture)) as writer:
+    with closing(gguf.GGUFWriter(folder / FILE, ARCHITECTURES[job.config.architecture].name)) as writer:
         _write_header(writer, job, metadata)
         _write_data(writer.fout[0], job)
     (folder / "Modelfile").write_text(modelfile(job, metadata), encoding="utf-8")
@@ -168,7 +158,8 @@ def _hyperparameters(config: DecoderConfig, weights: Weights) -> dict[str, Any]:
     bits = [weights.entries[name].bits for name in config.linears() if name != "head"]
     kinds = gguf.LlamaFileType
     most = {4: kinds.MOSTLY_Q4_0, 8: kinds.MOSTLY_Q8_0, 16: kinds.MOSTLY_F16}[max(set(bits), key=bits.count)]
-    mixer, mlp, (rotary,) = config.layers[0].mixer, config.layers[0].mlp, config.rotaries.values()
+    mixer, mlp, architecture = config.layers[0].mixer, config.layers[0].mlp, ARCHITECTURES[config.architecture]
+    rotary = architecture.rotary(config)
     of = {
         "num_hidden_layers": len(config.layers),
         "hidden_size": config.hidden,
@@ -187,7 +178,8 @@ def _hyperparameters(config: DecoderConfig, weights: Weights) -> dict[str, Any]:
         "general.file_type": int(most),
         "general.quantization_version": gguf.GGML_QUANT_VERSION,
     }
-    return general | {f"{config.architecture}.{key}": value for key, value in keys.items()}
+    keys |= architecture.metadata(config)
+    return general | {f"{architecture.name}.{key}": value for key, value in keys.items()}
 
 
 def _sampling(said: Recommended) -> dict[str, Any]:
@@ -206,9 +198,10 @@ def _sampling(said: Recommended) -> dict[str, Any]:
 
 
 def _divisors(config: DecoderConfig) -> np.ndarray | None:
-    """A scaled rotary embedding as llama.cpp holds it: what each frequency is divided by, float32 [head_dim / 2]."""
-    (rotary,) = config.rotaries.values()
-    if rotary.scaling is None:
+    """A scaled rotary embedding as llama.cpp holds it: what each frequency is divided by, float32 [head_dim / 2]. None
+    where it is not scaled, or by one factor, which the metadata says."""
+    rotary = ARCHITECTURES[config.architecture].rotary(config)
+    if rotary.scaling is None or isinstance(rotary.scaling, LinearScaling):
         return None
     return (replace(rotary, scaling=None).frequencies() / rotary.frequencies()).astype("<f4")
 
@@ -235,7 +228,7 @@ def _pieces(job: Job, name: str) -> Iterator[tuple[int, np.ndarray]]:
     embedding too, as its converter does; the scores stay as they are.
     """
     shape, ours = job.weights.entries[name].shape, parse(name)
-    woven = job.config.architecture in GGUF_WOVEN and ours.kind in ("q", "k")
+    woven = ARCHITECTURES[job.config.architecture].name in GGUF_WOVEN and ours.kind in ("q", "k")
     unit = job.config.layers[ours.layer or 0].mixer.head_dim if woven else 1
     step = max(CHUNK // math.prod(shape[1:]) // unit, 1) * unit
     for start in range(0, shape[0], step):

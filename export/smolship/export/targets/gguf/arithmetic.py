@@ -15,7 +15,7 @@ BLOCK = 32  # inputs that share a scale
 class Q8Blocks(Numerics):
     """Activations in Q8_0: int8, a scale max|x| / 127 for each 32 inputs, kept in fp16."""
 
-    half_attention = True
+    half_attention = half_gelu = True
 
     def round(self, x: Tensor) -> Tensor:
         return self.blocks(x, BLOCK, half_scales=True)
@@ -24,14 +24,14 @@ class Q8Blocks(Numerics):
 class HalfInputs(Numerics):
     """Activations of an F16 matrix in fp16."""
 
-    half_attention = True
+    half_attention = half_gelu = True
 
     def round(self, x: Tensor) -> Tensor:
         return self.to_half(x, self.seeded()).float()
 
 
 def numerics(weights: Weights) -> Callable[[str], Numerics]:
-    """Queries, probabilities and the cache are fp16 besides.
+    """Queries, probabilities and the cache are fp16 besides, and what GELU takes and gives: it is a table.
 
     So it computes on x86. On Arm cores with fp16 arithmetic it also sums products of fp16 in fp16.
     """

@@ -22,10 +22,8 @@ SPACE = "▁"
 # for no "s" in GPT-4o's, for one.)
 WRITTEN = ("gpt-2", "smollm", "llama-bpe", "smaug-bpe", "qwen2")
 
-SENTENCEPIECE = [
-    {"type": "Prepend", "prepend": SPACE},
-    {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
-]
+PREFIX = {"type": "Prepend", "prepend": SPACE}
+SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 
 
 def vocabulary(files: dict[str, bytes], config: DecoderConfig, facts: GenerationFacts) -> dict[str, Any]:
@@ -44,7 +42,8 @@ def vocabulary(files: dict[str, bytes], config: DecoderConfig, facts: Generation
         "add_eos_token": around[1] is not None,
     }
     if model.get("byte_fallback"):
-        found |= {"model": "llama", "pre": "default", "scores": _scores(raw, tokens), "add_space_prefix": True}
+        scores, prefix = _scores(raw, tokens)
+        found |= {"model": "llama", "pre": "default", "scores": scores, "add_space_prefix": prefix}
     else:
         found |= {"model": "gpt2", "pre": _split_name(raw), "merges": [" ".join(pair) for pair in _merges(model)]}
     found |= _special_ids(facts, tokenizer, *around)
@@ -120,18 +119,19 @@ def _plain(step: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in (defaults | step).items() if key != "trim_offsets"}
 
 
-def _scores(raw: dict[str, Any], tokens: list[str]) -> list[float]:
-    """SentencePiece's scores from the order of the merges.
+def _scores(raw: dict[str, Any], tokens: list[str]) -> tuple[list[float], bool]:
+    """SentencePiece's scores from the order of the merges, and whether a space is put in front of a text.
 
     llama.cpp joins whichever neighbours make the token of the highest score; the merges say the same only where all
     splits of a token that the vocabulary allows are listed, those of one token together.
     """
     normalizer = raw.get("normalizer") or {}
-    if normalizer.get("normalizers") != SENTENCEPIECE or raw.get("pre_tokenizer"):
+    steps = normalizer.get("normalizers", [normalizer])
+    if steps not in ([PREFIX, SPACES], [SPACES]) or not _whole(raw.get("pre_tokenizer")):
         raise _refuse(
             "normalizer and pre_tokenizer",
             [normalizer, raw.get("pre_tokenizer")],
-            f"{SPACE} put in front and for spaces, and no pre-tokenizer",
+            f"{SPACE} for spaces, and in front or not, and no pre-tokenizer that cuts",
         )
     rank: dict[str, int] = {}
     last, merges = "", {tuple(pair) for pair in _merges(raw["model"])}
@@ -145,7 +145,12 @@ def _scores(raw: dict[str, Any], tokens: list[str]) -> list[float]:
         halves = ((token[:k], token[k:]) for k in range(1, len(token)))
         if lost := [h for h in halves if h[0] in vocab and h[1] in vocab and h not in merges]:
             raise _refuse("merges", f"no {lost[0]}", "every pair of tokens that makes a token")
-    return [-float(rank.get(token, len(merges))) for token in tokens]
+    return [-float(rank.get(token, len(merges))) for token in tokens], PREFIX in steps
+
+
+def _whole(pre: dict[str, Any] | None) -> bool:
+    """Whether a pre-tokenizer leaves a text whole: Gemma's cuts at spaces, of which its normalizer has left none."""
+    return pre is None or (pre.get("type"), pre.get("pattern")) == ("Split", {"String": " "})
 
 
 def _around(post: dict[str, Any] | None) -> tuple[str | None, str | None]:

@@ -77,7 +77,9 @@ class Emitter:
         self.handlers: dict[Any, Callable[..., Any]] = {
             operator.getitem: lambda outputs, index: outputs[index],
             ATEN.silu.default: lambda x: self.op("QuickGelu", x, domain=MICROSOFT, alpha=1.0),
-            ATEN.mul.Tensor: lambda a, b: self.op("Mul", a, b),
+            ATEN.gelu.default: self.gelu,
+            ATEN.mul.Tensor: lambda a, b: self.op("Mul", a, self.number(b) if isinstance(b, float) else b),
+            ATEN.add.Tensor: lambda a, b: self.op("Add", a, b),
             ATEN.slice.Tensor: self.last_token,
             UNFLATTEN: lambda x, dim, sizes: Heads(x, *sizes),
             SMOLSHIP.embed.default: self.embed,
@@ -101,7 +103,7 @@ class Emitter:
                 # Attention may take a stack whole: there it is not split into its parts.
                 get: Callable[[torch.fx.Node], Any] = self.values.get if node.target is UNFLATTEN else self.value
                 args = [get(a) if isinstance(a, torch.fx.Node) else a for a in node.args]
-                self.values[node] = handler(self.handlers, node, "onnx")(*args)
+                self.values[node] = handler(self.handlers, node, "onnx")(*args, **node.kwargs)
         graph = ir.Graph(
             list(self.inputs.values()),
             [logits, *self.outputs.values()],
@@ -141,6 +143,17 @@ class Emitter:
             tensor = ir.tensor(np.array(numbers, np.int64), name=name)
             self.constants[name] = ir.val(name, tensor.dtype, [len(numbers)], const_value=tensor)
         return self.constants[name]
+
+    def number(self, value: float) -> ir.Value:
+        """A float32 scalar, held in the model itself."""
+        name = f"{value!r}"
+        if name not in self.constants:
+            tensor = ir.tensor(np.array(value, np.float32), name=name)
+            self.constants[name] = ir.val(name, tensor.dtype, [], const_value=tensor)
+        return self.constants[name]
+
+    def gelu(self, x: ir.Value, *, approximate: str) -> ir.Value:
+        return self.op("Gelu", x, approximate=approximate)
 
     def _interface(self) -> tuple[dict[str, ir.Value], dict[str, ir.Value]]:
         """The graph's inputs, and its outputs but for the logits."""
@@ -226,7 +239,8 @@ class Emitter:
             accuracy_level=INT8_ACTIVATIONS,
         )
 
-    def rms_norm(self, x: ir.Value | Heads, name: str, eps: float) -> ir.Value | Heads:
+    def rms_norm(self, x: ir.Value | Heads, name: str, eps: float, scale: float) -> ir.Value | Heads:
+        assert scale == 1
         gain = self.data.floats([name])
         if isinstance(x, Heads):
             apart = self.op("Reshape", self.split(x.flat), self.constant(0, 0, x.count, x.size))

@@ -1,0 +1,143 @@
+"""llama.cpp's architectures: what each can hold, and what its files say beside what all say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from smolship.export.config import DecoderConfig
+from smolship.export.features import beyond
+from smolship.export.rotary import LinearScaling, Rotary
+
+NOPE_STEP = 4  # llama.cpp's smollm3: every fourth layer has no rotary embedding
+GEMMA3_STEP, GEMMA3_THETA, GEMMA3_27B = 6, 10_000.0, 62  # its windows and their theta, where a file says nothing
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One of llama.cpp's.
+
+    holds   of features.py
+    lacks   why it cannot express such a decoder, beyond that
+    rotary  the embedding that the file's general keys describe
+    keys    what the file says besides, by key after the architecture's name
+    """
+
+    name: str
+    holds: frozenset[str] = frozenset()
+    lacks: Callable[[DecoderConfig], list[str]] = lambda config: []
+    rotary: Callable[[DecoderConfig], Rotary] = lambda config: next(iter(config.rotaries.values()))
+    keys: Callable[[DecoderConfig], dict[str, Any]] = lambda config: {}
+
+    def problems(self, config: DecoderConfig) -> list[str]:
+        return beyond(config, self.holds) + self.lacks(config)
+
+    def metadata(self, config: DecoderConfig) -> dict[str, Any]:
+        """What it says of the rotary embedding's scaling, and its own keys."""
+        scaling, said = self.rotary(config).scaling, {}
+        if isinstance(scaling, LinearScaling):
+            said = {"rope.scaling.type": "linear", "rope.scaling.factor": scaling.factor}
+        elif scaling is not None and scaling.amplitude != 1:
+            said = {"rope.scaling.attn_factor": scaling.amplitude}
+        return said | self.keys(config)
+
+
+def _smollm3(config: DecoderConfig) -> list[str]:
+    rotated = [mixer.rotary is not None for mixer in config.attentions]
+    if rotated == [(i + 1) % NOPE_STEP != 0 for i in range(len(rotated))]:
+        return []
+    return ["no_rope_layers other than every fourth, which is all that llama.cpp's smollm3 knows"]
+
+
+def _qwen2(config: DecoderConfig) -> list[str]:
+    if all(mixer.bias for mixer in config.attentions):
+        return []
+    return ["no biases of q, k and v, which llama.cpp's qwen2 always has"]
+
+
+def _windows(config: DecoderConfig) -> Rotary | None:
+    """The rotary embedding of the layers that see a window; None where all have one, and none sees a window."""
+    windowed = dict.fromkeys(mixer.rotary for mixer in config.attentions if mixer.window)
+    if not windowed and len(config.rotaries) > 1:  # windows of the whole context; their embedding is another still
+        windowed = dict.fromkeys(rotary for rotary in config.rotaries.values() if rotary.scaling is None)
+    return next(iter(windowed), None)
+
+
+def _everywhere(config: DecoderConfig) -> Rotary:
+    """The rotary embedding of the layers that see everything."""
+    local = _windows(config)
+    return next((rotary for rotary in config.rotaries.values() if rotary != local), local) or Rotary(GEMMA3_THETA, 2)
+
+
+def _slides(config: DecoderConfig) -> list[bool]:
+    local = _windows(config)
+    return [local is not None and mixer.rotary == local for mixer in config.attentions]
+
+
+def _gemma3(config: DecoderConfig) -> list[str]:
+    mixer, local, slides = config.layers[0].mixer, _windows(config), _slides(config)
+    size = config.hidden // mixer.heads if len(config.layers) == GEMMA3_27B else mixer.head_dim
+    found = []
+    if {mixer.scale for mixer in config.attentions} != {size**-0.5}:
+        found.append(f"scores that are not scaled by {size}^-0.5, as llama.cpp's gemma3 scales them")
+    others = {config.logits_scale, *(layer.residual for layer in config.layers)}
+    if config.embedding_scale != np.float32(config.hidden**0.5) or others != {1.0}:
+        found.append("a scaled embedding, residual or logits other than an embedding times the root of its width")
+    windows = {mixer.window for mixer, slide in zip(config.attentions, slides, strict=True) if slide}
+    if len(config.rotaries) > 2 or len(windows) > 1 or (local and local.scaling):
+        found.append("windows that differ, or a scaled rotary embedding in them")
+    if any(mixer.window for mixer, slide in zip(config.attentions, slides, strict=True) if not slide):
+        found.append("windows in layers with and without a rotary embedding of their own")
+    return found
+
+
+def _gemma3_keys(config: DecoderConfig) -> dict[str, Any]:
+    local, slides = _windows(config), _slides(config)
+    if local is None:
+        return {}
+    window = next((mixer.window for mixer in config.attentions if mixer.window), config.positions)
+    keys: dict[str, Any] = {"attention.sliding_window": window}
+    if slides != [(i + 1) % GEMMA3_STEP != 0 for i in range(len(slides))]:
+        keys["attention.sliding_window_pattern"] = slides
+    return keys | ({"rope.freq_base_swa": local.theta} if local.theta != GEMMA3_THETA else {})
+
+
+def _granite_keys(config: DecoderConfig) -> dict[str, Any]:
+    return {
+        "embedding_scale": config.embedding_scale,
+        "residual_scale": config.layers[0].residual,
+        "attention.scale": config.layers[0].mixer.scale,
+        "logit_scale": 1 / config.logits_scale,
+    }
+
+
+def _olmo2(config: DecoderConfig) -> list[str]:
+    mixer = config.layers[0].mixer
+    found = ["a head that is the embedding's table, which llama.cpp's olmo2 never has"] * config.tied_head
+    if mixer.heads * mixer.head_dim != config.hidden:
+        found.append(
+            f"{mixer.heads} heads of {mixer.head_dim}, where llama.cpp's olmo2 divides {config.hidden} into heads"
+        )
+    return found
+
+
+ARCHITECTURES = {  # config.json's `model_type` -> llama.cpp's
+    "gemma3_text": Architecture(
+        "gemma3",
+        frozenset(("rotaries", "scaling", "window", "scale", "qk_norm.head", "gelu_tanh", "norms.both", "scales")),
+        _gemma3,
+        _everywhere,
+        _gemma3_keys,
+    ),
+    "granite": Architecture(
+        "granite", frozenset(("bias", "output_bias", "mlp_bias", "scale", "scales")), keys=_granite_keys
+    ),
+    "llama": Architecture("llama", frozenset(("scaling", "bias", "output_bias", "mlp_bias"))),
+    "olmo2": Architecture("olmo2", frozenset(("qk_norm.full", "norms.after")), _olmo2),
+    "qwen2": Architecture("qwen2", frozenset(("bias",)), _qwen2),
+    "qwen3": Architecture("qwen3", frozenset(("qk_norm.head",))),
+    "smollm3": Architecture("smollm3", frozenset(("nope",)), _smollm3),
+}
