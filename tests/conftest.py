@@ -157,6 +157,15 @@ def make_tokenizer(folder: Path, vocab: int) -> None:
     (folder / "chat_template.jinja").write_text(template)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What one process runs where there are several (`--dist loadgroup`): a file; all of tests/real, which share the
+    demo's bundle; all that have an emulated board."""
+    for item in items:
+        room = item.path.relative_to(Path(__file__).parent).parts[0]
+        group = {"real": "real models", "device": "boards", "native": "boards"}.get(room, str(item.path))
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nothing_kept() -> Iterator[None]:
     """No test takes a step that another has done, or the user; what is kept is tried in a folder of the test's own."""

@@ -54,6 +54,33 @@ def test_to_the_last_position_that_the_model_was_made_for(tiny, kind, ones):
     torch.testing.assert_close(torch.from_numpy(np.concatenate(logits)[-40:]), wanted)
 
 
+YARN = {"rope_type": "yarn", "rope_theta": 5e6, "factor": 4.0, "original_max_position_embeddings": 128}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("gemma3", {"query_pre_attn_scalar": 20, "attention_bias": True}),
+        ("gemma3", {"layer_types": None, "rope_parameters": None, "rope_local_base_freq": 50.0, "rope_theta": 700.0}),
+        ("granite", {"attention_bias": True, "mlp_bias": True, "head_dim": 48}),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 9_000.0}}),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 3.0, "rope_theta": 9_000.0}}),
+        ("olmo2", {"attention_bias": True, "tie_word_embeddings": True}),
+        ("phi3", {"rope_parameters": {"rope_theta": 900.0, "partial_rotary_factor": 0.25}}),
+        ("smollm3", {"rope_parameters": YARN}),
+    ],
+    ids=str,
+)
+def test_other_values_of_a_config(tmp_path, kind, changes):
+    model = make_tiny(tmp_path / "model", kind, **changes)
+    checkpoint = open_checkpoint(str(model))
+    ours = run(checkpoint.config, Reference(checkpoint.config, checkpoint, context=200), IDS)
+    theirs = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    with torch.inference_mode():
+        wanted = theirs(torch.tensor([IDS])).logits[0]
+    torch.testing.assert_close(torch.from_numpy(ours), wanted)
+
+
 def test_far_out_the_tables_still_agree(tmp_path):
     """8,192 positions of a model made for as many, its attention sharp enough to tell one position from the next."""
     folder = make_tiny(
