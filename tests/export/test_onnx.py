@@ -229,7 +229,7 @@ def test_plain_onnxruntime_with_a_growing_past(built):
         close(logits[0], want[position - 1 : position])
 
 
-@pytest.mark.parametrize("kind", ["llama_bias", "smollm3"])
+@pytest.mark.parametrize("kind", TINY)
 def test_genai_opens_the_folder_and_says_the_same(built, kind):
     import onnxruntime_genai as genai
 

@@ -23,6 +23,7 @@ NAME = "onnx-cpu"
 ENGINE = "onnx"
 
 FILE = "model.onnx"  # the name that optimum takes without a word
+GENAI = {"olmo2": "olmo"}  # a decoder's `type` in genai_config.json, where genai has no word for it: all are run alike
 COPIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -69,7 +70,7 @@ def genai_config(config: DecoderConfig, context: int, facts: GenerationFacts) ->
     ends, sampling, mixer = list(facts.end_ids), facts.sampling, config.layers[0].mixer
     return {
         "model": {
-            "type": config.architecture,
+            "type": GENAI.get(config.architecture, config.architecture),
             "bos_token_id": 0 if facts.bos is None else facts.bos,
             "eos_token_id": ends,
             "pad_token_id": facts.pad if facts.pad is not None else ends[0] if ends else 0,
