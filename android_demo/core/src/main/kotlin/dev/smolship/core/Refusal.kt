@@ -4,12 +4,7 @@ package dev.smolship.core
  * What the core does not do, for whoever reads it on a screen: what is wrong, what was got, what was expected, what to do
  * about it.
  */
-class Refusal(
-    val what: String,
-    got: Any? = null,
-    expected: Any? = null,
-    val todo: String? = null,
-) : Exception() {
+class Refusal(val what: String, got: Any? = null, expected: Any? = null, val todo: String? = null) : Exception() {
     val got: String? = got?.let { clip(it.toString()) }
     val expected: String? = expected?.let { clip(it.toString()) }
 

@@ -35,12 +35,7 @@ interface TextEngine : Closeable {
      * Appends [text] to what the engine holds and answers until a stop token, [maxTokens], the end of the context, or
      * until [sink], which is given each piece of the answer, returns false. The engine then holds [text] and the answer.
      */
-    fun generate(
-        text: String,
-        maxTokens: Int?,
-        sampling: Sampling,
-        sink: (String) -> Boolean,
-    ): Ending
+    fun generate(text: String, maxTokens: Int?, sampling: Sampling, sink: (String) -> Boolean): Ending
 
     /** Forgets everything. */
     fun reset()
@@ -56,9 +51,7 @@ interface Tokenizer {
 }
 
 /** Why an answer ended. */
-enum class End(
-    val key: String,
-) {
+enum class End(val key: String) {
     STOP("stop"), // a stop token
     MAX_TOKENS("max_tokens"),
     CONTEXT("context"), // it is full

@@ -30,12 +30,7 @@ data class Sampling(
         check("seed", seed, seed == null || seed >= 0, "0 or more")
     }
 
-    private fun check(
-        name: String,
-        value: Any?,
-        good: Boolean,
-        expected: String,
-    ) {
+    private fun check(name: String, value: Any?, good: Boolean, expected: String) {
         if (!good) throw Refusal("$name is out of range", value, expected)
     }
 }
