@@ -15,7 +15,7 @@ class Sampler(
     fun pick(logits: FloatArray, has: Set<Int> = emptySet()): Int {
         val greatest = argmax(logits)
         if (!logits[greatest].isFinite()) {
-            throw Refusal("the model's logits are not numbers", logits[greatest], todo = "export and check the bundle again")
+            throw Refusal("the model's logits are not numbers", logits[greatest], todo = "run `smolship parity`")
         }
         val penalized = has.isNotEmpty() && sampling.repetitionPenalty != 1.0
         val moved = if (penalized) penalized(logits, has) else logits
