@@ -27,3 +27,6 @@ class Refusal(val what: String, got: Any? = null, expected: Any? = null, val tod
         }
     }
 }
+
+/** The work was ended by whoever watched it. */
+class Cancelled : Exception("cancelled")

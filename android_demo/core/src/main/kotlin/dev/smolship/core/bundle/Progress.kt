@@ -1,5 +1,6 @@
 package dev.smolship.core.bundle
 
+import dev.smolship.core.Cancelled
 import dev.smolship.core.Refusal
 import java.io.ByteArrayOutputStream
 import java.io.InputStream
@@ -13,9 +14,6 @@ fun interface Progress {
     /** What happened that nobody asked for, in words: a file that was altered, a download that begins again. */
     fun said(line: String) = Unit
 }
-
-/** The work was ended by whoever watched it. */
-class Cancelled : Exception("cancelled")
 
 /** Counts bytes over several files for a [Progress]. */
 internal class Counter(private val progress: Progress, private val total: Long) {

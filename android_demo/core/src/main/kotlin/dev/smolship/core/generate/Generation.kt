@@ -103,3 +103,11 @@ fun TokenEngine.feed(ids: IntArray): FloatArray {
     if (logits.size != vocab) throw Refusal("the engine gave other logits than its vocabulary", logits.size, vocab)
     return logits
 }
+
+/** [TokenEngine.rewind] to a position that was looked at. */
+fun TokenEngine.goBack(to: Int) {
+    if (to != 0 && to !in earliest..position) {
+        throw Refusal("cannot rewind to there", to, "0, or a position from $earliest to $position")
+    }
+    rewind(to)
+}

@@ -1,5 +1,6 @@
 package dev.smolship.core.bundle
 
+import dev.smolship.core.Cancelled
 import dev.smolship.core.Refusal
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
