@@ -19,9 +19,10 @@ interface Conversation {
     val messages: List<Message>
 
     /**
-     * Answers [text]; each piece is given to [sink], which returns false to break the answer off. Question and answer
-     * join the conversation as far as the answer came; one without a token leaves no trace. Where the conversation does
-     * not fit into the context, or the template refuses it, that is refused and nothing has changed.
+     * Answers [text]; each piece, which may be empty, is given to [sink], which returns false to break the answer off.
+     * Question and answer join the conversation as far as the answer came; one without a token leaves no trace. Where
+     * the conversation does not fit into the context, or the template refuses it, that is refused and nothing has
+     * changed.
      */
     fun ask(text: String, maxTokens: Int? = null, sink: (String) -> Boolean): Answer
 
