@@ -176,6 +176,17 @@ class DownloadTest {
     }
 
     @Test
+    fun `storage that runs full meanwhile is said as that`() {
+        server.files[Manifest.NAME] = Bundles.manifest("a" to "hello", "a/b" to "hello")
+        server.files["a"] = "hello"
+        server.files["a/b"] = "hello"
+        val free = ArrayDeque(listOf(1L shl 40))
+        val store = Store(root) { free.removeFirstOrNull() ?: 0 }
+        val refusal = assertThrows(Refusal::class.java) { store.download("tiny", server, FakeServer.URL, watching) }
+        assertEquals("the storage is full", refusal.what)
+    }
+
+    @Test
     fun `too little storage is said before anything is fetched`() {
         refused("too little storage", free = 64L shl 20)
         assertEquals(listOf(Manifest.NAME to 0L), server.asked)

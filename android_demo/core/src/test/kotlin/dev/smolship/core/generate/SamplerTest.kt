@@ -42,6 +42,12 @@ class SamplerTest {
     }
 
     @Test
+    fun `a penalty makes small negative logits smaller, too`() {
+        val sampler = Sampler(Sampling(repetitionPenalty = 2.0))
+        assertEquals(1, sampler.pick(floatArrayOf(-0.5f, -0.6f), setOf(0)))
+    }
+
+    @Test
     fun `the largest of many weights are found where the first few do not reach top_p`() {
         val logits = FloatArray(100_000) { (it * 7919 % 100_000) / 1e5f }
         val sampler = Sampler(Sampling(temperature = 10.0, topP = 0.9)) { 0.999999 }
