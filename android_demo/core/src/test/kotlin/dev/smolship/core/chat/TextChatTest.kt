@@ -83,7 +83,8 @@ class TextChatTest {
         engine.answers += "Yes."
         chat.says("Still there?")
         assertEquals(5, chat.messages.size)
-        assertEquals("<system>Be kind.</><user>Hi</><assistant>Ho</><user>Still there?</><assistant>", engine.fed.last())
+        val rendered = "<system>Be kind.</><user>Hi</><assistant>Ho</><user>Still there?</><assistant>"
+        assertEquals(listOf(rendered), engine.fed)
     }
 
     @Test
