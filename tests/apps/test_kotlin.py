@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,11 +50,26 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Checked:
 
 def test_the_core_passes_its_own_tests(checked: Checked, capsys: pytest.CaptureFixture[str]) -> None:
     assert checked.code == 0, checked.told
-    counts = [line for line in checked.told.splitlines() if line.startswith("template cases: ")]
+    counts = re.findall("template cases: .*", checked.told)
     assert counts, "the tests of templates do not say their counts"
     times = [line for line in checked.told.splitlines() if line.startswith("== ") and line.endswith(" s")]
     with capsys.disabled():
         print("", *counts, *times, sep="\nandroid_demo: ")
+
+
+def test_the_toolchain_takes_no_other_package(tmp_path: Path) -> None:
+    """One that the registry has under the same name and version, but with other bytes; nothing of it stays."""
+    script = tmp_path / "android_demo" / "toolchain"
+    npm = tmp_path / "bin" / "npm"
+    for path in (script, npm):
+        path.parent.mkdir()
+    shutil.copy(ROOT / "android_demo" / "toolchain", script)
+    npm.write_text("#!/bin/sh\necho other > package.tgz\n")
+    npm.chmod(0o755)
+    given = os.environ | {"PATH": f"{npm.parent}:{os.environ['PATH']}"}
+    done = subprocess.run([str(script)], env=given, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 3 and "is not the package that is known" in done.stderr, done.stderr
+    assert [path.name for path in (tmp_path / ".cache" / "android_demo").iterdir()] == ["lock"]
 
 
 def test_python_takes_the_results(checked: Checked) -> None:
