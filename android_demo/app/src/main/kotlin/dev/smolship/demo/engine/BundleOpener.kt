@@ -4,6 +4,7 @@ import dev.smolship.core.Refusal
 import dev.smolship.core.bundle.Manifest
 import dev.smolship.core.bundle.Store
 import dev.smolship.core.bundle.Target
+import dev.smolship.core.chat.TemplateRendering
 import dev.smolship.core.chat.TextChat
 import dev.smolship.core.generate.Sampling
 import dev.smolship.core.generate.TextEngine
@@ -29,7 +30,7 @@ class BundleOpener(private val store: Store, private val checked: Checked, priva
                 ?: throw Refusal("the bundle has no such target", choice.target, manifest.targets.keys.joinToString())
         checked.check(root, manifest, target.folder)
         mustFit(manifest, target)
-        val rendering = ChatTemplate(root, manifest)
+        val rendering = TemplateRendering.of(root, manifest)
         val engine = engine(root, manifest, target)
         val (sampling, note) = sampling(target.engine, manifest.generation.sampling)
         return Opened(TextChat(engine, rendering, sampling), listOfNotNull(note), engine)

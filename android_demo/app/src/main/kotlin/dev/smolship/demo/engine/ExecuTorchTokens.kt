@@ -17,6 +17,7 @@ class ExecuTorchTokens(file: File, threads: Int) : TokenEngine {
     override val vocab = number("get_vocab_size")
     override val capacity = number("get_max_context_len")
     override val chunk: Int = number("get_max_seq_len")
+    override val blocks = listOf(256) // from there on one token, too, attends by matrix multiplications
     override var position = 0
         private set
 

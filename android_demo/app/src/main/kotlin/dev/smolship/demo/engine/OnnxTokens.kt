@@ -29,6 +29,7 @@ class OnnxTokens(file: File, override val capacity: Int, threads: Int, kleidiai:
 
     override val vocab: Int
     override val chunk = CHUNK
+    override val computes = products(File("/proc/cpuinfo").readText(), kleidiai)
     override var position = 0
         private set
 

@@ -19,6 +19,12 @@ interface TokenEngine : Closeable {
     /** The most tokens that one call of the engine takes, where it feeds longer inputs in parts. */
     val chunk: Int? get() = null
 
+    /** Further lengths, of a call or of the cache, from which on the engine computes in another way. */
+    val blocks: List<Int> get() = emptyList()
+
+    /** In what arithmetic, in the words of a bundle's probes, where the engine chooses that by the processor. */
+    val computes: String? get() = null
+
     /** Appends [ids] to the cache; the last position's logits, [vocab] of them. They hold until the next call. */
     fun forward(ids: IntArray): FloatArray
 

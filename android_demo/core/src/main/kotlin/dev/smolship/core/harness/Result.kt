@@ -69,10 +69,10 @@ internal class Answers {
         "vocab" to Json.Whole(engine.vocab),
         "capacity" to Json.Whole(engine.capacity),
         "chunk" to (engine.chunk?.let { Json.Whole(it) } ?: Json.Null),
-        "blocks" to Json.Array(emptyList()),
+        "blocks" to Json.Array(engine.blocks.map { Json.Whole(it) }),
         "runtime" to Json.Text(runtime),
         "presets" to Json.Bool(false),
-        "computes" to Json.Null,
+        "computes" to (engine.computes?.let { Json.Text(it) } ?: Json.Null),
     )
 
     private fun generated(found: Generated): Json = Json.Object(
