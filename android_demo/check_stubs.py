@@ -2,9 +2,9 @@
 
     python3 android_demo/check_stubs.py CLASSES DECLARATIONS
 
-CLASSES are the compiled stubs, DECLARATIONS a TypeScript file that lists the whole framework. Each class, method (with its
-number of parameters), field and constant of a stub must be there; what is newer than the app's oldest Android must be in
-GUARDED, which names where the app asks for the version first.
+CLASSES are the compiled stubs, DECLARATIONS a TypeScript file that lists the whole framework. Each class, method (with
+its number of parameters), field and constant of a stub must be there; what is newer than the app's oldest Android must
+be in GUARDED, which names where the app asks for the version first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ GUARDED = {
     "android.os.Build.SOC_MODEL": "BenchActivity: from Android 12 on",
     "android.os.Build.VERSION_CODES": "numbers, which the compiler copies",
 }
-SCOPE = re.compile(r"^\s*(?:declare|export) (module|class|abstract class|interface) ([\w.]+)(?:<[^{]*>)?(?: extends ([\w.]+))?")
+SCOPE = re.compile(
+    r"^\s*(?:declare|export) (module|class|abstract class|interface) ([\w.]+)(?:<[^{]*>)?(?: extends ([\w.]+))?"
+)
 SINCE = re.compile(r"@since (\d+)")
 MEMBER = re.compile(r"^\s*public (?:static )?(\w+)(\(|: )(.*)$")
 STUB = re.compile(r"^(?:public |protected |abstract |final |static )*(?:class|interface) ([\w.$]+)")
@@ -82,7 +84,9 @@ def parameters(text: str) -> int:
 def stubs(classes: Path) -> dict[str, list[str]]:
     """The members of the compiled stubs, as javap writes them."""
     files = sorted(str(file) for file in classes.glob("android/**/*.class"))
-    said = subprocess.run(["javap", "-protected", "-constants", *files], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        ["javap", "-protected", "-constants", *files], capture_output=True, text=True, check=True
+    ).stdout
     found: dict[str, list[str]] = {}
     name = ""
     for line in said.splitlines():

@@ -19,7 +19,6 @@ android {
         versionName = "0.1"
         ndk { abiFilters += "arm64-v8a" }
         resValue("string", "executorch_version", libs.versions.executorch.get())
-        resValue("string", "genai_version", libs.versions.onnxruntime.genai.get())
     }
 
     buildFeatures { resValues = true }

@@ -16,6 +16,7 @@ import dev.smolship.core.bundle.Stored
 import dev.smolship.demo.bundles.Job
 import dev.smolship.demo.bundles.LibraryState
 import dev.smolship.demo.bundles.TreeSource
+import dev.smolship.demo.bundles.Unfinished
 import dev.smolship.demo.bundles.UrlHttp
 import dev.smolship.demo.chat.Choice
 import dev.smolship.demo.engine.ENGINES
@@ -83,11 +84,13 @@ class BundlesActivity : Activity() {
             }
         showProblem(said)
         showJob(state.job)
-        if (list.tag === state.bundles && list.childCount > 0) return
-        list.tag = state.bundles
+        val shown = state.bundles to state.unfinished
+        if (list.tag == shown) return
+        list.tag = shown
         list.removeAllViews()
         state.bundles.forEach { list.addView(viewOf(it)) }
-        if (state.bundles.isEmpty()) {
+        state.unfinished.forEach { list.addView(viewOf(it)) }
+        if (list.childCount == 0) {
             val none = layoutInflater.inflate(R.layout.message, list, false) as TextView
             none.text = getString(R.string.no_bundles, library.folder)
             list.addView(none)
@@ -137,6 +140,23 @@ class BundlesActivity : Activity() {
         view.findViewById<View>(R.id.remove).apply {
             contentDescription = getString(R.string.remove_spoken, bundle.name)
             setOnClickListener { askToRemove(bundle) }
+        }
+        return view
+    }
+
+    private fun viewOf(download: Unfinished): View {
+        val view = layoutInflater.inflate(R.layout.bundle, list, false)
+        view.findViewById<TextView>(R.id.name).text = download.name
+        view.findViewById<TextView>(R.id.facts).text = getString(R.string.unfinished)
+        view.findViewById<Button>(R.id.check).apply {
+            text = getString(R.string.go_on)
+            contentDescription = getString(R.string.go_on_spoken, download.name)
+            isEnabled = download.url != null
+            setOnClickListener { download.url?.let { library.download(it, UrlHttp()) } }
+        }
+        view.findViewById<View>(R.id.remove).apply {
+            contentDescription = getString(R.string.remove_spoken, download.name)
+            setOnClickListener { library.remove(download.name) }
         }
         return view
     }

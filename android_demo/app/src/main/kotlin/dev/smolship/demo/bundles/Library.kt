@@ -14,6 +14,9 @@ import java.util.concurrent.Executor
 /** A work that takes long: on which bundle and file it is, and how far, in bytes. */
 data class Job(val bundle: String, val file: String = "", val done: Long = 0, val total: Long = 0)
 
+/** A download that was broken off, and where it came from; null where that is not known. */
+data class Unfinished(val name: String, val url: String?)
+
 /**
  * @property job what is being done; one thing at a time
  * @property good a bundle whose files have just been looked at and are as the manifest says
@@ -22,7 +25,7 @@ data class Job(val bundle: String, val file: String = "", val done: Long = 0, va
  */
 data class LibraryState(
     val bundles: List<Stored> = emptyList(),
-    val unfinished: List<String> = emptyList(),
+    val unfinished: List<Unfinished> = emptyList(),
     val job: Job? = null,
     val good: String? = null,
     val problem: String? = null,
@@ -66,7 +69,10 @@ class Library(
     /** Goes on with a download that was broken off, where [url] ends in the same name. */
     fun download(url: String, http: Http) {
         val name = url.trim().trimEnd('/').substringAfterLast('/')
-        work(name) { store.download(name, http, url.trim(), it) }
+        work(name) {
+            address(name).writeText(url.trim())
+            store.download(name, http, url.trim(), it)
+        }
     }
 
     fun remove(name: String) = work(name) { store.remove(name) }
@@ -113,9 +119,16 @@ class Library(
     private fun list() {
         store.clean()
         val bundles = store.list()
-        val unfinished = store.unfinished()
+        val unfinished = store.unfinished().map { name ->
+            Unfinished(name, address(name).takeIf { it.isFile && it.length() < LONGEST }?.readText())
+        }
+        val kept = unfinished.map { address(it.name).name }
+        folder.list().orEmpty().filter { it.endsWith(ADDRESS) && it !in kept }.forEach { File(folder, it).delete() }
         tell { it.copy(bundles = bundles, unfinished = unfinished) }
     }
+
+    /** Where the address of an unfinished download is kept. */
+    private fun address(name: String) = File(folder, ".$name$ADDRESS")
 
     private fun show(next: LibraryState) {
         state = next
@@ -143,5 +156,7 @@ class Library(
     private companion object {
         const val SHOW_NS = 150_000_000L
         const val SOME = 5
+        const val ADDRESS = ".address"
+        const val LONGEST = 8192L // bytes
     }
 }

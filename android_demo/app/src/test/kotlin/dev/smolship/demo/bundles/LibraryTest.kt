@@ -89,10 +89,12 @@ class LibraryTest {
         library.download(address, UrlHttp())
         assertTrue(library.state.problem!!.contains("onnx/model.onnx"))
         assertEquals(emptyList<String>(), library.state.bundles.map { it.name })
-        assertEquals(listOf("tiny"), library.state.unfinished)
+        assertEquals(listOf(Unfinished("tiny", address)), library.state.unfinished)
         most = Int.MAX_VALUE
         asked.clear()
-        library.download(address, UrlHttp())
+        library.download(library.state.unfinished.single().url!!, UrlHttp())
+        assertEquals(emptyList<Unfinished>(), library.state.unfinished)
+        assertEquals(listOf("tiny"), library.folder.list()!!.toList())
         assertEquals(listOf("tiny"), library.state.bundles.map { it.name })
         val range = asked.single { it.first == "onnx/model.onnx" }.second
         assertTrue("asked for $range", range != null && range.startsWith("bytes=") && range != "bytes=0-")
