@@ -44,6 +44,9 @@ class FakeServer(val files: MutableMap<String, String>) : Http {
     /** By path, how many bytes of an answer come before it ends as if complete. */
     val shortens = HashMap<String, Int>()
     var ranges = true
+
+    /** By how much later an answer of a part begins than it was asked to. */
+    var shift = 0
     var status = HashMap<String, Int>()
 
     override fun get(url: String, from: Long): Response {
@@ -55,7 +58,7 @@ class FakeServer(val files: MutableMap<String, String>) : Http {
         if (start > 0 && start >= bytes.size) return Response(416, null, ByteArrayInputStream(ByteArray(0)))
         val rest = bytes.copyOfRange(start, bytes.size).let { it.copyOf(minOf(it.size, shortens[path] ?: it.size)) }
         val body = breaks[path]?.removeFirstOrNull()?.let { Breaking(rest, it) } ?: ByteArrayInputStream(rest)
-        return Response(if (start > 0) 206 else 200, if (start > 0) start.toLong() else null, body)
+        return if (start > 0) Response(206, start + shift.toLong(), body) else Response(200, null, body)
     }
 
     /** A connection that breaks after so many bytes. */

@@ -48,6 +48,12 @@ class SamplerTest {
     }
 
     @Test
+    fun `the number 0 picks no token of weight 0`() {
+        val masked = floatArrayOf(Float.NEGATIVE_INFINITY, 1f)
+        assertEquals(1, Sampler(Sampling(temperature = 1.0)) { 0.0 }.pick(masked))
+    }
+
+    @Test
     fun `the largest of many weights are found where the first few do not reach top_p`() {
         val logits = FloatArray(100_000) { (it * 7919 % 100_000) / 1e5f }
         val sampler = Sampler(Sampling(temperature = 10.0, topP = 0.9)) { 0.999999 }

@@ -4,7 +4,9 @@ import dev.smolship.core.Cancelled
 import dev.smolship.core.Refusal
 import dev.smolship.core.Vectors
 import dev.smolship.core.flag
+import dev.smolship.core.generate.TokenEngine
 import dev.smolship.core.json.Json
+import dev.smolship.core.json.write
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertThrows
@@ -13,6 +15,7 @@ import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
 import java.io.File
+import java.io.IOException
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import java.util.Base64
@@ -153,7 +156,23 @@ class ExecutorTest {
         result.save(file)
         assertEquals(result.toJson(), Json.read(file.readBytes()))
         assertEquals(listOf("result.json"), temporary.root.list()!!.toList())
-        assertThrows(java.io.IOException::class.java) { result.save(File(temporary.root, "nowhere/result.json")) }
+        assertThrows(IOException::class.java) { result.save(File(temporary.root, "nowhere/result.json")) }
+    }
+
+    @Test
+    fun `traits are the engine's`() {
+        val case = case("nothing asked: the traits")
+        val engine = object : TokenEngine by ToyEngine(case.need("engine").objectOf("engine")) {
+            override val chunk = 32
+            override val blocks = listOf(16, 256)
+            override val computes = "fp16"
+        }
+        val result = Executor(Machine(emptyMap(), "", null), runtime = "mine").execute(plan(case), "") { engine }
+        assertEquals(
+            """{"vocab": 40, "capacity": 64, "chunk": 32, "blocks": [16, 256], "runtime": "mine", """ +
+                """"presets": false, "computes": "fp16"}""",
+            result.toJson().need("traits").write(),
+        )
     }
 
     @Test
@@ -161,7 +180,7 @@ class ExecutorTest {
         val case = case("an answer")
         val engine = ToyEngine(case.need("engine").objectOf("engine"))
         val executor = Executor(Machine(emptyMap(), "", null))
-        val odd = object : dev.smolship.core.generate.TokenEngine by engine {
+        val odd = object : TokenEngine by engine {
             override fun forward(ids: IntArray) = engine.forward(ids).copyOf(3)
         }
         assertThrows(Refusal::class.java) { executor.execute(plan(case), "") { odd } }
