@@ -75,6 +75,7 @@ private fun Machine.repeated(value: Any?, count: BigInteger): Any? {
     val text = textOf(value)
     val items = itemsOf(value)
     val size = text?.length ?: items?.size ?: return null
+    if (count.bitLength() >= Long.SIZE_BITS) refuse("cannot fit 'int' into an index-sized integer")
     if (count.signum() <= 0 || size == 0) {
         return if (text !=
             null

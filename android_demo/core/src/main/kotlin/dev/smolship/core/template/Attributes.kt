@@ -111,11 +111,12 @@ private fun unsafe(value: Any?, name: String): Undefined =
     Undefined("access to attribute '$name' of '${typeName(value)}' object is unsafe")
 
 private val DUNDERS =
-    (
-        "class contains delattr delitem dir doc eq format ge getattribute getitem getstate gt hash init init_subclass " +
-            "ior iter le len lt ne new or reduce reduce_ex repr reversed ror setattr setitem sizeof str subclasshook " +
-            "class_getitem"
-        ).split(' ').map { "__${it}__" }.toSet()
+    """
+    class contains delattr delitem dir doc eq format ge getattribute getitem getstate gt hash init init_subclass ior
+    iter le len lt ne new or reduce reduce_ex repr reversed ror setattr setitem sizeof str subclasshook class_getitem
+    """.trim().split(Regex("\\s+")).map {
+        "__${it}__"
+    }.toSet()
 
 /** Python's attribute of a value, as the sandbox lets it through; [Absent] where there is none. */
 internal fun Machine.attribute(value: Any?, name: String): Any? {

@@ -142,12 +142,7 @@ internal fun Machine.contains(item: Any?, container: Any?): Boolean {
                     pair != null && container.dict.find(pair[0])?.let { same(it.value, pair[1]) } == true
                 }
             }
-        is RangeValue ->
-            if (isNumber(item) || item is Boolean) {
-                (0 until container.size).any { compareNumbers(container[it], item) == 0 }
-            } else {
-                false
-            }
+        is RangeValue -> inRange(item, container)
         else -> {
             val items = iterate(container) ?: refuse("argument of type '${typeName(container)}' is not iterable")
             var found = false
@@ -155,4 +150,11 @@ internal fun Machine.contains(item: Any?, container: Any?): Boolean {
             found
         }
     }
+}
+
+private fun inRange(item: Any?, range: RangeValue): Boolean {
+    val whole = hashKey(item.takeIf { isNumber(it) }) as? BigInteger ?: return false
+    if (whole.bitLength() >= Long.SIZE_BITS) return false
+    val distance = whole.toLong() - range.start
+    return distance % range.step == 0L && distance / range.step in 0 until range.length
 }

@@ -12,8 +12,11 @@ private val INDEX =
     method("index", "value start? stop? /") { self, a ->
         val items = sequenceItems(a.machine, self)
         if (self is RangeValue && a.has(1)) refuse("range.index() takes exactly one argument")
-        val start = if (a.has(1)) clampIndex(a.value(1) ?: refuse("slice indices must be integers"), items.size, 0) else 0
-        val stop = if (a.has(2)) clampIndex(a.value(2) ?: refuse("slice indices must be integers"), items.size, 0) else items.size
+        val bound = { i: Int, default: Int ->
+            if (a.has(i)) clampIndex(a.value(i) ?: refuse("indices must be integers"), items.size, 0) else default
+        }
+        val start = bound(1, 0)
+        val stop = bound(2, items.size)
         val found = (start until stop).firstOrNull { a.machine.same(items[it], a.value(0)) }
         whole(found ?: refuse("${a.machine.repr(a.value(0))} is not in the ${typeName(self)}"))
     }

@@ -70,7 +70,7 @@ internal object Expressions {
             } else if (no != null) {
                 no(run)
             } else {
-                Undefined("the inline if-expression on line ${node.line} evaluated to false and no else section was defined.")
+                Undefined("the inline if-expression on line ${node.line} evaluated to false and has no else")
             }
         }
     }

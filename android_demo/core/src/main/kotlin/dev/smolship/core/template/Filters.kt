@@ -148,7 +148,8 @@ private fun truncate(a: Bound): Any? {
     if (size <= length + leeway.toLong()) return value
     val text = textOf(value) ?: refuse("truncate wants a string, not ${typeName(value)}")
     val kept = cut(text, 0, length - pointCount(end))
-    return a.machine.binary("+", like(value, if (a.flag(2)) kept else splitFromRight(kept, " ", 1)[0]), a.value(3, "..."))
+    val shown = if (a.flag(2)) kept else splitFromRight(kept, " ", 1)[0]
+    return a.machine.binary("+", like(value, shown), a.value(3, "..."))
 }
 
 /** Python's pprint of what fits on one line: the keys of dictionaries are sorted. */

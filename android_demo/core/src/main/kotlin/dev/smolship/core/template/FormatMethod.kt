@@ -98,7 +98,7 @@ private class Formatter(
 
     private fun lookUp(name: String): Any? {
         val first = name.takeWhile { it != '.' && it != '[' }
-        var value = first(first)
+        var value = if (name.isEmpty()) next() else named(first, alone = first == name)
         var at = first.length
         while (at < name.length) {
             if (name[at] == '.') {
@@ -121,14 +121,17 @@ private class Formatter(
         return value
     }
 
-    private fun first(name: String): Any? {
-        if (name.isEmpty()) {
-            if (numbered) refuse("cannot switch from manual field specification to automatic field numbering")
-            return positional.getOrElse(automatic++) { refuse("Replacement index ${automatic - 1} out of range") }
-        }
-        if (name.all { it in '0'..'9' }) {
-            if (automatic > 0) refuse("cannot switch from automatic field numbering to manual field specification")
-            numbered = true
+    private fun next(): Any? {
+        if (numbered) refuse("cannot switch from manual field specification to automatic field numbering")
+        return positional.getOrElse(automatic++) { refuse("Replacement index ${automatic - 1} out of range") }
+    }
+
+    private fun named(name: String, alone: Boolean): Any? {
+        if (name.isNotEmpty() && name.all { it in '0'..'9' }) {
+            if (alone && automatic > 0) {
+                refuse("cannot switch from automatic field numbering to manual field specification")
+            }
+            if (alone) numbered = true
             return positional.getOrElse(name.toIntOrNull() ?: -1) { refuse("Replacement index $name out of range") }
         }
         return if (name in named) named[name] else refuse("no argument '$name' to format")

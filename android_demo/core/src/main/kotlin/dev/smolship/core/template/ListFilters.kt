@@ -55,6 +55,7 @@ internal val LIST_FILTERS =
     )
 
 private fun length(name: String): Function = native(name, "obj /") { a ->
+    a.machine.scan(textOf(a.value(0))?.length ?: 0)
     whole(lengthOf(a.value(0)) ?: refuse("object of type '${typeName(a.value(0))}' has no len()"))
 }
 

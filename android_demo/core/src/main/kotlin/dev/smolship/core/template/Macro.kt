@@ -1,6 +1,6 @@
 package dev.smolship.core.template
 
-/** A macro, or the body of a call block: [body] gets its arguments in the order of [parameters], then the special ones. */
+/** A macro, or the body of a call block: [body] gets the arguments of [parameters], then the special ones. */
 internal class Macro(
     val title: String?,
     private val parameters: List<String>,

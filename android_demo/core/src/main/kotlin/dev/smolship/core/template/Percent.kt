@@ -20,7 +20,7 @@ private class Percent(
 
     /** Whether values are looked up by name: any value with elements may be left over, as in Python. */
     private val isMapping =
-        tuple == null && textOf(values) == null && (values is DictValue || values is ListValue || values is RangeValue)
+        values is DictValue || values is ListValue || values is RangeValue || values is Undefined
 
     fun run(): String {
         while (at < format.length) {

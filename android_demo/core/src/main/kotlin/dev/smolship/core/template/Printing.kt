@@ -59,7 +59,10 @@ private class Printer(private val machine: Machine) {
                 list("[", "]", value, value.dict.entries) { repr(value.element(it)) }
                 add(")")
             }
-            is RangeValue -> add("range(${value.start}, ${value.stop}${if (value.step == 1L) "" else ", ${value.step}"})")
+            is RangeValue -> {
+                val step = if (value.step == 1L) "" else ", ${value.step}"
+                add("range(${value.start}, ${value.stop}$step)")
+            }
             is NamespaceValue -> {
                 add("<Namespace ")
                 repr(value.attributes)

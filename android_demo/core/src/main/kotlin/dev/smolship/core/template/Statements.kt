@@ -30,7 +30,7 @@ internal object Statements {
         "AssignBlock" -> assignBlock(node, frame)
         "ExprStmt" -> Expressions.compile(node.node("value"), frame).let { value -> plain { run -> value(run) } }
         "Break", "Continue" -> {
-            if (!frame.inLoop) refuse("'${node.kind.lowercase(java.util.Locale.ROOT)}' outside loop, on line ${node.line}")
+            if (!frame.inLoop) refuse("${node.kind} outside of a loop, on line ${node.line}")
             val signal = if (node.kind == "Break") Signal.BREAK else Signal.CONTINUE;
             { signal }
         }
@@ -104,7 +104,9 @@ internal object Statements {
         val target = Targets.compile(node.node("target"), frame)
         return plain { run ->
             for (reference in namespaces) {
-                if (run.variables[reference] !is NamespaceValue) refuse("cannot assign attribute on non-namespace object")
+                if (run.variables[reference] !is NamespaceValue) {
+                    refuse("cannot assign attribute on non-namespace object")
+                }
             }
             target(run, value(run))
         }
@@ -164,7 +166,8 @@ internal object Targets {
         val found = ArrayList<Any?>()
         while (items.hasNext() && found.size <= targets.size) found.add(items.next())
         if (found.size != targets.size) {
-            refuse("${if (found.size < targets.size) "not enough" else "too many"} values to unpack (expected ${targets.size})")
+            val amount = if (found.size < targets.size) "not enough" else "too many"
+            refuse("$amount values to unpack (expected ${targets.size})")
         }
         targets.forEachIndexed { i, target -> target(run, found[i]) }
     }

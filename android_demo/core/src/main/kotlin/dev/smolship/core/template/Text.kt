@@ -84,25 +84,21 @@ internal fun strip(text: String, chars: String?, left: Boolean = true, right: Bo
     return text.substring(start, end)
 }
 
-/** The words between white space, at most [limit] cuts (all if negative) counted from the left. */
+/** The words between white space; after [limit] of them, unless that is negative, the rest is one. */
 internal fun words(text: String, limit: Int = -1): List<String> {
     val found = ArrayList<String>()
-    var rest = strip(text, null, right = false)
-    while (rest.isNotEmpty()) {
-        if (limit >= 0 && found.size == limit) {
-            found.add(strip(rest, null, left = false))
-            break
-        }
-        var end = 0
-        while (end < rest.length && !isSpace(rest[end].code)) end++
-        found.add(rest.substring(0, end))
-        while (end < rest.length && isSpace(rest[end].code)) end++
-        rest = rest.substring(end)
+    var at = 0
+    while (true) {
+        while (at < text.length && isSpace(text[at].code)) at++
+        if (at == text.length) return found
+        var end = at
+        while (end < text.length && (found.size == limit || !isSpace(text[end].code))) end++
+        found.add(text.substring(at, end))
+        at = end
     }
-    return found
 }
 
-/** As [words], with the cuts counted from the right. */
+/** As [words], counted from the right. */
 internal fun wordsFromRight(text: String, limit: Int): List<String> =
     if (limit < 0) words(text) else words(reversed(text), limit).map { reversed(it) }.reversed()
 
@@ -172,9 +168,10 @@ internal fun lower(text: String): String = text.lowercase(Locale.ROOT)
 internal fun titled(point: Int): String {
     val text = String(Character.toChars(point))
     val simple = Character.toTitleCase(point)
-    if (simple != point) return String(Character.toChars(simple))
+    if (simple != point || Character.isTitleCase(point)) return String(Character.toChars(simple))
     val upper = upper(text)
-    if (upper.length <= text.length || point == 0x149) return upper
+    if (upper.length <= text.length) return text // in title case already, or without it, as Georgian letters
+    if (point == 0x149) return upper
     val first = String(Character.toChars(upper.codePointAt(0)))
     val rest = upper.substring(first.length)
     return first + if (point in 0x1F00..0x1FFF) rest.replace('\u0399', '\u0345') else lower(rest)

@@ -1,5 +1,6 @@
 package dev.smolship.core.template
 
+import java.math.BigDecimal
 import java.math.BigInteger
 
 // A template's values: null (None), Boolean, BigInteger, Double, String, and the classes of this file. Strings are
@@ -129,33 +130,33 @@ internal fun typeName(value: Any?): String = when (value) {
     else -> value.javaClass.simpleName
 }
 
-/** A key of a hash table, equal where Python's values are equal; refused for lists and dictionaries. */
-internal fun hashKey(value: Any?): Any? = when (value) {
-    null -> Absent
-    is Boolean -> wholeOf(value)
-    is Double ->
-        if (value.isNaN() || value.isInfinite() || value != Math.rint(value)) {
-            value
-        } else {
-            java.math.BigDecimal(value).toBigInteger()
-        }
-    is Markup -> value.text
-    is TupleValue -> value.items.map { hashKey(it) }
-    is Undefined -> Undefined::class
-    is RangeValue -> Triple(
-        value.size,
-        if (value.size >
-            0
-        ) {
-            value.start
-        } else {
-            0
-        },
-        if (value.size > 1) value.step else 0,
-    )
-    is ListValue, is DictValue -> refuse("a ${typeName(value)} cannot be a key: unhashable type")
-    is DictView -> if (value.kind == DictView.Kind.VALUES) value else refuse("unhashable type: ${typeName(value)}")
-    else -> value
+private const val MOST_IN_KEY = 256
+
+/** A key of a hash table, equal where Python's values are equal; refused for lists, dictionaries and long tuples. */
+internal fun hashKey(value: Any?): Any? = Hasher().key(value)
+
+private class Hasher {
+    private var left = MOST_IN_KEY
+
+    fun key(value: Any?): Any? = when (value) {
+        null -> Absent
+        is Boolean -> wholeOf(value)
+        is Double -> if (value.isInfinite() || value != Math.rint(value)) value else BigDecimal(value).toBigInteger()
+        is Markup -> value.text
+        is TupleValue -> value.items.map { element(it) }
+        is Undefined -> Undefined::class
+        is RangeValue -> (0 until minOf(value.size, 2)).map { value[it] } + value.size
+        is ListValue, is DictValue -> unhashable(value)
+        is DictView -> if (value.kind == DictView.Kind.VALUES) value else unhashable(value)
+        else -> value
+    }
+
+    private fun element(value: Any?): Any? {
+        if (--left < 0) unsupported("a key of more than $MOST_IN_KEY elements")
+        return key(value)
+    }
+
+    private fun unhashable(value: Any?): Nothing = refuse("unhashable type: '${typeName(value)}'")
 }
 
 internal fun truth(value: Any?): Boolean = when (value) {
@@ -165,6 +166,8 @@ internal fun truth(value: Any?): Boolean = when (value) {
     is Double -> value != 0.0
     is Undefined -> false
     is LoopValue -> true
+    is String -> value.isNotEmpty()
+    is Markup -> value.text.isNotEmpty()
     else -> lengthOf(value) != 0
 }
 
@@ -202,10 +205,7 @@ internal fun needIterator(value: Any?): Iterator<Any?> =
 
 /** All elements of an iterable; room is asked for. */
 internal fun Machine.elements(value: Any?): List<Any?> {
-    itemsOf(value)?.let {
-        roomForItems(it.size.toLong())
-        return it
-    }
+    itemsOf(value)?.let { return it } // nothing changes it, so that it needs no copy
     lengthOf(value)?.let { roomForItems(it.toLong()) }
     val found = ArrayList<Any?>()
     for (item in needIterator(value)) {

@@ -11,7 +11,7 @@ class JsonTest {
 
     @Test
     fun `what is written is read back, in order, with whole and real numbers apart`() {
-        val text = """{"z": [1, 1.0, -0.0, 1e+16, 123456789012345678901234567890], "a": {"é": "\n\u0001\"😀"}, "n": null}"""
+        val text = """{"z": [1, 1.0, -0.0, 1e+16, 12345678901234567890], "a": {"é": "\n\u0001\"😀"}, "n": null}"""
         val value = Json.read(text)
         assertEquals(text, value.write())
         assertEquals(Json.Whole(1), (value as Json.Object)["z"]!!.items("z")[0])
@@ -25,7 +25,9 @@ class JsonTest {
         val wrong =
             listOf(
                 "", "[1,]", "{\"a\":1,}", "[1 2]", "01", "1.", "+1", ".5", "1e", "nul", "NaN", "Infinity", "'a'", "\"a",
-                "\"\\x\"", "\"\\u12g4\"", "\"\\u+123\"", "\"\n\"", "1 1", "{1: 2}", "{\"a\" 1}", "\"\\ud800\"", "\"\\udc00\\ud800\"",
+                "\"\\x\"",
+                "\"\\u12g4\"", "\"\\u+123\"", "\"\n\"", "1 1", "{1: 2}", "{\"a\" 1}",
+                "\"\\ud800\"", "\"\\udc00\\ud800\"",
                 "1e999", "{\"a\":1,\"a\":2}", "[1", "{", "\ufeff1", "-",
             )
         for (text in wrong) refused(text)
