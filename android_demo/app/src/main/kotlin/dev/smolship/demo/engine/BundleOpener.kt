@@ -42,12 +42,16 @@ class BundleOpener(private val store: Store, private val checked: Checked, priva
         return when (target.engine) {
             "executorch" ->
                 ExecuTorchText(
-                    File(folder, target.file),
-                    File(root, "tokenizer.json"),
+                    guarded("open ${target.file}") {
+                        ExecuTorchRunner(File(folder, target.file), File(root, "tokenizer.json"))
+                    },
                     manifest.context,
                     ends.filter { it.text.isNotEmpty() }.associate { it.text to it.id },
                 )
-            "onnx" -> GenAiText(folder, manifest.context, manifest.generation.endIds)
+            "onnx" -> {
+                val model = guarded("open ${target.file}") { GenAi(folder, manifest.context) }
+                GenAiText(model, manifest.context, manifest.generation.endIds)
+            }
             else -> throw Refusal("no such engine in this app", target.engine, ENGINES.joinToString())
         }
     }

@@ -8,20 +8,15 @@ import dev.smolship.core.generate.TextEngine
 import dev.smolship.core.json.Json
 import dev.smolship.core.json.JsonError
 import org.pytorch.executorch.extension.llm.LlmCallback
-import org.pytorch.executorch.extension.llm.LlmGenerationConfig
-import org.pytorch.executorch.extension.llm.LlmModule
-import java.io.File
 
 /**
- * ExecuTorch's own runner for language models, which has a tokenizer. It samples by temperature alone, and looks neither
- * at the end of a cache that is larger than one prefill nor at a limit of new tokens: both are held here.
+ * Text by ExecuTorch's runner, which samples by temperature alone, tells the stop token's text, forgets to stop during the
+ * first token, and fails where the cache is full.
  *
  * @property ends the stop tokens, by their texts
  */
-class ExecuTorchText(program: File, tokenizer: File, override val capacity: Int, private val ends: Map<String, Int>) :
+class ExecuTorchText(private val runner: LlmRunner, override val capacity: Int, private val ends: Map<String, Int>) :
     TextEngine {
-    private val module =
-        guarded("open ${program.name}") { LlmModule(program.path, tokenizer.path, BY_CALL).apply { load() } }
     private val text = StringBuilder() // all texts and answers
     private var held = 0 // tokens in the cache
     private var whole = true // whether these are all of the text
@@ -30,58 +25,59 @@ class ExecuTorchText(program: File, tokenizer: File, override val capacity: Int,
         if (sampling != Sampling(temperature = sampling.temperature)) {
             throw Refusal("ExecuTorch's runner samples by temperature alone", sampling, "no other setting")
         }
-        this.text.append(text)
         var prompt = text
         if (!whole) { // an answer that was broken off leaves its last token out of the cache: all is fed again
-            guarded("begin anew") { module.resetContext() }
-            held = 0
-            prompt = this.text.toString()
+            reset(this.text.toString())
+            prompt = this.text.toString() + text
         }
-        val answer = Reading(module, ends, maxTokens, sink)
-        val config =
-            LlmGenerationConfig.create()
-                .echo(false)
-                .seqLen(capacity - held) // of the prompt and the answer
-                .temperature(sampling.temperature.toFloat())
-                .build()
         whole = false
-        try {
-            guarded("answer; is the conversation longer than $capacity tokens?") {
-                module.generate(prompt, config, answer)
-            }
-        } catch (refusal: Refusal) {
-            this.text.setLength(this.text.length - text.length)
-            throw refusal
-        }
-        answer.failure?.let { throw it }
-        this.text.append(answer.said)
+        val answer = Reading(runner, ends, maxTokens, sink)
+        val full = fed(prompt, sampling, answer)
+        this.text.append(text).append(answer.said)
         held += answer.fed
         whole = answer.end == End.STOP
-        return answer.ending(held >= capacity)
+        return answer.ending(full)
     }
 
-    override fun reset() {
-        guarded("begin anew") { module.resetContext() }
-        text.setLength(0)
+    /** Has the runner answer; whether the cache was full before the answer ended. */
+    private fun fed(prompt: String, sampling: Sampling, answer: Reading): Boolean {
+        try {
+            guarded("answer") { runner.generate(prompt, capacity, sampling.temperature.toFloat(), answer) }
+        } catch (refusal: Refusal) {
+            // A token is at least a byte: with fewer bytes than the cache has room for, it was something else.
+            val mayBeFull = held + prompt.toByteArray().size + answer.pieces >= capacity
+            if (!mayBeFull) throw refusal
+            if (answer.pieces > 0) return true
+            val todo = "begin a new chat, or export with a larger --context"
+            throw Refusal("the conversation is longer than the context", refusal.got, "at most $capacity tokens", todo)
+        }
+        answer.failure?.let { throw it }
+        return answer.end == null
+    }
+
+    private fun reset(text: String) {
+        guarded("begin anew") { runner.reset() }
+        this.text.setLength(0)
+        this.text.append(text)
         held = 0
         whole = true
     }
 
-    override fun close() = module.close()
+    override fun reset() = reset("")
 
-    private companion object {
-        const val BY_CALL = -1f // the temperature is each call's
-    }
+    override fun close() = runner.close()
 }
 
 /** One answer as the runner tells it: pieces of whole characters, which may be more than one token each. */
 private class Reading(
-    private val module: LlmModule,
+    private val runner: LlmRunner,
     private val ends: Map<String, Int>,
     private val maxPieces: Int?,
     private val sink: (String) -> Boolean,
 ) : LlmCallback {
     val said = StringBuilder()
+    var pieces = 0
+        private set
     var end: End? = null
         private set
     var failure: Throwable? = null
@@ -89,7 +85,6 @@ private class Reading(
     private val start = System.nanoTime()
     private var first = 0L
     private var last = 0L
-    private var pieces = 0
     private var stopId: Int? = null
     private var stats: Json.Object? = null
 
@@ -97,7 +92,7 @@ private class Reading(
     val fed get() = (count("prompt_tokens") ?: 0) + (count("generated_tokens") ?: pieces)
 
     override fun onResult(result: String) {
-        if (end != null) return module.stop() // again: the runner forgets a stop during the first token
+        if (end != null) return runner.stop() // again
         last = System.nanoTime()
         if (first == 0L) first = last
         stopId = ends[result]
@@ -122,7 +117,7 @@ private class Reading(
         this.stats =
             try {
                 Json.read(stats) as? Json.Object
-            } catch (error: JsonError) {
+            } catch (_: JsonError) {
                 null
             }
     }
@@ -133,15 +128,15 @@ private class Reading(
 
     private fun finish(why: End) {
         end = why
-        module.stop()
+        runner.stop()
     }
 
-    /** How it ended; the context is full where nothing else ended it. */
     fun ending(full: Boolean): Ending {
+        // The runner's steps are the tokens after the first; a stop token's counts.
         val steps = count("generated_tokens") ?: maxOf(0, pieces - 1)
         val seconds = (last - first) / NANOS
         return Ending(
-            end ?: if (full) End.CONTEXT else End.INTERRUPTED,
+            if (full) End.CONTEXT else checkNotNull(end),
             count("prompt_tokens"),
             if (end == End.STOP) steps else steps + minOf(1, pieces),
             if (first == 0L) null else (first - start) / NANOS,
