@@ -154,7 +154,6 @@ class Download(
             body.blocks { block, bytes ->
                 writing(file, usable) { to.write(block, 0, bytes) }
                 count(block, bytes)
-                counter.look(name, size)
                 if (size > listed.size) return // the rest is not wanted
             }
         }
@@ -168,6 +167,7 @@ class Download(
         private fun count(block: ByteArray, count: Int) {
             digest.update(block, 0, count)
             size += count
+            counter.look(name, size)
         }
     }
 

@@ -36,8 +36,12 @@ private fun problem(root: File, name: String, listed: ListedFile, counter: Count
     if (file.length() != listed.size) {
         return Problem(name, Fault.SIZE, "${file.length()} bytes, the manifest says ${listed.size}")
     }
-    val same = sha256(file) { counter.add(name, it) } == listed.sha256
-    return if (same) null else Problem(name, Fault.SHA256, "its SHA-256 is not the manifest's")
+    val hash = try {
+        sha256(file) { counter.add(name, it) }
+    } catch (error: IOException) {
+        return Problem(name, Fault.SHA256, "cannot be read: ${error.message}")
+    }
+    return if (hash == listed.sha256) null else Problem(name, Fault.SHA256, "its SHA-256 is not the manifest's")
 }
 
 /** SHA-256 of a file; [each] is told of every block's size. */

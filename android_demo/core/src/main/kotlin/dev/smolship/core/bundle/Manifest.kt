@@ -6,6 +6,7 @@ import dev.smolship.core.json.Json
 import dev.smolship.core.json.JsonError
 import dev.smolship.core.json.JsonLimits
 import java.io.File
+import java.io.IOException
 
 /** What the manifest says of the model, for people; [vocab] bounds the ids of tokens. */
 data class ModelFacts(
@@ -111,7 +112,12 @@ data class Manifest(
             if (file.length() > LIMIT) {
                 throw Refusal("$NAME is too large", "${file.length()} bytes", "at most $LIMIT")
             }
-            val found = read(file.readBytes())
+            val bytes = try {
+                file.readBytes()
+            } catch (error: IOException) {
+                throw Refusal("$NAME cannot be read", error.message, "a readable file")
+            }
+            val found = read(bytes)
             for (target in found.targets.values) inside(root, "${target.folder}/${target.file}")
             found.files.keys.forEach { inside(root, it) }
             return found

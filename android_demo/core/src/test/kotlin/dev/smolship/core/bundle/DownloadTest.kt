@@ -141,6 +141,15 @@ class DownloadTest {
     }
 
     @Test
+    fun `looking at what is there already can be ended, too`() {
+        server.breaks["z"] = ArrayDeque(listOf(1))
+        refused("broken off")
+        assertThrows(Cancelled::class.java) { download({ file, done, _ -> file != "onnx/model.onnx" || done == 0L }) }
+        download()
+        complete()
+    }
+
+    @Test
     fun `a manifest that was exchanged meanwhile counts`() {
         server.breaks["z"] = ArrayDeque(listOf(1))
         refused("broken off")
