@@ -16,7 +16,7 @@ import java.io.File
 
 class BenchRunTest {
     @get:Rule val folder = TemporaryFolder()
-    private val home get() = folder.root
+    private val home get() = File(folder.root, "files") // what leaves it still lies in the test's folder
     private val device = ToyDevice()
     private val asked = Request("bench/plan.json", "bench/out/result.json", "bundles/tiny/onnx", "run 1")
     private val result get() = File(home, asked.result!!)

@@ -89,13 +89,14 @@ class GenAiTextTest {
 
         override fun close() = Unit
 
-        /** As GenAI 0.18 behaves: a token that was chosen is fed by the next choice, and by nothing else. */
+        /** As GenAI 0.18 behaves: a token that was chosen is fed by the next choice; an append leaves a gap there. */
         inner class Running : TokenGenerator {
             val cache = ArrayList<Int>()
             var closed = false
             private var chosen: Int? = null
 
             override fun append(ids: IntArray) {
+                if (chosen != null) cache.add('?'.code)
                 chosen = null
                 ids.forEach(cache::add)
             }
