@@ -129,6 +129,39 @@ def test_every_text_is_used_and_every_class_of_the_manifest_is_there() -> None:
         assert (main / f"kotlin/dev/smolship/demo{name.replace('.', '/')}.kt").is_file(), name
 
 
+def _colors(folder: str) -> dict[str, str]:
+    file = ElementTree.parse(DEMO / "app/src/main/res" / folder / "colors.xml")
+    return {entry.attrib["name"]: entry.text or "" for entry in file.getroot()}
+
+
+def _luminance(color: str) -> float:
+    """As WCAG 2 defines it."""
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("folder", ["values", "values-night"])
+def test_words_can_be_read_by_day_and_night(folder: str) -> None:
+    colors = _colors(folder)
+    assert colors.keys() == _colors("values").keys()
+    words = _luminance(colors["words"])
+    for name in ("question", "answer", "problem"):
+        light, dark = sorted((words, _luminance(colors[name])), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 7, name  # WCAG's AAA
+
+
+def test_texts_grow_with_the_font_and_buttons_can_be_hit() -> None:
+    android = NAME.removesuffix("name")
+    for file in (DEMO / "app/src/main/res/layout").glob("*.xml"):
+        for view in ElementTree.parse(file).iter():
+            size = view.attrib.get(f"{android}textSize", "16sp")
+            assert size.endswith("sp"), f"{file.name}: {size}"
+            if view.tag in ("Button", "EditText"):
+                assert view.attrib.get(f"{android}minHeight") == "48dp", f"{file.name}: {view.attrib}"
+                assert view.attrib[f"{android}layout_height"] == "wrap_content"
+
+
 def test_no_library_or_program_is_kept_here() -> None:
     files = subprocess.run(
         ["git", "ls-files", "android_demo"], cwd=ROOT, capture_output=True, text=True, check=True

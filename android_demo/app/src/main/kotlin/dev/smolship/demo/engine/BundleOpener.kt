@@ -40,14 +40,13 @@ class BundleOpener(private val store: Store, private val checked: Checked, priva
         val folder = File(root, target.folder)
         val ends = manifest.generation.ends
         return when (target.engine) {
-            "executorch" ->
-                ExecuTorchText(
-                    guarded("open ${target.file}") {
-                        ExecuTorchRunner(File(folder, target.file), File(root, "tokenizer.json"))
-                    },
-                    manifest.context,
-                    ends.filter { it.text.isNotEmpty() }.associate { it.text to it.id },
-                )
+            "executorch" -> {
+                val program = File(folder, target.file)
+                checkFrame(program)
+                val runner = guarded("open ${target.file}") { ExecuTorchRunner(program, File(root, "tokenizer.json")) }
+                val texts = ends.filter { it.text.isNotEmpty() }.associate { it.text to it.id }
+                ExecuTorchText(runner, manifest.context, texts)
+            }
             "onnx" -> {
                 val model = guarded("open ${target.file}") { GenAi(folder, manifest.context) }
                 GenAiText(model, manifest.context, manifest.generation.endIds)

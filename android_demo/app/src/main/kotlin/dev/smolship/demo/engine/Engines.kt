@@ -19,7 +19,10 @@ fun openTokens(engine: String, folder: File, info: Json.Object, threads: Int): T
     val file = inside(folder, info.need("file").text("info.file"))
     if (!file.isFile) throw Refusal("the artifact is missing", file, todo = "push the bundle again")
     return when (engine) {
-        "executorch" -> ExecuTorchTokens(file, threads)
+        "executorch" -> {
+            checkFrame(file)
+            ExecuTorchTokens(file, threads)
+        }
         "onnx" -> OnnxTokens(file, context(info), threads, info["kleidiai"] != Json.Bool(false))
         else -> throw Refusal("no such engine in this app", engine, ENGINES.joinToString())
     }
