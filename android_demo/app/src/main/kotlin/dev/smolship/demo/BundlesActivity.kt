@@ -8,6 +8,7 @@ import android.os.Bundle
 import android.text.format.Formatter
 import android.view.View
 import android.widget.Button
+import android.widget.CheckBox
 import android.widget.EditText
 import android.widget.LinearLayout
 import android.widget.ProgressBar
@@ -84,11 +85,11 @@ class BundlesActivity : Activity() {
             }
         showProblem(said)
         showJob(state.job)
-        val shown = state.bundles to state.unfinished
+        val shown = Triple(state.bundles, state.unfinished, state.thinkers)
         if (list.tag == shown) return
         list.tag = shown
         list.removeAllViews()
-        state.bundles.forEach { list.addView(viewOf(it)) }
+        state.bundles.forEach { list.addView(viewOf(it, it.name in state.thinkers)) }
         state.unfinished.forEach { list.addView(viewOf(it)) }
         if (list.childCount == 0) {
             val none = layoutInflater.inflate(R.layout.message, list, false) as TextView
@@ -116,7 +117,7 @@ class BundlesActivity : Activity() {
         findViewById<TextView>(R.id.job_text).text = getString(R.string.progress, name, done, total)
     }
 
-    private fun viewOf(bundle: Stored): View {
+    private fun viewOf(bundle: Stored, thinker: Boolean): View {
         val view = layoutInflater.inflate(R.layout.bundle, list, false)
         val manifest = bundle.manifest
         view.findViewById<TextView>(R.id.name).text = bundle.name
@@ -128,9 +129,11 @@ class BundlesActivity : Activity() {
                 "${manifest.model.source}, ${manifest.quantization.name}\n" +
                     getString(R.string.size, size, manifest.context)
             }
+        val thinking = view.findViewById<CheckBox>(R.id.thinking)
+        thinking.visibility = if (thinker) View.VISIBLE else View.GONE
         val targets = view.findViewById<LinearLayout>(R.id.targets)
         for ((target, entry) in manifest?.targets.orEmpty()) {
-            if (entry.engine in ENGINES) targets.addView(buttonOf(bundle.name, target))
+            if (entry.engine in ENGINES) targets.addView(buttonOf(bundle.name, target, thinking))
         }
         view.findViewById<View>(R.id.check).apply {
             contentDescription = getString(R.string.check_spoken, bundle.name)
@@ -161,11 +164,11 @@ class BundlesActivity : Activity() {
         return view
     }
 
-    private fun buttonOf(name: String, target: String) = Button(this).apply {
+    private fun buttonOf(name: String, target: String, thinking: CheckBox) = Button(this).apply {
         text = target
         contentDescription = getString(R.string.talk_spoken, name, target)
         setOnClickListener {
-            demo.chat.choose(Choice(name, target))
+            demo.chat.choose(Choice(name, target, thinking.isChecked))
             finish()
         }
     }

@@ -8,6 +8,8 @@ import dev.smolship.core.bundle.Source
 import dev.smolship.core.bundle.Store
 import dev.smolship.core.bundle.Stored
 import dev.smolship.core.bundle.checkFiles
+import dev.smolship.core.chat.TemplateRendering
+import dev.smolship.demo.engine.BundleOpener.Companion.THINKING
 import java.io.File
 import java.util.concurrent.Executor
 
@@ -18,6 +20,7 @@ data class Job(val bundle: String, val file: String = "", val done: Long = 0, va
 data class Unfinished(val name: String, val url: String?)
 
 /**
+ * @property thinkers bundles whose template asks whether the model is to think first
  * @property job what is being done; one thing at a time
  * @property good a bundle whose files have just been looked at and are as the manifest says
  * @property problem why the last thing that was asked for did not happen
@@ -26,6 +29,7 @@ data class Unfinished(val name: String, val url: String?)
 data class LibraryState(
     val bundles: List<Stored> = emptyList(),
     val unfinished: List<Unfinished> = emptyList(),
+    val thinkers: Set<String> = emptySet(),
     val job: Job? = null,
     val good: String? = null,
     val problem: String? = null,
@@ -122,9 +126,16 @@ class Library(
         val unfinished = store.unfinished().map { name ->
             Unfinished(name, address(name).takeIf { it.isFile && it.length() < LONGEST }?.readText())
         }
+        val thinkers = bundles.filter(::asks).map { it.name }.toSet()
         val kept = unfinished.map { address(it.name).name }
         folder.list().orEmpty().filter { it.endsWith(ADDRESS) && it !in kept }.forEach { File(folder, it).delete() }
-        tell { it.copy(bundles = bundles, unfinished = unfinished) }
+        tell { it.copy(bundles = bundles, unfinished = unfinished, thinkers = thinkers) }
+    }
+
+    /** Whether the bundle's template looks at [THINKING]. */
+    private fun asks(bundle: Stored): Boolean {
+        val file = File(bundle.folder, TemplateRendering.NAME)
+        return file.isFile && file.length() < LARGEST && "\"$THINKING\"" in file.readText()
     }
 
     /** Where the address of an unfinished download is kept. */
@@ -158,5 +169,6 @@ class Library(
         const val SOME = 5
         const val ADDRESS = ".address"
         const val LONGEST = 8192L // bytes
+        const val LARGEST = 4L shl 20
     }
 }

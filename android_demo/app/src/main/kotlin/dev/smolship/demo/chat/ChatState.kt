@@ -49,5 +49,5 @@ data class ChatState(
 /** How fast an answer comes: seconds until its first piece, and pieces a second after that; a piece is mostly a token. */
 data class Pace(val firstSeconds: Double, val perSecond: Double?)
 
-/** A bundle, by its folder's name, and one of its targets. */
-data class Choice(val bundle: String, val target: String)
+/** A bundle, by its folder's name, one of its targets, and whether a model that can think before it answers does so. */
+data class Choice(val bundle: String, val target: String, val thinking: Boolean = true)

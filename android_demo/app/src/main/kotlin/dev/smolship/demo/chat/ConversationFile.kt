@@ -7,7 +7,7 @@ import dev.smolship.core.json.write
 import java.io.File
 import java.io.IOException
 
-/** A conversation as it is kept, and what has been typed and not been sent. */
+/** A conversation as it is kept. */
 data class Kept(val choice: Choice? = null, val messages: List<Message> = emptyList())
 
 /** Keeps the conversation on the disk, so that it outlives the process. */
@@ -15,9 +15,9 @@ class ConversationFile(private val file: File) {
     /** What was kept; nothing where there is no file, or one that is not ours. */
     fun load(): Kept = try {
         if (file.length() in 1..LARGEST) read(Json.read(file.readBytes()).objectOf("conversation")) else Kept()
-    } catch (error: JsonError) {
+    } catch (_: JsonError) {
         Kept()
-    } catch (error: IOException) {
+    } catch (_: IOException) {
         Kept()
     }
 
@@ -30,27 +30,33 @@ class ConversationFile(private val file: File) {
 
     private fun read(raw: Json.Object): Kept {
         if (raw.need("schema").whole("schema") != SCHEMA) return Kept()
-        val choice = raw["choice"]?.takeIf { it != Json.Null }?.objectOf("choice")
+        val messages = raw.need("messages").items("messages").map { it.objectOf("message") }
         return Kept(
-            choice?.let { Choice(it.need("bundle").text("bundle"), it.need("target").text("target")) },
-            raw.need("messages").items("messages").map { it.objectOf("message") }.map {
-                Message(it.need("role").text("role"), it.need("content").text("content"))
-            },
+            raw["choice"]?.takeIf { it != Json.Null }?.objectOf("choice")?.let(::choice),
+            messages.map { Message(it.need("role").text("role"), it.need("content").text("content")) },
         )
     }
 
+    private fun choice(raw: Json.Object) = Choice(
+        raw.need("bundle").text("bundle"),
+        raw.need("target").text("target"),
+        raw.need("thinking").bool("thinking"),
+    )
+
     private fun written(kept: Kept) = Json.Object(
         "schema" to Json.Whole(SCHEMA),
-        "choice" to
-            (
-                kept.choice?.let { Json.Object("bundle" to Json.Text(it.bundle), "target" to Json.Text(it.target)) }
-                    ?: Json.Null
-                ),
-        "messages" to
-            Json.Array(
-                kept.messages.map { Json.Object("role" to Json.Text(it.role), "content" to Json.Text(it.content)) },
-            ),
+        "choice" to (kept.choice?.let(::written) ?: Json.Null),
+        "messages" to Json.Array(kept.messages.map(::written)),
     )
+
+    private fun written(choice: Choice) = Json.Object(
+        "bundle" to Json.Text(choice.bundle),
+        "target" to Json.Text(choice.target),
+        "thinking" to Json.Bool(choice.thinking),
+    )
+
+    private fun written(message: Message) =
+        Json.Object("role" to Json.Text(message.role), "content" to Json.Text(message.content))
 
     private companion object {
         const val SCHEMA = 1L

@@ -8,6 +8,7 @@ import dev.smolship.core.chat.TemplateRendering
 import dev.smolship.core.chat.TextChat
 import dev.smolship.core.generate.Sampling
 import dev.smolship.core.generate.TextEngine
+import dev.smolship.core.json.Json
 import dev.smolship.demo.bundles.Checked
 import dev.smolship.demo.chat.Choice
 import dev.smolship.demo.chat.Opened
@@ -30,7 +31,7 @@ class BundleOpener(private val store: Store, private val checked: Checked, priva
                 ?: throw Refusal("the bundle has no such target", choice.target, manifest.targets.keys.joinToString())
         checked.check(root, manifest, target.folder)
         mustFit(manifest, target)
-        val rendering = TemplateRendering.of(root, manifest)
+        val rendering = TemplateRendering.of(root, manifest, variables(choice))
         val engine = engine(root, manifest, target)
         val (sampling, note) = sampling(target.engine, manifest.generation.sampling)
         return Opened(TextChat(engine, rendering, sampling), listOfNotNull(note), engine)
@@ -70,6 +71,12 @@ class BundleOpener(private val store: Store, private val checked: Checked, priva
     }
 
     companion object {
+        /** The template's own variable by which models are told not to think first. */
+        const val THINKING = "enable_thinking"
+
+        private fun variables(choice: Choice): Map<String, Json> =
+            if (choice.thinking) emptyMap() else mapOf(THINKING to Json.Bool(false))
+
         private fun megabytes(bytes: Long) = bytes / 1_000_000
 
         /** What of the recommended [sampling] the engine's runner can do, and what it cannot, in words. */

@@ -130,6 +130,16 @@ class LibraryTest {
         assertTrue(library.state.problem!!.contains("manifest.json"))
     }
 
+    @Test fun aTemplateThatAsksForThinkingIsNoticed() {
+        val name = "template.json"
+        for (text in listOf("""{"name":"messages"}""", """{"name":"enable_thinking"}""")) {
+            put(name to text.toByteArray())
+            library.import(Source { path -> files[path]?.let(::ByteArrayInputStream) }) { "tiny ${text.length}" }
+        }
+        assertEquals(2, library.state.bundles.size)
+        assertEquals(setOf("tiny 26"), library.state.thinkers)
+    }
+
     @Test fun aCancelledCopyLeavesNothing() {
         val slow = Source { path ->
             library.cancel()

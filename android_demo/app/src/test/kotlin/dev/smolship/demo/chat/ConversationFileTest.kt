@@ -12,7 +12,8 @@ import java.io.IOException
 class ConversationFileTest {
     @get:Rule val folder = TemporaryFolder()
     private val file get() = File(folder.root, "conversation.json")
-    private val kept = Kept(Choice("b", "onnx"), listOf(Message("user", "naïve\n\"🙂\""), Message("assistant", "")))
+    private val kept =
+        Kept(Choice("b", "onnx", thinking = false), listOf(Message("user", "naïve\n\"🙂\""), Message("assistant", "")))
 
     @Test fun whatIsSavedIsLoaded() {
         ConversationFile(file).save(kept)
