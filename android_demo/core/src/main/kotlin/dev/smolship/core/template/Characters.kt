@@ -1,5 +1,7 @@
 package dev.smolship.core.template
 
+import java.text.Normalizer
+
 // Python's questions about characters. Kinds come from the platform's Unicode tables.
 
 private fun all(text: String, test: (Int) -> Boolean): Boolean =
@@ -32,13 +34,22 @@ internal fun isPrintable(point: Int): Boolean = when (Character.getType(point).t
 }
 
 internal fun isIdentifier(text: String): Boolean {
-    val first = if (text.isEmpty()) return false else text.codePointAt(0)
-    val start = first == '_'.code || Character.isUnicodeIdentifierStart(first)
-    return start &&
-        points(text).all {
-            val point = it.codePointAt(0)
-            Character.isUnicodeIdentifierPart(point) && !Character.isIdentifierIgnorable(point)
-        }
+    val all = points(text).toList()
+    return all.isNotEmpty() && startsIdentifier(all[0]) && all.drop(1).all { continuesIdentifier(it) }
+}
+
+/** Unicode's XID_Start: what begins an identifier in the form NFKC too. */
+private fun startsIdentifier(point: String): Boolean {
+    val forms = points(point + Normalizer.normalize(point, Normalizer.Form.NFKC)).toList()
+    val (first, rest) = listOf(forms.take(2), forms.drop(2))
+    return first.all { it == "_" || Character.isUnicodeIdentifierStart(it.codePointAt(0)) } && rest.all { isPart(it) }
+}
+
+private fun continuesIdentifier(point: String): Boolean =
+    points(point + Normalizer.normalize(point, Normalizer.Form.NFKC)).all { isPart(it) }
+
+private fun isPart(point: String): Boolean = point.codePointAt(0).let {
+    Character.isUnicodeIdentifierPart(it) && !Character.isIdentifierIgnorable(it)
 }
 
 /** Whether there are cased characters and all of them are lower case. */

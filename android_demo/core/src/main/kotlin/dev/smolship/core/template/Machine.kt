@@ -7,8 +7,8 @@ class TemplateError(message: String) : Exception(message)
 
 /** Bounds of one rendering. A character counts as one of [memory], an element of a list as eight. */
 data class Limits(
-    val steps: Long = 10_000_000,
-    val memory: Long = 64L shl 20,
+    val steps: Long = 5_000_000,
+    val memory: Long = 32L shl 20,
     val output: Long = 4L shl 20,
     val depth: Int = 200,
 )
