@@ -47,6 +47,12 @@ class Record(value: Json, val file: String, val at: String, private val todo: St
 
     fun intOrNull(name: String): Int? = if (isNull(name)) null else int(name)
 
+    /** A whole number of any size; what an Int cannot hold is the nearest that it can. */
+    fun count(name: String): Int {
+        val found = (raw(name) as? Json.Whole)?.value ?: refuse(name, "a whole number")
+        return found.max(Int.MIN_VALUE.toBigInteger()).min(Int.MAX_VALUE.toBigInteger()).toInt()
+    }
+
     fun double(name: String): Double = when (val value = raw(name)) {
         is Json.Real -> value.value.takeIf { it.isFinite() }
         is Json.Whole -> value.value.takeIf { it.abs() <= LARGEST.toBigInteger() }?.toDouble()

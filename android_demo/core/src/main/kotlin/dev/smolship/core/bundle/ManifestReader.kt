@@ -83,7 +83,7 @@ internal class ManifestReader(json: Json) {
         return Sampling(
             if (given.bool("do_sample")) temperature else 0.0,
             given.double("top_p"),
-            given.int("top_k"),
+            given.count("top_k"),
             given.double("min_p"),
             given.double("repetition_penalty"),
         )

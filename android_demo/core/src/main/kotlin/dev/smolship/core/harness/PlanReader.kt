@@ -44,7 +44,10 @@ internal class PlanReader(json: Json) {
             "loads" to Json.Bool(root.bool("loads")),
             "schema" to Json.Whole(SCHEMA),
         )
-        if (answer != null) fields["answer"] = written(answer)
+        if (answer != null) {
+            val topK = root.record("answer").record("sampling").raw("top_k") // which may be larger than an Int
+            fields["answer"] = written(answer, topK)
+        }
         return Plan(
             purpose,
             root.text("target"),
@@ -131,7 +134,7 @@ internal class PlanReader(json: Json) {
             Sampling(
                 sampling.double("temperature"),
                 sampling.double("top_p"),
-                sampling.int("top_k"),
+                sampling.count("top_k"),
                 sampling.double("min_p"),
                 sampling.double("repetition_penalty"),
                 sampling.longOrNull("seed"),
@@ -139,14 +142,14 @@ internal class PlanReader(json: Json) {
         )
     }
 
-    private fun written(answer: Asked): Json = Json.Object(
+    private fun written(answer: Asked, topK: Json): Json = Json.Object(
         "max_tokens" to Json.Whole(answer.maxTokens),
         "stop_ids" to ids(answer.stopIds.asList()),
         "sampling" to answer.sampling.let {
             Json.Object(
                 "temperature" to Json.Real(it.temperature),
                 "top_p" to Json.Real(it.topP),
-                "top_k" to Json.Whole(it.topK),
+                "top_k" to topK,
                 "min_p" to Json.Real(it.minP),
                 "repetition_penalty" to Json.Real(it.repetitionPenalty),
                 "seed" to (it.seed?.let { seed -> Json.Whole(seed) } ?: Json.Null),

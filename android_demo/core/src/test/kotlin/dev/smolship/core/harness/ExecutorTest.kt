@@ -3,6 +3,7 @@ package dev.smolship.core.harness
 import dev.smolship.core.Cancelled
 import dev.smolship.core.Refusal
 import dev.smolship.core.Vectors
+import dev.smolship.core.bundle.sha256
 import dev.smolship.core.flag
 import dev.smolship.core.generate.TokenEngine
 import dev.smolship.core.json.Json
@@ -96,6 +97,14 @@ class ExecutorTest {
             val text = pythonJson(turned, compact = false).replace("\"temperature\": 0.0", "\"temperature\": 0")
             assertEquals(case.need("digest").text("digest"), Plan.read(" $text\n\n".toByteArray()).digest)
         }
+    }
+
+    @Test
+    fun `a top_k beyond 32 bits is all of them, and keeps its place in the digest`() {
+        val text = case("an answer").need("plan").text("plan").replace("\"top_k\":0", "\"top_k\":1000000000000")
+        val plan = Plan.read(text.toByteArray())
+        assertEquals(Int.MAX_VALUE, plan.answer!!.sampling.topK)
+        assertEquals(sha256(text), plan.digest)
     }
 
     @Test
