@@ -15,8 +15,8 @@ import java.io.IOException
  *     RESULT.progress  {"schema": 1, "id", "pid", "stage", "done", "total", "seconds"}, once a second from the start on
  *
  * All three are removed when a run begins. `id` is what the host gave, so that it knows its own run. A host waits for
- * RESULT or RESULT.error; where RESULT.progress has not changed for a while and no process has its `pid`, the system has
- * ended the app.
+ * RESULT or RESULT.error. A thread of its own writes RESULT.progress, whatever the engine does: where that has not
+ * changed for half a minute, the system has ended or frozen the app.
  */
 class BenchFiles(
     private val result: File,
@@ -35,19 +35,21 @@ class BenchFiles(
         for (file in listOf(result, error, progress)) {
             if (file.exists() && !file.delete()) throw IOException("$file cannot be removed")
         }
-        at("begin", 0, 0, force = true)
+        at("begin", 0, 0)
     }
 
-    /** Says how far the run is, at most once a second unless [force]d. */
-    fun at(stage: String, done: Long, total: Long, force: Boolean = false) {
+    /** Notes how far the run is, which the next [beat] says. */
+    @Synchronized
+    fun at(stage: String, done: Long, total: Long) {
         last = Stage(stage, done, total)
-        beat(force)
+        beat()
     }
 
-    /** Says once a second that the run goes on, between one forward and the next. */
-    fun beat(force: Boolean = false) {
+    /** Says that the run goes on, at most once a second. */
+    @Synchronized
+    fun beat() {
         val now = clock()
-        if (!force && now - told < SECOND) return
+        if (now - told < SECOND) return
         told = now
         write(
             progress,

@@ -10,6 +10,8 @@ import dev.smolship.core.harness.artifactDigest
 import dev.smolship.core.json.Json
 import dev.smolship.core.json.write
 import java.io.File
+import java.util.concurrent.Executors
+import java.util.concurrent.TimeUnit
 
 /** What opens engines and knows the machine: Android's, or a test's. */
 interface Device {
@@ -42,7 +44,7 @@ class BenchRun(private val home: File, private val device: Device, private val p
         result.parentFile?.mkdirs()
         try {
             files.begin()
-            files.done(execute(request, files, show))
+            files.done(beating(files) { execute(request, files, show) })
             return result
         } catch (error: Throwable) { // whatever it is, the host waits for an answer
             files.failed(error)
@@ -50,20 +52,29 @@ class BenchRun(private val home: File, private val device: Device, private val p
         }
     }
 
+    /** Does [action], while another thread says that the run goes on: opening and hashing take long, and say nothing. */
+    private fun <T> beating(files: BenchFiles, action: () -> T): T {
+        val beats = Executors.newSingleThreadScheduledExecutor()
+        beats.scheduleWithFixedDelay(files::beat, PERIOD_MS, PERIOD_MS, TimeUnit.MILLISECONDS)
+        try {
+            return action()
+        } finally {
+            beats.shutdown() // without an interrupt: a file may be half written
+            beats.awaitTermination(PATIENCE_S, TimeUnit.SECONDS)
+        }
+    }
+
     private fun execute(request: Request, files: BenchFiles, show: (String, Int, Int) -> Unit): ByteArray {
         val file = BenchFiles.below(home, request.plan, "plan")
         val folder = BenchFiles.below(home, request.folder, "folder")
         if (!file.isFile) throw Refusal("there is no plan", file, "a file", "push it there")
-        if (file.length() >
-            Plan.LIMIT
-        ) {
-            throw Refusal("the plan is too large", "${file.length()} bytes", "at most ${Plan.LIMIT}")
-        }
+        val size = file.length()
+        if (size > Plan.LIMIT) throw Refusal("the plan is too large", "$size bytes", "at most ${Plan.LIMIT}")
         val plan = Plan.read(file.readBytes())
         if (plan.arithmetic.isNotEmpty()) {
             throw Refusal("the app's engines compute in their own arithmetic alone", plan.arithmetic, "none named")
         }
-        files.at("hash", 0, 0, force = true)
+        files.at("hash", 0, 0)
         val artifact = artifactDigest(folder, plan.info)
         val importMs = device.load(plan.engine)
         val watch =
@@ -71,11 +82,6 @@ class BenchRun(private val home: File, private val device: Device, private val p
                 override fun at(stage: String, done: Int, total: Int) {
                     files.at(stage, done.toLong(), total.toLong())
                     show(stage, done, total)
-                }
-
-                override fun goesOn(): Boolean {
-                    files.beat()
-                    return true
                 }
             }
         val executor = Executor(device.machine(plan.engine), importMs = importMs)
@@ -87,5 +93,7 @@ class BenchRun(private val home: File, private val device: Device, private val p
 
     private companion object {
         const val LONGEST_ID = 200
+        const val PERIOD_MS = 500L
+        const val PATIENCE_S = 10L
     }
 }

@@ -50,6 +50,20 @@ class BenchRunTest {
         assertEquals(Json.Text("run 1"), read(File(result.path + ".progress"))["id"])
     }
 
+    @Test fun theHostHearsOfARunWhoseEngineIsSilent() {
+        val progress = File(result.path + ".progress")
+        device.before = {
+            val first = progress.readText()
+            val end = System.nanoTime() + 30_000_000_000
+            while (progress.readText() == first && System.nanoTime() < end) Thread.sleep(20)
+            assertTrue("it was silent", progress.readText() != first)
+        }
+        run()
+        val last = progress.readText()
+        Thread.sleep(1200)
+        assertEquals("it goes on after its end", last, progress.readText())
+    }
+
     @Test fun whatGoesWrongIsWritten() {
         device.failure = Refusal("the engine cannot open model.onnx", "a bad file", todo = "export again")
         assertThrows(Refusal::class.java) { run() }
@@ -93,6 +107,7 @@ class BenchRunTest {
 
     private inner class ToyDevice : Device {
         var failure: Throwable? = null
+        var before: () -> Unit = {}
         val opened = ArrayList<String>()
 
         override fun load(engine: String) = 1.0
@@ -101,6 +116,7 @@ class BenchRunTest {
 
         override fun open(engine: String, folder: File, info: Json.Object, threads: Int): TokenEngine {
             failure?.let { throw it }
+            before()
             opened += "$engine ${folder.relativeTo(home.canonicalFile)} $threads"
             return Toy()
         }
