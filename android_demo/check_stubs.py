@@ -117,7 +117,7 @@ def problem(name: str, member: str, known: dict[str, Class]) -> str | None:
             if since > OLDEST and f"{name}.{short}" not in GUARDED and name not in GUARDED:
                 return f"is there from API {since} on, and the app begins at {OLDEST}"
             return None
-        owner = known[owner].base
+        owner = known[owner].base if short != "constructor" else None
     return "is not in the framework"
 
 

@@ -69,6 +69,7 @@ def stubs() -> ModuleType:
         ("android.os.Handler", "public boolean poste(java.lang.Runnable)", "not in the framework"),
         ("android.os.Handler", "public boolean post(java.lang.Runnable, long)", "not in the framework"),
         ("android.os.Handler", "public android.os.Handler()", "not in the framework"),
+        ("android.os.Fast", "public android.os.Fast(android.os.Looper)", "not in the framework"),
         ("android.os.Handler", "public static final int LIMIT = 8", "it is 7"),
         ("android.os.Handler", 'public static final java.lang.String NAME = "an_i"', "it is"),
         ("android.os.Handler", "public boolean hasCallbacks(java.lang.Runnable)", "API 28"),

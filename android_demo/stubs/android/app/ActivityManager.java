@@ -1,6 +1,8 @@
 package android.app;
 
 public class ActivityManager {
+    ActivityManager() {}
+
     public void getMemoryInfo(MemoryInfo out) { throw new RuntimeException("a stub"); }
 
     public static class MemoryInfo {

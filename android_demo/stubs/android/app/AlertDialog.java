@@ -1,6 +1,10 @@
 package android.app;
 
 public class AlertDialog extends Dialog {
+    AlertDialog() {
+        super(null);
+    }
+
     public static class Builder {
         public Builder(android.content.Context context) { throw new RuntimeException("a stub"); }
 

@@ -1,3 +1,5 @@
 package android.net;
 
-public abstract class Uri {}
+public abstract class Uri {
+    Uri() {}
+}

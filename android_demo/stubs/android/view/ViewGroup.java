@@ -16,10 +16,12 @@ public abstract class ViewGroup extends View {
     public void removeViewAt(int index) { throw new RuntimeException("a stub"); }
 
     public static class LayoutParams {
-        public static final int WRAP_CONTENT = -2;
-        public int width;
-        public int height;
+        public LayoutParams(int width, int height) {}
     }
 
-    public static class MarginLayoutParams extends LayoutParams {}
+    public static class MarginLayoutParams extends LayoutParams {
+        public MarginLayoutParams(int width, int height) {
+            super(width, height);
+        }
+    }
 }

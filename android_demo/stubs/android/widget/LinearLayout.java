@@ -8,6 +8,8 @@ public class LinearLayout extends android.view.ViewGroup {
     public static class LayoutParams extends android.view.ViewGroup.MarginLayoutParams {
         public int gravity;
 
-        public LayoutParams(android.view.ViewGroup.MarginLayoutParams source) { throw new RuntimeException("a stub"); }
+        public LayoutParams(int width, int height) {
+            super(width, height);
+        }
     }
 }

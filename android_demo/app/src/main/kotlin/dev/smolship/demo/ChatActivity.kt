@@ -6,7 +6,6 @@ import android.os.Bundle
 import android.text.format.Formatter
 import android.view.Gravity
 import android.view.View
-import android.view.ViewGroup
 import android.widget.Button
 import android.widget.EditText
 import android.widget.LinearLayout
@@ -89,15 +88,8 @@ class ChatActivity : Activity() {
     private fun show(next: ChatState) {
         val before = state
         state = next
-        val choice = next.choice
         title.text =
-            if (choice ==
-                null
-            ) {
-                getString(R.string.no_bundle)
-            } else {
-                getString(R.string.chosen, choice.bundle, choice.target)
-            }
+            next.choice?.let { getString(R.string.chosen, it.bundle, it.target) } ?: getString(R.string.no_bundle)
         val answering = next.phase == Phase.ANSWERING
         send.text = getString(if (answering) R.string.stop else R.string.send)
         send.isEnabled = next.phase == Phase.READY || next.phase == Phase.UNLOADED || answering
@@ -137,11 +129,8 @@ class ChatActivity : Activity() {
             while (messages.childCount > same) messages.removeViewAt(messages.childCount - 1)
             for (message in next.drop(same)) messages.addView(viewOf(message))
         }
-        if (shown != next &&
-            (atEnd || next.size > shown.size)
-        ) {
-            scroll.post { scroll.smoothScrollTo(0, messages.bottom) }
-        }
+        val follow = shown != next && (atEnd || next.size > shown.size)
+        if (follow) scroll.post { scroll.smoothScrollTo(0, messages.bottom) }
         shown = next
     }
 
@@ -149,11 +138,7 @@ class ChatActivity : Activity() {
         val view = layoutInflater.inflate(R.layout.message, messages, false) as TextView
         val mine = message.role == "user"
         view.setBackgroundResource(if (mine) R.drawable.question else R.drawable.answer)
-        val size = ViewGroup.LayoutParams.WRAP_CONTENT
-        view.layoutParams = LinearLayout.LayoutParams(view.layoutParams as ViewGroup.MarginLayoutParams).apply {
-            width = size
-            gravity = if (mine) Gravity.END else Gravity.START
-        }
+        (view.layoutParams as LinearLayout.LayoutParams).gravity = if (mine) Gravity.END else Gravity.START
         return view.also { fill(it, message) }
     }
 

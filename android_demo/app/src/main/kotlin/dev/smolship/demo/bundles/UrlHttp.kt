@@ -32,15 +32,12 @@ class UrlHttp(private val timeoutMs: Int = 30_000) : Http {
             } catch (error: MalformedURLException) {
                 throw Refusal("not an address", url, "https://…", "look at how it is written")
             }
-        if (found.protocol != "https" &&
-            found.protocol != "http"
-        ) {
-            throw Refusal("not an address to download from", url, "https://…")
-        }
+        if (found.protocol !in PROTOCOLS) throw Refusal("not an address to download from", url, "https://…")
         return found
     }
 
     private companion object {
+        val PROTOCOLS = setOf("https", "http") // where the network's rules allow the latter
         val POSITION = Regex("bytes (\\d{1,18})-.*")
     }
 }

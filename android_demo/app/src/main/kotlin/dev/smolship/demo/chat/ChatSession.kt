@@ -190,16 +190,8 @@ class ChatSession(
                     if (pieces == 1 || now - shown >= SHOW_NS) {
                         shown = now
                         val soFar = text.toString()
-                        val pace = Pace(
-                            (first - start) / NANOS,
-                            if (now >
-                                first
-                            ) {
-                                (pieces - 1) * NANOS / (now - first)
-                            } else {
-                                null
-                            },
-                        )
+                        val rate = if (now > first) (pieces - 1) * NANOS / (now - first) else null
+                        val pace = Pace((first - start) / NANOS, rate)
                         tell { it.copy(partial = soFar, pace = pace) }
                     }
                     if (now - saved >= SAVE_NS) {

@@ -61,13 +61,8 @@ class LibraryTest {
         val out = client.getOutputStream()
         val bytes = files[name] ?: return out.write("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".toByteArray())
         val from = range?.removePrefix("bytes=")?.removeSuffix("-")?.toInt() ?: 0
-        val status = if (from >
-            0
-        ) {
-            "206 Partial\r\nContent-Range: bytes $from-${bytes.size - 1}/${bytes.size}"
-        } else {
-            "200 OK"
-        }
+        val partial = "206 Partial\r\nContent-Range: bytes $from-${bytes.size - 1}/${bytes.size}"
+        val status = if (from > 0) partial else "200 OK"
         val size = bytes.size - from
         out.write("HTTP/1.1 $status\r\nContent-Length: $size\r\nConnection: close\r\n\r\n".toByteArray())
         out.write(bytes, from, minOf(most, size))
