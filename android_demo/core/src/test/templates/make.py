@@ -12,6 +12,7 @@ import copy
 import gzip
 import json
 import random
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,9 @@ def case(template: str) -> dict[str, Any] | None:
 
 def content() -> bytes:
     templates = [json.loads(line) for line in (HERE / "statements.txt").read_text().splitlines()] + crossed()
-    cases = [found for found in map(case, templates) if found]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # Python's, of constants that are subscribed
+        cases = [found for found in map(case, templates) if found]
     made = {"context": CONTEXT, "date": DATE, "cases": cases}
     return gzip.compress(json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode(), 9, mtime=0)
 

@@ -5,14 +5,14 @@ import java.math.BigInteger
 import java.math.MathContext
 import java.math.RoundingMode
 
-private const val MOST_BITS = 1L shl 20
+private const val MOST_BITS = 1L shl 16
 private const val EXACT_BITS = 53
 private const val QUOTIENT_DIGITS = 60
 private const val MOST_EXACT_POWER = 1024
 
 /** Python's + - * / // % ** of two values. */
 internal fun Machine.binary(op: String, left: Any?, right: Any?): Any? {
-    step()
+    scan(textOf(left)?.length ?: 0)
     if (left is Undefined) refuse(left.message)
     if (op == "%" && textOf(left) != null) return like(left, percent(left, right))
     if (right is Undefined) refuse(right.message)

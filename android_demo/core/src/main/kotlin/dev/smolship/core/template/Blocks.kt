@@ -53,8 +53,7 @@ internal object Loops {
             Generator(
                 iterator {
                     inner.enter(run)
-                    for (item in needIterator(iterable)) {
-                        run.machine.step()
+                    for (item in run.machine.each(iterable)) {
                         target(run, item)
                         if (truth(condition(run))) yield(item)
                     }
@@ -73,7 +72,7 @@ internal object Loops {
     private fun run(parts: Parts, run: Run, iterable: Any?, depth: Int, recurse: ((Any?, Int) -> String)?): Signal {
         val source = parts.filter?.invoke(run, iterable) ?: iterable
         val loop = if (parts.loopReference == null) null else LoopValue(run.machine, source, depth, recurse)
-        val items = if (loop == null) needIterator(source) else null
+        val items = if (loop == null) run.machine.each(source) else null
         var completed = false
         while (true) {
             val item = if (loop != null) {
@@ -121,6 +120,8 @@ internal object Macros {
         return Statements.plain { run -> Statements.write(run, body(run).call(run.machine, Arguments(emptyList()))) }
     }
 
+    private fun notProvided(name: String): Expression = { Undefined("parameter '$name' was not provided") }
+
     private fun macro(
         node: Node,
         outer: Frame,
@@ -153,15 +154,8 @@ internal object Macros {
                 frame.enter(run)
                 for (i in parameters.indices) {
                     if (values[i] !== Absent) continue
-                    val default = given.getOrNull(i - (parameters.size - given.size))
-                    run.variables[references[i]] =
-                        if (default !=
-                            null
-                        ) {
-                            default(run)
-                        } else {
-                            Undefined("parameter '${parameters[i]}' was not provided")
-                        }
+                    val default = given.getOrNull(i - (parameters.size - given.size)) ?: notProvided(parameters[i])
+                    run.variables[references[i]] = default(run)
                 }
                 body(run)
                 run.out.toString()

@@ -25,11 +25,8 @@ internal class Signature(private val function: String, parameters: String) {
             values[i] = value
         }
         for (i in names.indices) {
-            if (values[i] === Absent &&
-                !names[i].endsWith("?")
-            ) {
-                refuse("$function() is missing the argument '${names[i]}'")
-            }
+            val optional = names[i].endsWith("?")
+            if (values[i] === Absent && !optional) refuse("$function() is missing the argument '${names[i]}'")
         }
         return Bound(machine, function, values)
     }
@@ -72,7 +69,7 @@ internal fun smallInt(value: Any?): Int? {
 
 /** Calls what the template calls. */
 internal fun Machine.call(callee: Any?, arguments: Arguments): Any? {
-    step()
+    step(1L + arguments.positional.size)
     return when (callee) {
         is Function -> callee.call(this, arguments)
         is LoopValue -> callee.call(this, arguments)

@@ -55,7 +55,10 @@ internal fun Machine.equal(left: Any?, right: Any?): Boolean {
 }
 
 /** Python's identity or equality, by which containers look for elements. */
-internal fun Machine.same(left: Any?, right: Any?): Boolean = left === right || equal(left, right)
+internal fun Machine.same(left: Any?, right: Any?): Boolean {
+    step()
+    return left === right || equal(left, right)
+}
 
 private fun Machine.sameItems(left: List<Any?>, right: List<Any?>): Boolean =
     left.size == right.size && deeper { left.indices.all { same(left[it], right[it]) } }

@@ -51,7 +51,7 @@ internal val DICT_METHODS: Map<String, Method> =
         mutating("clear", "pop", "popitem", "setdefault", "update")
 
 internal fun fromKeys(a: Bound): DictValue = DictValue().also { made ->
-    for (key in needIterator(a.value(0))) {
+    for (key in a.machine.each(a.value(0))) {
         a.machine.roomForItems(1)
         made[key] = a.value(1)
     }
@@ -67,7 +67,7 @@ internal fun Machine.makeDict(arguments: Arguments, what: String): DictValue {
             roomForItems(source.size.toLong())
             for (entry in source.entries) made[entry.key] = entry.value
         } else {
-            for (pair in iterate(source) ?: refuse("'${typeName(source)}' object is not iterable")) {
+            for (pair in each(source)) {
                 val items = elements(pair)
                 if (items.size !=
                     2

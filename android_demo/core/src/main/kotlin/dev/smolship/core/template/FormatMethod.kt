@@ -3,12 +3,25 @@ package dev.smolship.core.template
 /** str.format, as jinja's sandbox runs it: attributes and elements are those of the template. */
 internal class FormatMethod(private val ofMap: Boolean) : Method {
     override fun call(machine: Machine, receiver: Any?, arguments: Arguments): Any? {
-        if (receiver is Markup) unsupported("format of markup")
-        if (!ofMap) return Formatter(machine, arguments.positional, arguments.named).format(receiver as String, 2)
+        val given = if (ofMap) named(arguments) else arguments
+        val formatter = Formatter(machine, given.positional, given.named, escapes = receiver is Markup)
+        return like(receiver, formatter.format(textOf(receiver)!!, NESTED))
+    }
+
+    private fun named(arguments: Arguments): Arguments {
         val values = arguments.positional.singleOrNull() as? DictValue
         if (values == null || arguments.named.isNotEmpty()) refuse("format_map() takes exactly one dictionary")
-        val named = values.entries.filter { it.key is String }.associate { it.key as String to it.value }
-        return Formatter(machine, emptyList(), named).format(receiver as String, 2)
+        return Arguments(
+            emptyList(),
+            values.entries.filter { it.key is String }.associate {
+                it.key as String to
+                    it.value
+            },
+        )
+    }
+
+    private companion object {
+        const val NESTED = 2 // formats within formats
     }
 }
 
@@ -16,6 +29,7 @@ private class Formatter(
     private val machine: Machine,
     private val positional: List<Any?>,
     private val named: Map<String, Any?>,
+    private val escapes: Boolean,
 ) {
     private var automatic = 0
     private var numbered = false
@@ -80,7 +94,9 @@ private class Formatter(
                 'a' -> machine.ascii(value)
                 else -> refuse("Unknown conversion specifier $conversion")
             }
-        return formatValue(machine, converted, spec)
+        if (!escapes) return formatValue(machine, converted, spec)
+        if (converted !is Markup) return escape(formatValue(machine, converted, spec))
+        return if (spec.isEmpty()) converted.text else refuse("Format specifier $spec given for markup")
     }
 
     private fun nameEnd(field: String): Int {

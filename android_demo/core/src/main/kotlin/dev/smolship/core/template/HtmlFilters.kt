@@ -81,7 +81,7 @@ private fun urlEncode(a: Bound): String {
     val machine = a.machine
     if (textOf(value) != null || iterate(value) == null) return quote(machine, value, false)
     val pairs = if (value is DictValue) DictView(DictView.Kind.ITEMS, value) else value
-    return needIterator(pairs).asSequence().joinToString("&") { pair ->
+    return machine.each(pairs).asSequence().joinToString("&") { pair ->
         val (name, content) = machine.elements(pair).also { if (it.size != 2) refuse("urlencode wants pairs") }
         quote(machine, name, true) + "=" + quote(machine, content, true)
     }

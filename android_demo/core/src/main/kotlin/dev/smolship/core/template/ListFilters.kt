@@ -6,7 +6,7 @@ internal val LIST_FILTERS =
         length("length"),
         length("count"),
         native("first", "seq") { a ->
-            needIterator(a.value(0)).let {
+            a.machine.each(a.value(0)).let {
                 if (it.hasNext()) it.next() else Undefined("No first item, sequence was empty.")
             }
         },
@@ -55,7 +55,6 @@ internal val LIST_FILTERS =
     )
 
 private fun length(name: String): Function = native(name, "obj /") { a ->
-    a.machine.scan(textOf(a.value(0))?.length ?: 0)
     whole(lengthOf(a.value(0)) ?: refuse("object of type '${typeName(a.value(0))}' has no len()"))
 }
 
@@ -71,7 +70,7 @@ private fun join(a: Bound): String {
     val getter = Getter(machine, a.value(2))
     val separator = machine.str(a.value(1, ""))
     val out = StringBuilder()
-    needIterator(a.value(0)).withIndex().forEach { (i, item) ->
+    a.machine.each(a.value(0)).withIndex().forEach { (i, item) ->
         val text = machine.str(getter(item))
         machine.room(text.length.toLong() + separator.length)
         if (i > 0) out.append(separator)
@@ -100,7 +99,7 @@ private fun dictSort(a: Bound): ListValue {
 }
 
 private fun extreme(a: Bound, op: String): Any? {
-    val items = needIterator(a.value(0))
+    val items = a.machine.each(a.value(0))
     if (!items.hasNext()) return Undefined("No aggregated item, sequence was empty.")
     val getter = Getter(a.machine, a.value(2), ignoreCase = !a.flag(1))
     var best = items.next()
@@ -139,7 +138,7 @@ private fun unique(a: Bound): Generator {
     return Generator(
         iterator {
             val seen = HashSet<Any?>()
-            for (item in needIterator(a.value(0))) {
+            for (item in a.machine.each(a.value(0))) {
                 a.machine.roomForItems(1)
                 if (seen.add(hashKey(getter(item)))) yield(item)
             }
@@ -152,7 +151,7 @@ private fun batch(a: Bound): Generator = Generator(
         val size = a.int(1)
         val fill = a.value(2)
         var row = ArrayList<Any?>()
-        for (item in needIterator(a.value(0))) {
+        for (item in a.machine.each(a.value(0))) {
             if (row.size == size) {
                 yield(ListValue(row))
                 row = ArrayList()

@@ -7,7 +7,7 @@ internal class LoopValue(
     private val depth0: Int,
     private val recurse: ((Any?, Int) -> String)?,
 ) {
-    private var items = needIterator(iterable)
+    private var items = machine.each(iterable)
     private var size: Int? = null
     private var after: Any? = Absent
     private var current: Any? = Absent

@@ -3,7 +3,7 @@ package dev.smolship.core.template
 import java.time.LocalDateTime
 
 /** What a template cannot be rendered for: its own error, a limit, or what this evaluator does not do. */
-class TemplateError(message: String) : Exception(message)
+class TemplateError(message: String, cause: Throwable? = null) : Exception(message, cause)
 
 /** Bounds of one rendering. A character counts as one of [memory], an element of a list as eight. */
 data class Limits(

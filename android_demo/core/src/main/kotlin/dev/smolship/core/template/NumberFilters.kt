@@ -18,7 +18,9 @@ internal val NUMBER_FILTERS =
             val getter = Getter(a.machine, a.value(1))
             val start = a.value(2, BigInteger.ZERO)
             if (textOf(start) != null) refuse("sum() can't sum strings")
-            needIterator(a.value(0)).asSequence().fold(start) { sum, item -> a.machine.binary("+", sum, getter(item)) }
+            a.machine.each(a.value(0)).asSequence().fold(start) { sum, item ->
+                a.machine.binary("+", sum, getter(item))
+            }
         },
     )
 
@@ -65,7 +67,10 @@ internal fun parseInt(text: String, base: BigInteger): BigInteger? {
     }
     digits = withoutUnderscores(digits) ?: return null
     if (digits.isEmpty() || digits.any { Character.digit(it, used) < 0 || it.code >= 0x80 }) return null
-    if (digits.length > MOST_DIGITS && used != 2 && used != 4 && used != 8 && used != 16 && used != 32) return null
+    if (digits.length > MOST_DIGITS) {
+        if (used.countOneBits() == 1) unsupported("a number of more than $MOST_DIGITS digits")
+        return null
+    }
     return BigInteger(digits, used).let { if (negative) it.negate() else it }
 }
 

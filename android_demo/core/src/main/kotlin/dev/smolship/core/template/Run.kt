@@ -26,6 +26,7 @@ internal class Output(private val machine: Machine, private val limit: Long = Lo
     private var size = 0L
 
     fun add(piece: String) {
+        machine.step()
         size += pointCount(piece)
         if (size > limit) refuse("it writes more than $limit characters")
         machine.room(piece.length.toLong())
@@ -59,6 +60,7 @@ internal class Frame(val symbols: Symbols, val inLoop: Boolean) {
 
     /** Gives the frame's variables their first values. */
     fun enter(run: Run) {
+        run.machine.step(symbols.loads.size.toLong())
         for ((reference, load) in symbols.loads) {
             when (load) {
                 is Load.Resolve -> run.variables[reference] =

@@ -6,7 +6,7 @@ internal val SELECTING_FILTERS =
         native("default", "value default_value? boolean?", ::default),
         native("d", "value default_value? boolean?", ::default),
         native("attr", "obj name", ::attributeFilter),
-        Native("map") { machine, arguments -> lazily(arguments) { mapper(machine, it) } },
+        Native("map") { machine, arguments -> lazily(machine, arguments) { mapper(machine, it) } },
         selecting("select", keep = true, byAttribute = false),
         selecting("reject", keep = false, byAttribute = false),
         selecting("selectattr", keep = true, byAttribute = true),
@@ -26,13 +26,13 @@ private fun attributeFilter(a: Bound): Any? {
 }
 
 /** A generator that looks at its arguments when its first element is asked for, and not if there is none. */
-private fun lazily(arguments: Arguments, prepare: (Arguments) -> (Any?) -> Any?): Generator {
+private fun lazily(machine: Machine, arguments: Arguments, prepare: (Arguments) -> (Any?) -> Any?): Generator {
     val value = arguments.positional[0]
     return Generator(
         iterator {
             if (truth(value)) {
                 val function = prepare(Arguments(arguments.positional.drop(1), arguments.named))
-                for (item in needIterator(value)) {
+                for (item in machine.each(value)) {
                     val made = function(item)
                     if (made !== Absent) yield(made)
                 }
@@ -55,7 +55,7 @@ private fun mapper(machine: Machine, arguments: Arguments): (Any?) -> Any? {
 }
 
 private fun selecting(name: String, keep: Boolean, byAttribute: Boolean): Function = Native(name) { machine, all ->
-    lazily(all) { arguments ->
+    lazily(machine, all) { arguments ->
         val positional = arguments.positional
         if (byAttribute && positional.isEmpty()) refuse("Missing parameter for attribute name")
         val getter = Getter(machine, if (byAttribute) positional[0] else null)
@@ -69,7 +69,6 @@ private fun selecting(name: String, keep: Boolean, byAttribute: Boolean): Functi
                 { truth(machine.test(testName, it, given)) }
             }
         { item ->
-            machine.step()
             if (test(getter(item)) == keep) item else Absent
         }
     }

@@ -53,7 +53,12 @@ internal object Statements {
                 Expressions.compile(branch.node("test"), frame) to body(branch.list("body"), frame)
             }
         val otherwise = body(node.list("else_"), frame)
-        return { run -> (branches.firstOrNull { (test, _) -> truth(test(run)) }?.second ?: otherwise)(run) }
+        return { run -> (branches.firstOrNull { (test, _) -> holds(test, run) }?.second ?: otherwise)(run) }
+    }
+
+    private fun holds(test: Expression, run: Run): Boolean {
+        run.machine.step()
+        return truth(test(run))
     }
 
     /** What is written without being printed first must be text, as in jinja. */
@@ -162,7 +167,8 @@ internal object Targets {
     }
 
     private fun unpacking(targets: List<Target>): Target = { run, value ->
-        val items = iterate(value) ?: refuse("cannot unpack non-iterable ${typeName(value)} object")
+        run.machine.step(targets.size.toLong())
+        val items = run.machine.each(value)
         val found = ArrayList<Any?>()
         while (items.hasNext() && found.size <= targets.size) found.add(items.next())
         if (found.size != targets.size) {

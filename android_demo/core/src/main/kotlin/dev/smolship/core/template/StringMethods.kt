@@ -193,7 +193,7 @@ private fun expandTabs(text: String, a: Bound): String {
 }
 
 private fun join(text: String, a: Bound): String {
-    val items = iterate(a.value(0)) ?: refuse("can only join an iterable")
+    val items = a.machine.each(a.value(0))
     val found = StringBuilder()
     var i = 0
     for (item in items) {

@@ -15,7 +15,9 @@ internal sealed interface Load {
  * The names of one frame of a template, found before it runs, as jinja's compiler does: each frame has variables of its
  * own, which begin as copies of the outer ones where they are assigned to.
  */
-internal class Symbols(val parent: Symbols?, private val level: Int = (parent?.level ?: -1) + 1) {
+internal class Symbols private constructor(val parent: Symbols?, private val level: Int, private val work: Work) {
+    constructor(parent: Symbols?) : this(parent, (parent?.level ?: -1) + 1, parent?.work ?: Work())
+
     private val references = HashMap<String, String>()
     private val stores = LinkedHashSet<String>()
     val loads = LinkedHashMap<String, Load>()
@@ -47,7 +49,8 @@ internal class Symbols(val parent: Symbols?, private val level: Int = (parent?.l
         if (find(name) == null) define(name, Load.Resolve(name))
     }
 
-    private fun copy(): Symbols = Symbols(parent, level).also {
+    private fun copy(): Symbols = Symbols(parent, level, work).also {
+        work.count(references.size)
         it.references.putAll(references)
         it.loads.putAll(loads)
         it.stores.addAll(stores)
@@ -104,7 +107,17 @@ internal class Symbols(val parent: Symbols?, private val level: Int = (parent?.l
         join(listOf("body", "elif_", "else_").map { field -> copy().also { it.visitAll(node.list(field)) } })
     }
 
+    /** How many names are copied for branches, which grows with the square of a template's size. */
+    private class Work(private var left: Int = MOST_WORK) {
+        fun count(names: Int) {
+            left -= names
+            if (left < 0) refuse("the template has too many names and conditions")
+        }
+    }
+
     companion object {
+        private const val MOST_WORK = 4_000_000
+
         /** Those of [names] that nodes load before they assign them. */
         fun undeclared(nodes: List<Node>, names: Set<String>): Set<String> {
             val open = HashSet(names)

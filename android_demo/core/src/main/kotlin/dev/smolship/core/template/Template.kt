@@ -76,7 +76,8 @@ class Template(program: Json, private val limits: Limits = Limits()) {
                 when (error) {
                     is StackOverflowError -> refuse("the template is nested too deep")
                     is OutOfMemoryError -> refuse("the template needs more memory than this app has")
-                    else -> throw error
+                    is TemplateError, is JsonError -> throw error
+                    else -> throw TemplateError("this app's renderer has a fault, please report it: $error", error)
                 }
             }
         }

@@ -50,7 +50,7 @@ private val COMPARISONS =
     )
 
 internal fun Machine.test(name: String, value: Any?, arguments: Arguments): Any? {
-    step()
+    scan(textOf(value)?.length ?: 0)
     val test = TESTS[name] ?: refuse("No test named '$name'.")
     return test.call(this, Arguments(listOf(value) + arguments.positional, arguments.named))
 }

@@ -200,17 +200,26 @@ internal fun iterate(value: Any?): Iterator<Any?>? = when (value) {
     else -> null
 }
 
-internal fun needIterator(value: Any?): Iterator<Any?> =
-    iterate(value) ?: refuse("'${typeName(value)}' object is not iterable")
+/** As [iterate], refused where a value cannot be iterated; each element counts as a step. */
+internal fun Machine.each(value: Any?): Iterator<Any?> {
+    val items = iterate(value) ?: refuse("'${typeName(value)}' object is not iterable")
+    return object : Iterator<Any?> {
+        override fun hasNext(): Boolean = items.hasNext()
+
+        override fun next(): Any? {
+            step()
+            return items.next()
+        }
+    }
+}
 
 /** All elements of an iterable; room is asked for. */
 internal fun Machine.elements(value: Any?): List<Any?> {
     itemsOf(value)?.let { return it } // nothing changes it, so that it needs no copy
     lengthOf(value)?.let { roomForItems(it.toLong()) }
     val found = ArrayList<Any?>()
-    for (item in needIterator(value)) {
+    for (item in each(value)) {
         if (value is Generator) roomForItems(1)
-        step()
         found.add(item)
     }
     return found
