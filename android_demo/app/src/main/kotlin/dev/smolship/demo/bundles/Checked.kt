@@ -12,18 +12,18 @@ import java.io.File
  * [memory], a folder of the app's own, which nobody else writes.
  */
 class Checked(private val memory: File) {
-    /** Refuses a missing or altered file among those of the target's [folder] and of the bundle's own. */
+    /**
+     * Refuses a missing or altered file among those of the target's [folder] and of the bundle's own, and what lies in the
+     * folder and is not listed.
+     */
     fun check(bundle: File, manifest: Manifest, folder: String) {
-        val needed = manifest.files.keys.filter { it.startsWith("$folder/") || '/' !in it }
-        val now = needed.sorted().joinToString("\n") { name ->
-            File(bundle, name).let { "$name ${it.length()} ${it.lastModified()}" }
-        }
-        val state = "${manifest.weightsDigest}\n$now"
+        val needed = manifest.files.filterKeys { it.startsWith("$folder/") || '/' !in it }
+        val state = state(bundle, manifest, folder, needed.keys)
         val kept = File(memory, "${bundle.name}.$folder")
         if (kept.isFile && kept.readText() == state) return
         kept.delete()
-        val some = manifest.copy(files = manifest.files.filterKeys { it in needed })
-        val problems = checkFiles(bundle, some).filter { it.fault != Fault.UNLISTED }
+        val problems = checkFiles(bundle, manifest.copy(files = needed))
+            .filter { it.fault != Fault.UNLISTED || it.file.startsWith("$folder/") }
         if (problems.isNotEmpty()) {
             throw Refusal(
                 "the bundle is not as it was exported",
@@ -34,6 +34,15 @@ class Checked(private val memory: File) {
         }
         memory.mkdirs()
         kept.writeText(state)
+    }
+
+    private fun state(bundle: File, manifest: Manifest, folder: String, needed: Set<String>): String {
+        val there = File(bundle, folder).walkTopDown().filter { it.isFile }.map { it.relativeTo(bundle).path }
+        val lines = (needed + there).sorted().map { name ->
+            val file = File(bundle, name)
+            "$name ${file.length()} ${file.lastModified()} ${manifest.files[name]?.sha256}"
+        }
+        return lines.joinToString("\n")
     }
 
     private companion object {

@@ -71,7 +71,15 @@ class CheckedTest {
 
     @Test fun otherTargetsDoNotMatter() {
         alter("gguf/model.gguf", "altered", 2_000_000)
+        alter("gguf/strange", "unlisted", 2_000_000)
         check()
+    }
+
+    @Test fun whatIsNotListedIsFoundAlsoAfterAllWasGood() {
+        check()
+        alter("onnx/model.onnx.data", "unlisted", 2_000_000)
+        val refusal = assertThrows(Refusal::class.java) { check() }
+        assertTrue(refusal.got!!.contains("onnx/model.onnx.data"))
     }
 
     @Test fun whatWasReadIsNotReadAgain() {
