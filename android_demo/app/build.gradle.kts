@@ -59,4 +59,4 @@ val genaiIsThere by tasks.registering {
     }
 }
 
-tasks.named("preBuild") { dependsOn(genaiIsThere) }
+tasks.matching { it.name == "preBuild" }.configureEach { dependsOn(genaiIsThere) }
