@@ -54,7 +54,7 @@ val genaiIsThere by tasks.registering {
     val library = genai
     doLast {
         if (!library.exists()) {
-            throw GradleException("ONNX Runtime GenAI is missing: put ${library.name} into ${library.parent} (README.md)")
+            throw GradleException("no GenAI: put ${library.name} into ${library.parent}: see README.md")
         }
     }
 }
