@@ -1,0 +1,42 @@
+package dev.smolship.demo.chat
+
+import dev.smolship.core.chat.Message
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertThrows
+import org.junit.Rule
+import org.junit.Test
+import org.junit.rules.TemporaryFolder
+import java.io.File
+import java.io.IOException
+
+class ConversationFileTest {
+    @get:Rule val folder = TemporaryFolder()
+    private val file get() = File(folder.root, "conversation.json")
+    private val kept =
+        Kept(Choice("b", "onnx", thinking = false), listOf(Message("user", "naïve\n\"🙂\""), Message("assistant", "")))
+
+    @Test fun whatIsSavedIsLoaded() {
+        ConversationFile(file).save(kept)
+        assertEquals(kept, ConversationFile(file).load())
+        ConversationFile(file).save(Kept())
+        assertEquals(Kept(), ConversationFile(file).load())
+        assertEquals(listOf("conversation.json"), folder.root.list()!!.toList())
+    }
+
+    @Test fun whatIsNotOursIsNothing() {
+        assertEquals(Kept(), ConversationFile(file).load())
+        val strange = listOf("""{"schema": 2}""", """{"schema": 1}""", """{"schema": 1, "messages": [1]}""")
+        for (text in strange + listOf("", "{", "[]")) {
+            file.writeText(text)
+            assertEquals(Kept(), ConversationFile(file).load())
+        }
+        file.writeBytes(byteArrayOf(-1, -2))
+        assertEquals(Kept(), ConversationFile(file).load())
+    }
+
+    @Test fun whereItCannotBeWrittenThatIsAnError() {
+        file.mkdir()
+        File(file, "x").createNewFile()
+        assertThrows(IOException::class.java) { ConversationFile(file).save(kept) }
+    }
+}

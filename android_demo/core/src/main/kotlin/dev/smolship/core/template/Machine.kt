@@ -1,0 +1,68 @@
+package dev.smolship.core.template
+
+import java.time.LocalDateTime
+
+/** What a template cannot be rendered for: its own error, a limit, or what this evaluator does not do. */
+class TemplateError(message: String, cause: Throwable? = null) : Exception(message, cause)
+
+/** Bounds of one rendering. A character counts as one of [memory], an element of a list as eight. */
+data class Limits(
+    val steps: Long = 5_000_000,
+    val memory: Long = 32L shl 20,
+    val output: Long = 4L shl 20,
+    val depth: Int = 200,
+)
+
+/** Refuses what Python or jinja refuses, or what is beyond this evaluator. */
+internal fun refuse(message: String): Nothing = throw TemplateError(message)
+
+/** Refuses what Python would do and this evaluator does not, so that nothing is rendered differently. */
+internal fun unsupported(what: String): Nothing =
+    refuse("$what is not supported by this app's renderer: render this template on a computer")
+
+/** One rendering's clock, account and limits. */
+internal class Machine(val limits: Limits, val now: LocalDateTime) {
+    private var steps = limits.steps
+    private var memory = limits.memory
+    private var depth = 0
+
+    /** Counts work; long texts count once for each [SCAN] characters looked at. */
+    fun step(count: Long = 1) {
+        steps -= count
+        if (steps < 0) refuse("the template takes more than ${limits.steps} steps")
+    }
+
+    fun scan(size: Int) = step(1L + size / SCAN)
+
+    /** Asks for room before something of this size is made. */
+    fun room(size: Long) {
+        if (size < 0 || size > memory) refuse("the template makes more than ${limits.memory} characters of values")
+        memory -= size
+        step(size / SCAN)
+    }
+
+    fun roomForItems(count: Long) = room(if (count > memory) count else count * ITEM)
+
+    /** Runs a macro, a recursive loop or a look into nested values, of which not too many may be open at a time. */
+    inline fun <T> deeper(body: () -> T): T {
+        enter()
+        try {
+            return body()
+        } finally {
+            leave()
+        }
+    }
+
+    fun enter() {
+        if (++depth > limits.depth) refuse("the template is nested more than ${limits.depth} deep")
+    }
+
+    fun leave() {
+        depth--
+    }
+
+    private companion object {
+        const val SCAN = 64
+        const val ITEM = 8L
+    }
+}

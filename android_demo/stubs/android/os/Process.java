@@ -1,0 +1,5 @@
+package android.os;
+
+public class Process {
+    public static final int myPid() { throw new RuntimeException("a stub"); }
+}

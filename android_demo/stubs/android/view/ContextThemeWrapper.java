@@ -1,0 +1,7 @@
+package android.view;
+
+public class ContextThemeWrapper extends android.content.ContextWrapper {
+    public ContextThemeWrapper() {
+        super(null);
+    }
+}
