@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.checkpoints.files import INDEX, SINGLE
+from smolship.export.checkpoints.multimodal import text_name
 from smolship.export.families import translate
 from smolship.export.reference import Arrays, fill, product
 from smolship.export.stream import Progress
@@ -136,7 +137,7 @@ class Tensors(Mapping[str, Tensor]):
         self.progress, self.share, self.arrays = progress, 0.0, Arrays()
         for path in paths:
             if path.suffix == ".safetensors":
-                self.stored |= read_header(path)
+                self.stored |= {text_name(name): slot for name, slot in read_header(path).items()}
 
     def pass_by(self, positions: float) -> None:
         """So many are about to pass through the whole model: progress is told as it is read."""

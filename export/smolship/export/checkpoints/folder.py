@@ -9,8 +9,10 @@ from smolship.export.checkpoints import advice
 from smolship.export.checkpoints.checkpoint import Checkpoint
 from smolship.export.checkpoints.files import stored
 from smolship.export.checkpoints.matching import as_transformers, match
+from smolship.export.checkpoints.multimodal import text_config, text_tensors
 from smolship.export.checkpoints.prequantized import QUANTIZATION_KEYS, WHOLE, quantization_of
 from smolship.export.families import translate
+from smolship.export.tensorfile import Slot
 from smolship.runtime.errors import InputError
 from smolship.runtime.files import parse_json, read_bytes, read_json
 
@@ -24,9 +26,14 @@ def open_folder(path: Path, revision: str | None = None) -> Checkpoint:
     raw = read_json(path / "config.json", "config.json")
     if foreign := advice.foreign_config(raw, path):
         raise foreign
-    config, family, reading = translate(raw, path / "config.json")  # whatever the weights are
+    text = text_config(raw, path / "config.json")
+    config, family, reading = translate(text or raw, path / "config.json")  # whatever the weights are
     weights = stored(path, raw)
-    matched = match(config, as_transformers(weights.tensors, config, family.NAMES, path), family.NAMES, path)
+    tensors: dict[str, Slot] = weights.tensors
+    if text is not None:
+        raw, (tensors, left) = text, text_tensors(tensors)
+        reading.notes.append(left)
+    matched = match(config, as_transformers(tensors, config, family.NAMES, path), family.NAMES, path)
     if matched.config.tied_head != config.tied_head:
         raw = raw | {"tie_word_embeddings": matched.config.tied_head}
     for name, slot in matched.used.items():
