@@ -131,7 +131,7 @@ internal fun Machine.contains(item: Any?, container: Any?): Boolean {
     val text = textOf(container)
     if (text != null) {
         val part = textOf(item) ?: refuse("'in <string>' requires string as left operand, not ${typeName(item)}")
-        scan(text.length)
+        search(text, listOf(part))
         return part in text
     }
     return when (container) {

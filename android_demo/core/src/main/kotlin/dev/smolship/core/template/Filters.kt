@@ -9,7 +9,7 @@ internal val FILTERS: Map<String, Function> by lazy {
 }
 
 internal fun Machine.filter(name: String, value: Any?, arguments: Arguments): Any? {
-    scan(textOf(value)?.length ?: 0)
+    search(value, arguments.positional + arguments.named.values)
     val filter = FILTERS[name] ?: refuse("No filter named '$name'.")
     return filter.call(this, Arguments(listOf(value) + arguments.positional, arguments.named))
 }

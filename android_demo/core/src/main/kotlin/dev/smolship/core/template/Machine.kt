@@ -34,6 +34,13 @@ internal class Machine(val limits: Limits, val now: LocalDateTime) {
 
     fun scan(size: Int) = step(1L + size / SCAN)
 
+    /** Counts looking for texts in a text: the platform's search may look at each again at every character. */
+    fun search(value: Any?, parts: Iterable<Any?>) {
+        val size = textOf(value)?.length ?: 0
+        step(1L + size / SCAN)
+        for (part in parts) step(size.toLong() * (textOf(part)?.length ?: 0) / SEARCH)
+    }
+
     /** Asks for room before something of this size is made. */
     fun room(size: Long) {
         if (size < 0 || size > memory) refuse("the template makes more than ${limits.memory} characters of values")
@@ -62,7 +69,8 @@ internal class Machine(val limits: Limits, val now: LocalDateTime) {
     }
 
     private companion object {
-        const val SCAN = 64
+        const val SCAN = 16
+        const val SEARCH = 64
         const val ITEM = 8L
     }
 }
