@@ -158,7 +158,7 @@ private fun prettyPrint(a: Bound): String {
     return if (text.length <= PRETTY_WIDTH) text else unsupported("pprint of more than a line")
 }
 
-private fun sortedKeys(machine: Machine, value: Any?): Any? = machine.deeper {
+private fun sortedKeys(machine: Machine, value: Any?): Any? = machine.inside {
     when (value) {
         is ListValue -> ListValue(value.items.map { sortedKeys(machine, it) })
         is TupleValue -> TupleValue(value.items.map { sortedKeys(machine, it) })
