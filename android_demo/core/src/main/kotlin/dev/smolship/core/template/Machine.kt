@@ -6,8 +6,8 @@ import java.time.LocalDateTime
 class TemplateError(message: String, cause: Throwable? = null) : Exception(message, cause)
 
 /**
- * Bounds of one rendering. A character counts as one of [memory], an element of a list as eight. [depth] is of calls and
- * [nesting] of values, about where Python's own recursion ends.
+ * Bounds of one rendering. A character counts as one of [memory], an element of a list as eight. [depth] is of calls
+ * and [nesting] of values, about where Python's own recursion ends.
  */
 data class Limits(
     val steps: Long = 5_000_000,
