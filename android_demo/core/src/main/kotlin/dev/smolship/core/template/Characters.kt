@@ -4,8 +4,17 @@ import java.text.Normalizer
 
 // Python's questions about characters. Kinds come from the platform's Unicode tables.
 
-private fun all(text: String, test: (Int) -> Boolean): Boolean =
-    text.isNotEmpty() && points(text).all { test(it.codePointAt(0)) }
+private inline fun everyPoint(text: String, test: (Int) -> Boolean): Boolean {
+    var at = 0
+    while (at < text.length) {
+        val point = text.codePointAt(at)
+        if (!test(point)) return false
+        at += Character.charCount(point)
+    }
+    return true
+}
+
+private inline fun all(text: String, test: (Int) -> Boolean): Boolean = text.isNotEmpty() && everyPoint(text, test)
 
 internal fun isAlpha(text: String): Boolean = all(text, Character::isLetter)
 
@@ -23,7 +32,7 @@ internal fun isSpace(text: String): Boolean = all(text, ::isSpace)
 
 internal fun isAscii(text: String): Boolean = text.all { it.code < 0x80 }
 
-internal fun isPrintable(text: String): Boolean = points(text).all { isPrintable(it.codePointAt(0)) }
+internal fun isPrintable(text: String): Boolean = everyPoint(text) { isPrintable(it) }
 
 internal fun isPrintable(point: Int): Boolean = when (Character.getType(point).toByte()) {
     Character.CONTROL, Character.FORMAT, Character.SURROGATE, Character.PRIVATE_USE, Character.UNASSIGNED,
@@ -33,52 +42,49 @@ internal fun isPrintable(point: Int): Boolean = when (Character.getType(point).t
     else -> true
 }
 
-internal fun isIdentifier(text: String): Boolean {
-    val all = points(text).toList()
-    return all.isNotEmpty() && startsIdentifier(all[0]) && all.drop(1).all { continuesIdentifier(it) }
+internal fun isIdentifier(text: String): Boolean =
+    text.isNotEmpty() && startsIdentifier(text.codePointAt(0)) && everyPoint(text) { continuesIdentifier(it) }
+
+private fun normalized(point: Int): String =
+    Normalizer.normalize(String(Character.toChars(point)), Normalizer.Form.NFKC)
+
+/** Unicode's XID_Start: what begins an identifier, in the form NFKC too. */
+private fun startsIdentifier(point: Int): Boolean {
+    if (point == '_'.code) return true
+    val form = normalized(point)
+    return Character.isUnicodeIdentifierStart(point) &&
+        form.isNotEmpty() &&
+        Character.isUnicodeIdentifierStart(form.codePointAt(0)) &&
+        everyPoint(form) { isPart(it) }
 }
 
-/** Unicode's XID_Start: what begins an identifier in the form NFKC too. */
-private fun startsIdentifier(point: String): Boolean {
-    val forms = points(point + Normalizer.normalize(point, Normalizer.Form.NFKC)).toList()
-    val (first, rest) = listOf(forms.take(2), forms.drop(2))
-    return first.all { it == "_" || Character.isUnicodeIdentifierStart(it.codePointAt(0)) } && rest.all { isPart(it) }
-}
+private fun continuesIdentifier(point: Int): Boolean =
+    isPart(point) && (point < 0x80 || everyPoint(normalized(point)) { isPart(it) })
 
-private fun continuesIdentifier(point: String): Boolean =
-    points(point + Normalizer.normalize(point, Normalizer.Form.NFKC)).all { isPart(it) }
-
-private fun isPart(point: String): Boolean = point.codePointAt(0).let {
-    Character.isUnicodeIdentifierPart(it) && !Character.isIdentifierIgnorable(it)
-}
+private fun isPart(point: Int): Boolean =
+    Character.isUnicodeIdentifierPart(point) && !Character.isIdentifierIgnorable(point)
 
 /** Whether there are cased characters and all of them are lower case. */
-internal fun isLower(text: String): Boolean = points(text).none { isUpperOrTitle(it.codePointAt(0)) } &&
-    points(text).any { Character.isLowerCase(it.codePointAt(0)) }
+internal fun isLower(text: String): Boolean =
+    everyPoint(text) { !Character.isUpperCase(it) && !Character.isTitleCase(it) } &&
+        !everyPoint(text) { !Character.isLowerCase(it) }
 
 internal fun isUpper(text: String): Boolean =
-    points(text).none { Character.isLowerCase(it.codePointAt(0)) || Character.isTitleCase(it.codePointAt(0)) } &&
-        points(text).any { Character.isUpperCase(it.codePointAt(0)) }
+    everyPoint(text) { !Character.isLowerCase(it) && !Character.isTitleCase(it) } &&
+        !everyPoint(text) { !Character.isUpperCase(it) }
 
 internal fun isTitle(text: String): Boolean {
     var inWord = false
     var found = false
-    for (each in points(text)) {
-        val point = each.codePointAt(0)
-        if (isUpperOrTitle(point)) {
-            if (inWord) return false
-            inWord = true
-            found = true
-        } else if (Character.isLowerCase(point)) {
-            if (!inWord) return false
-        } else {
-            inWord = false
-        }
+    val right = everyPoint(text) {
+        val begins = Character.isUpperCase(it) || Character.isTitleCase(it)
+        val stands = if (begins) !inWord else !Character.isLowerCase(it) || inWord
+        inWord = begins || Character.isLowerCase(it)
+        found = found || begins
+        stands
     }
-    return found
+    return right && found
 }
-
-private fun isUpperOrTitle(point: Int): Boolean = Character.isUpperCase(point) || Character.isTitleCase(point)
 
 /** The digits that are no decimal digits: superscripts, circled digits and the like. */
 private fun isDigitPoint(point: Int): Boolean = Character.isDigit(point) ||

@@ -61,10 +61,10 @@ internal fun Machine.same(left: Any?, right: Any?): Boolean {
 }
 
 private fun Machine.sameItems(left: List<Any?>, right: List<Any?>): Boolean =
-    left.size == right.size && deeper { left.indices.all { same(left[it], right[it]) } }
+    left.size == right.size && inside { left.indices.all { same(left[it], right[it]) } }
 
 private fun Machine.sameEntries(left: DictValue, right: DictValue): Boolean = left.size == right.size &&
-    deeper { left.entries.all { entry -> right.find(entry.key)?.let { same(entry.value, it.value) } ?: false } }
+    inside { left.entries.all { entry -> right.find(entry.key)?.let { same(entry.value, it.value) } ?: false } }
 
 private fun Machine.sameKeys(left: DictView, right: DictView): Boolean {
     if (left.kind == DictView.Kind.VALUES || right.kind == DictView.Kind.VALUES) return false
@@ -88,7 +88,7 @@ internal fun Machine.ordered(left: Any?, op: String, right: Any?): Boolean {
     val items = itemsOf(left)
     val others = itemsOf(right)
     if (items != null && others != null && (left is ListValue) == (right is ListValue)) {
-        return deeper {
+        return inside {
             val i = (0 until minOf(items.size, others.size)).firstOrNull { !same(items[it], others[it]) }
             if (i == null) holds(items.size.compareTo(others.size), op) else ordered(items[i], op, others[i])
         }
@@ -131,7 +131,7 @@ internal fun Machine.contains(item: Any?, container: Any?): Boolean {
     val text = textOf(container)
     if (text != null) {
         val part = textOf(item) ?: refuse("'in <string>' requires string as left operand, not ${typeName(item)}")
-        scan(text.length)
+        search(text, listOf(part))
         return part in text
     }
     return when (container) {

@@ -5,7 +5,7 @@ import java.math.BigInteger
 import java.math.MathContext
 import java.math.RoundingMode
 
-private const val MOST_PRECISION = 10_000
+private const val MOST_PRECISION = 1000
 
 /** Digits of a finite magnitude, as C's printf and Python write them: exact, and rounded half to even once. */
 internal object Decimals {

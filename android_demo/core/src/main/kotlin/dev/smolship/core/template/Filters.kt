@@ -9,7 +9,7 @@ internal val FILTERS: Map<String, Function> by lazy {
 }
 
 internal fun Machine.filter(name: String, value: Any?, arguments: Arguments): Any? {
-    scan(textOf(value)?.length ?: 0)
+    search(value, arguments.positional + arguments.named.values)
     val filter = FILTERS[name] ?: refuse("No filter named '$name'.")
     return filter.call(this, Arguments(listOf(value) + arguments.positional, arguments.named))
 }
@@ -158,7 +158,7 @@ private fun prettyPrint(a: Bound): String {
     return if (text.length <= PRETTY_WIDTH) text else unsupported("pprint of more than a line")
 }
 
-private fun sortedKeys(machine: Machine, value: Any?): Any? = machine.deeper {
+private fun sortedKeys(machine: Machine, value: Any?): Any? = machine.inside {
     when (value) {
         is ListValue -> ListValue(value.items.map { sortedKeys(machine, it) })
         is TupleValue -> TupleValue(value.items.map { sortedKeys(machine, it) })

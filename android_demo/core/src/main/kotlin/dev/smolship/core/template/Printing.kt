@@ -96,7 +96,7 @@ private class Printer(private val machine: Machine) {
             add(if (value is DictView) "..." else "$start...${end.takeLast(1)}")
             return
         }
-        machine.deeper {
+        machine.inside {
             add(start)
             items.forEachIndexed { i, item ->
                 if (i > 0) add(", ")

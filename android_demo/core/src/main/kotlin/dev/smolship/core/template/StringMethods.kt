@@ -80,7 +80,7 @@ internal class StringMethod(val name: String, parameters: String, private val bo
 
     override fun call(machine: Machine, receiver: Any?, arguments: Arguments): Any? {
         val text = textOf(receiver)!!
-        machine.scan(text.length)
+        machine.search(text, arguments.positional + arguments.named.values)
         if (receiver !is Markup) return body(text, signature.bind(machine, arguments))
         val escaped =
             when (name) {

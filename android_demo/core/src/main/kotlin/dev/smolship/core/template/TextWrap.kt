@@ -11,7 +11,8 @@ private const val LETTER = "[\\p{L}\\p{Nl}\\p{No}_]"
 private val CHUNK =
     Regex(
         "$SPACE+|(?<=$PUNCTUATED)-{2,}(?=$WORD)|$NO_SPACE+?" +
-            "(?:-(?:(?<=$LETTER{2}-)|(?<=$LETTER-$LETTER-))(?=$LETTER-?$LETTER)|(?=$SPACE|\\z)|(?<=$PUNCTUATED)(?=-{2,}$WORD))",
+            "(?:-(?:(?<=$LETTER{2}-)|(?<=$LETTER-$LETTER-))(?=$LETTER-?$LETTER)|" +
+            "(?=$SPACE|\\z)|(?<=$PUNCTUATED)(?=-{2,}$WORD))",
     )
 private val SIMPLE_CHUNK = Regex("$SPACE+|$NO_SPACE+")
 

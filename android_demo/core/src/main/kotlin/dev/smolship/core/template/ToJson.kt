@@ -71,7 +71,7 @@ internal class ToJson(
 
     private fun <T> list(start: Char, end: Char, value: Any, items: Collection<T>, level: Int, each: (T) -> Unit) {
         if (!open.add(value)) refuse("Circular reference detected")
-        machine.deeper {
+        machine.inside {
             add(start.toString())
             items.forEachIndexed { i, item ->
                 if (i > 0) add(itemSeparator)

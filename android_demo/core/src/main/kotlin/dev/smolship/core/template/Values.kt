@@ -226,11 +226,16 @@ internal fun Machine.elements(value: Any?): List<Any?> {
 }
 
 /** The code points of a text, each as a string, one at a time. */
-internal fun points(text: String): Sequence<String> = sequence {
-    var at = 0
-    while (at < text.length) {
-        val end = text.offsetByCodePoints(at, 1)
-        yield(text.substring(at, end))
-        at = end
+internal fun points(text: String): Sequence<String> = Sequence {
+    object : Iterator<String> {
+        private var at = 0
+
+        override fun hasNext(): Boolean = at < text.length
+
+        override fun next(): String {
+            val start = at
+            at += Character.charCount(text.codePointAt(start))
+            return text.substring(start, at)
+        }
     }
 }

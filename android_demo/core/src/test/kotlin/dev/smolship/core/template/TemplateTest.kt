@@ -97,8 +97,8 @@ class TemplateTest {
     fun `dates are ISO 8601`() {
         val now =
             output(
-                """{"node": "Call", "line": 1, "value": ${name("strftime_now")}, "args": [${const("\"%Y-%m-%d %H:%M\"")}],
-                "kwargs": [], "dyn_args": null, "dyn_kwargs": null}""",
+                """{"node": "Call", "line": 1, "value": ${name("strftime_now")}, 
+                "args": [${const("\"%Y-%m-%d %H:%M\"")}], "kwargs": [], "dyn_args": null, "dyn_kwargs": null}""",
             )
         val template = Template(program(now))
         assertEquals("2025-03-07 00:00", template.render(emptyMap(), "2025-03-07"))
