@@ -119,6 +119,7 @@ class Job:
             self.link.push(given, f"{run}/plan.json")
             self._run(run, self.limit_s or limit(plan), progress, forget=plan.answer is not None)
             self.link.pull(f"{run}/result.json", made)
+            self._same_boot(self._boot_now(), "after the run")
             result = Result.load(made)
         result.answers(plan)
         if result.artifact != self.digest:
@@ -143,6 +144,7 @@ class Job:
 
     def _run(self, run: str, limit_s: float, progress: Progress, forget: bool = False) -> None:
         watch, done = Watch(progress), threading.Event()
+        progress(f"starting; it has {limit_s:,.0f} s", 0, 1)
         line = self.runner.line(self.program, f"{run}/plan.json", f"{run}/result.json", self.artifact)
         variables = self.runner.environment(self.program)
         text = supervised(run, f"{self.folder}/lock", line, variables, limit_s, forget)
@@ -160,7 +162,7 @@ class Job:
             raise
         finally:
             done.set()
-        self._ended(run, watch)
+        self._ended(run, watch, limit_s)
 
     def _wait_for_end(self, done: threading.Event) -> None:
         """After an interrupt: until what ran there has ended and its lock is gone, so that the next run finds it free.
@@ -176,12 +178,24 @@ class Job:
             f'[ "$owner" = {_owner()} ] && [ $left -gt 0 ]; do sleep 1; left=$((left-1)); done'
         )
 
-    def _ended(self, run: str, watch: Watch) -> None:
-        """Raise what went wrong; nothing where the runner answered and ended well."""
-        if self.boot and watch.boot not in ("", "none", self.boot):
+    def _boot_now(self) -> str:
+        """The boot_id of this moment; empty where the device does not say."""
+        done = self.link.run("cat /proc/sys/kernel/random/boot_id 2>/dev/null || :", limit_s=60)
+        return clip(done.out.decode(errors="replace").strip(), 80)
+
+    def _same_boot(self, boot: str, when: str) -> None:
+        """Raise where the device has restarted since it was looked at."""
+        if self.boot and boot not in ("", "none", self.boot):
             raise SetupError(
-                f"{self.link.uri}: the device has restarted", got=watch.boot, expected=self.boot, todo="run it again"
+                f"{self.link.uri}: the device has restarted {when}: what it answered is not taken",
+                got=f"boot_id {boot}",
+                expected=f"{self.boot}, as before anything was sent",
+                todo="run it again; if it restarts again, look at its power supply, and at its heat and memory",
             )
+
+    def _ended(self, run: str, watch: Watch, limit_s: float) -> None:
+        """Raise what went wrong; nothing where the runner answered and ended well."""
+        self._same_boot(watch.boot, "before the run")
         word, *rest = watch.words or ["nothing"]
         if word == "busy":
             raise SetupError(
@@ -189,6 +203,13 @@ class Job:
                 got=clip(" ".join(rest[1:])),
                 expected="one run at a time",
                 todo="wait for it, or end it there: kill " + clip(" ".join(rest[:1])),
+            )
+        if word == "full":
+            raise SetupError(
+                f"{self.link.uri}: the run's files cannot be written there; nothing was started",
+                got=clip(" ".join(rest)) or "a file stayed empty",
+                expected=f"some megabytes of room in {self.folder}",
+                todo=f"free some space there (smolship devices clean {self.link.uri} removes all that is smolship's)",
             )
         if word == "left":
             raise SetupError(
@@ -205,9 +226,10 @@ class Job:
             return
         status = int(rest[0]) if word == "ended" and rest and rest[0].isdecimal() else None
         why = WHY.get(rest[1], "") if word == "ended" and len(rest) == 2 else ""
+        late = f"{why}: {limit_s:,.0f} s" if why == WHY["late"] else why
         raise SetupError(
             f"{self.link.uri}: the runner ended before it answered ({watch.stage})",
-            got="; ".join(filter(None, [why, _status(status), self._illegal(status), self._log(run), *watch.other])),
+            got="; ".join(filter(None, [late, _status(status), self._illegal(status), self._log(run), *watch.other])),
             expected=f"an answer; the last sign of life was {time.monotonic() - watch.last:.0f} s ago",
             todo=_todo(status, why),
         )
@@ -304,7 +326,7 @@ def _status(status: int | None) -> str:
 
 def _todo(status: int | None, why: str) -> str:
     if why == WHY["late"]:
-        return "ask for less, such as --quick, or fewer --repeats"
+        return "give it longer, such as --limit 1h, or ask for less: --quick, fewer --repeats or --max-tokens"
     if why == WHY["memory"] or status == 128 + signal.SIGKILL:
         return "it ran out of memory, perhaps: export with a smaller --context, or close what else runs there"
     if status == 128 + signal.SIGILL:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -24,6 +24,7 @@ from smolship.tools.devices.cores import processor
 from smolship.tools.devices.facts import DeviceFacts, read_device
 from smolship.tools.devices.job import Job
 from smolship.tools.devices.link import Link
+from smolship.tools.devices.memory import check_memory
 from smolship.tools.devices.programs import problems
 from smolship.tools.devices.recording import Recorder
 from smolship.tools.devices.runners import Runner, carried_runner, native_runner, python_runner
@@ -64,6 +65,7 @@ class Place:
     threads  how many it has for them; None: as many as this process
     facts    of the device; None: it is this machine
     keep     the folder in which results that answer something are left
+    notes    what must be said of a run there
     """
 
     uri: str
@@ -71,6 +73,7 @@ class Place:
     threads: int | None = None
     facts: DeviceFacts | None = None
     keep: Path | None = None
+    notes: Sequence[str] = ()
 
     @property
     def here(self) -> bool:
@@ -93,8 +96,15 @@ def executing(
     update: Update,
     keep: Path | None = None,
     threads: int | None = None,
+    limit_s: float | None = None,
+    force: bool = False,
 ) -> Iterator[Place]:
-    """The place where plans for the targets are executed. The results lie in the folder `keep` afterwards."""
+    """The place where plans for the targets are executed.
+
+    keep     a folder in which the results lie afterwards
+    limit_s  after which a device ends a plan; None: by the plan's tokens
+    force    go on where the device's memory is too small, and say so
+    """
     address = parse(device)
     if keep:
         keep.mkdir(parents=True, exist_ok=True)
@@ -112,13 +122,14 @@ def executing(
         link = stack.enter_context(link_to(address))
         facts = read_device(link)
         check_threads(link.uri, facts, threads)
+        notes = check_memory(link.uri, facts, bundle, targets, force)
+        for note in notes:  # before anything is sent
+            print("note:", note, file=sys.stderr)
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-device-")))
         store = Store(link, place(facts, link.uri))
-        jobs = {
-            name: _job(link, facts, store, bundle, name, work, partial(update, f"send {name}", "to the device"))
-            for name in targets
-        }
-        yield Place(link.uri, jobs.__getitem__, facts.threads, facts, keep)
+        jobs = {name: _job(link, facts, store, bundle, name, work, partial(update, f"send {name}")) for name in targets}
+        jobs = {name: replace(job, limit_s=limit_s) for name, job in jobs.items()}
+        yield Place(link.uri, jobs.__getitem__, facts.threads, facts, keep, notes)
 
 
 def check_threads(uri: str, facts: DeviceFacts, threads: int | None) -> None:
@@ -146,13 +157,7 @@ def keeping(folder: Path | None, name: str, execute: Execute) -> Execute:
 
 
 def _job(
-    link: Link,
-    facts: DeviceFacts,
-    store: Store,
-    bundle: Bundle,
-    name: str,
-    work: Path,
-    progress: Callable[[int, int], None],
+    link: Link, facts: DeviceFacts, store: Store, bundle: Bundle, name: str, work: Path, progress: Progress
 ) -> Job:
     """Sends what a target's plans need; what is there already is not sent again."""
     entry = bundle.entry(name)
@@ -163,7 +168,7 @@ def _job(
     }
     hashes = {file: bundle.manifest.files[f"{entry.folder}/{file}"].sha256 for file in below}
     runner = _runner(link, facts, store.folder, name, entry.engine, work)
-    program = store.put(runner.files)
+    program = store.put(runner.files, progress)
     artifact = store.put(below, progress)
     digest = listed_digest(hashes, str(entry.info["file"]))
     runs = f"{store.folder}/runs"

@@ -7,6 +7,7 @@
 #
 #     busy PID OWNER        another run holds the lock, and nothing was started; its process, by number, start and
 #                           boot_id, is there
+#     full REASON           its files cannot be written, and nothing was started
 #     left PID              a runner of an earlier run is still there, whose supervisor was killed; nothing was started
 #     started PID BOOT_ID
 #     ended STATUS WHY      WHY: done, lost (no heartbeats), late (LIMIT is over), memory (less than 5 % available)
@@ -25,7 +26,11 @@ if ! mkdir "$LOCK" 2>/dev/null; then
   fi
   mkdir -p "$LOCK" || exit 74
 fi
-printf '%s %s %s %s\n' "$$" "$boot" "$OWNER" "$(began $$)" >"$LOCK/holder" || exit 74
+if ! printf '%s %s %s %s\n' "$$" "$boot" "$OWNER" "$(began $$)" >"$LOCK/holder" || [ ! -s "$LOCK/holder" ]; then
+  rm -rf "$LOCK"
+  say "full $(df -kP "${LOCK%/*}" 2>/dev/null | tail -n 1)"
+  exit 74
+fi
 reader=''
 trap 'rm -rf "$LOCK"; [ -z "$reader" ] || kill "$reader" 2>/dev/null' EXIT
 trap 'stop KILL; forget; exit 129' HUP # a shell that a signal ends leaves without its last trap
@@ -49,11 +54,20 @@ exec 3<&0
 ) &
 reader=$!
 (
-  SMOLSHIP_SUPERVISED=1 sh -c 'echo $$ >pid; echo 1000 2>/dev/null >/proc/$$/oom_score_adj; exec "$@"' sh "$@" \
-    </dev/null 2>log
-  echo $? >status.new && mv status.new status
+  SMOLSHIP_SUPERVISED=1 sh -c '
+    echo $$ >pid && [ -s pid ] || exit 74 # without its number nobody could end it
+    echo 1000 2>/dev/null >/proc/$$/oom_score_adj
+    exec "$@"' sh "$@" </dev/null 2>log
+  code=$?
+  echo $code >status.new && mv status.new status
+  exit $code
 ) 3<&- &
 wrapper=$!
+
+seen=$(began $$)
+over() { # the runner has ended; on a full disk its status is not written
+  [ -e status ] || { [ -n "$seen" ] && [ -z "$(began "$wrapper")" ]; }
+}
 
 stop() { # the group that the runner leads, or the runner alone where it leads none yet
   kill "-$1" "-$pid" 2>/dev/null || kill "-$1" "$pid" 2>/dev/null
@@ -64,24 +78,30 @@ forget() { [ -z "$FORGET" ] || { cd / && rm -rf "$RUN"; }; }
 end() {
   why=$1
   stop TERM
-  left=5
-  while [ ! -e status ] && [ $left -gt 0 ]; do
-    sleep 1
-    left=$((left - 1))
-  done
-  [ -e status ] || stop KILL
-  left=5
-  while [ ! -e status ] && [ $left -gt 0 ]; do
-    sleep 1
-    left=$((left - 1))
-  done
-  [ -e status ] || echo 137 >status # it waits for the kernel, which lets go of it some time
+  wait_for 5
+  over || stop KILL
+  wait_for 5
+  over || ended=137 # it waits for the kernel, which lets go of it some time
 }
 
+wait_for() { # its end, so many seconds
+  left=$1
+  while ! over && [ "$left" -gt 0 ]; do
+    sleep 1
+    left=$((left - 1))
+  done
+}
+
+up=
+read -r up rest 2>/dev/null </proc/uptime
+first=${up%%.*} ended=''
 seconds=0 quiet=0 last='' pid='' why=done total=0 available=0
-while [ ! -e status ]; do
+while [ -z "$ended" ] && ! over; do
   sleep 1
-  seconds=$((seconds + 1))
+  seconds=$((seconds + 1)) # a round takes longer than that where the machine is slow
+  if [ -n "$first" ] && read -r up rest </proc/uptime && [ $((${up%%.*} - first)) -gt $seconds ]; then
+    seconds=$((${up%%.*} - first))
+  fi
   if [ -z "$pid" ] && [ -s pid ]; then
     read -r pid <pid
     printf '%s %s %s\n' "$pid" "$boot" "$(began "$pid")" >alive
@@ -99,7 +119,7 @@ while [ ! -e status ]; do
     esac
   done 2>/dev/null </proc/meminfo
   sample >>samples
-  if [ -e status ]; then
+  if over; then
     break
   elif [ "$now" = end ] || [ $quiet -ge "$SILENT" ]; then
     end lost
@@ -109,9 +129,17 @@ while [ ! -e status ]; do
     end memory
   fi
 done
-read -r status <status
 kill $reader 2>/dev/null
-wait $wrapper 2>/dev/null
+status=$ended
+[ -n "$status" ] || read -r status 2>/dev/null <status
+if [ -z "$ended" ]; then
+  wait $wrapper 2>/dev/null
+  status=${status:-$?}
+fi
+if [ "$status" = 74 ] && [ ! -s pid ]; then
+  say "full $(df -kP . 2>/dev/null | tail -n 1)"
+  exit 74
+fi
 [ -n "$pid" ] && [ -n "$(began "$pid")" ] || rm -f alive
 say "ended $status $why" 2>/dev/null || why=lost
 [ ! -e beat ] || read -r now <beat # it may have ended by itself, and nobody waited any more
