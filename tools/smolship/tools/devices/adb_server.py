@@ -145,7 +145,9 @@ class Client:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-        return status, _text(PROGRESS.sub(b"", said).replace(ERASE, b"").replace(b"\r", b"" if percent else b"\r"))
+        if percent:  # what a terminal would show
+            said = said.replace(ERASE, b"").replace(b"\r", b"").strip()
+        return status, _text(said)
 
     def devices(self) -> list[Listed]:
         status, text = self.call("devices", "-l")
