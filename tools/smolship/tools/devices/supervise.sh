@@ -15,6 +15,10 @@
 # In RUN it leaves log (the runner's standard error) and samples (what the sensors said, once a second).
 
 say() { printf 'smolship-supervisor %s\n' "$*"; }
+full() { # FOLDER in which nothing can be written
+  say "full $(df -kP "$1" 2>/dev/null | tail -n 1)"
+  exit 74
+}
 
 # What a person set for programs of their own is not for the runner's libraries.
 unset LD_LIBRARY_PATH LD_PRELOAD PYTHONHOME PYTHONSTARTUP PYTHONINSPECT PYTHONOPTIMIZE PYTHONWARNINGS
@@ -24,12 +28,11 @@ if ! mkdir "$LOCK" 2>/dev/null; then
     say "busy $holder $owner"
     exit 75
   fi
-  mkdir -p "$LOCK" || exit 74
+  mkdir -p "$LOCK" || full "${LOCK%/*}"
 fi
 if ! printf '%s %s %s %s\n' "$$" "$boot" "$OWNER" "$(began $$)" >"$LOCK/holder" || [ ! -s "$LOCK/holder" ]; then
   rm -rf "$LOCK"
-  say "full $(df -kP "${LOCK%/*}" 2>/dev/null | tail -n 1)"
-  exit 74
+  full "${LOCK%/*}"
 fi
 reader=''
 trap 'rm -rf "$LOCK"; [ -z "$reader" ] || kill "$reader" 2>/dev/null' EXIT
@@ -136,10 +139,7 @@ if [ -z "$ended" ]; then
   wait $wrapper 2>/dev/null
   status=${status:-$?}
 fi
-if [ "$status" = 74 ] && [ ! -s pid ]; then
-  say "full $(df -kP . 2>/dev/null | tail -n 1)"
-  exit 74
-fi
+[ "$status" != 74 ] || [ -s pid ] || full .
 [ -n "$pid" ] && [ -n "$(began "$pid")" ] || rm -f alive
 say "ended $status $why" 2>/dev/null || why=lost
 [ ! -e beat ] || read -r now <beat # it may have ended by itself, and nobody waited any more
