@@ -86,7 +86,7 @@ def test_copies_that_find_no_room_are_not_left(small: Path, tmp_path: Path, monk
     kept = Store(Counting(), f"{small}/device", PIECE)
     kept.put({"model": tmp_path / "content"})
     ballast = fill(small, 10 * PIECE)
-    monkeypatch.setattr(store, "_PLACE", store._PLACE.replace("ln ", "false "))
+    monkeypatch.setattr(store, "SCRIPT", store.SCRIPT.replace("ln ", "false "))
     before = sorted((small / "device/ready").iterdir())
     with pytest.raises(SetupError, match="the device's disk is full"):
         kept.put({"model": tmp_path / "content"})

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path, PurePosixPath
 
 from smolship.runtime.child import Progress
@@ -33,6 +34,7 @@ SPARE = 8 << 20  # bytes, besides the files themselves
 HASHED = 5e6  # bytes/s that the slowest device hashes
 BLOCK = 1 << 16
 SILENT_S = 1.0  # of hashing there, of which nothing is told
+SCRIPT = resources.files(__package__).joinpath("store.sh").read_text()
 FULL = re.compile(r"no space left|quota exceeded", re.I)
 
 
@@ -97,7 +99,7 @@ class Store:
         check_names(files)
         local = {name: read_local(path, self._piece) for name, path in files.items()}
         calls = [f"whole {quote(f'{device_path(folder)}/{name}')}" for name in local]
-        how, rows = self._sums(_WHOLE, calls, sum(file.size for file in local.values()), len(calls))
+        how, rows = self._sums(calls, sum(file.size for file in local.values()), len(calls))
         return [name for (name, file), row in zip(local.items(), rows, strict=True) if not file.matches(how, row)]
 
     def clean(self, older_than: float) -> int:
@@ -144,7 +146,7 @@ class Store:
                 file, number = numbered[at]
                 hashing.arrived(file.length(number))
 
-        how, rows = self._sums(_STORED + _PIECES, calls, sum(f.size for f in files), len(files) + len(numbered), hear)
+        how, rows = self._sums(calls, sum(f.size for f in files), len(files) + len(numbered), hear)
         found = {file.sha256: There() for file in files}
         for (file, number), row in zip(numbered, rows[len(files) :], strict=True):
             if file.matches_piece(how, row, number):
@@ -205,7 +207,7 @@ class Store:
             if (number := next(numbers, None)) is not None:
                 hashing.arrived(file.length(number))
 
-        how, rows = self._sums(_PIECES, calls, file.size, len(file.pieces) + 1, hear)
+        how, rows = self._sums(calls, file.size, len(file.pieces) + 1, hear)
         wrong = [row for number, row in enumerate(rows[:-1]) if not file.matches_piece(how, row, number)]
         if wrong or rows[-1] != str(file.size):
             raise self._arrived_wrong(file, how, f"{rows[-1]} {' '.join(wrong)}")
@@ -229,7 +231,7 @@ class Store:
         how = row = ""
         for _ in range(2):
             self._link.push(source, f"{self.folder}/{piece}", transfer.moved)
-            how, (row,) = self._sums(_WHOLE, calls, self._piece, 1)
+            how, (row,) = self._sums(calls, self._piece, 1)
             if file.matches(how, row, number):
                 transfer.arrived(file.length(number))
                 return
@@ -242,16 +244,11 @@ class Store:
         lines = [f"mkdir -p {folder} || exit 1" for folder in folders]
         lines += [f"program {key}" for key in sorted(programs)]
         lines += [f"place {key} {name}/{path} || {{ rm -rf {name}; exit 1; }}" for path, key in names.items()]
-        self._run(f"{self._cd}{_PLACE}" + "\n".join(lines))
+        self._run("\n".join([self._cd, SCRIPT, *lines]))
         return f"{self.folder}/{name}"
 
     def _sums(
-        self,
-        functions: str,
-        calls: Sequence[str],
-        hashed: int,
-        count: int,
-        hear: Callable[[str], None] = lambda row: None,
+        self, calls: Sequence[str], hashed: int, count: int, hear: Callable[[str], None] = lambda row: None
     ) -> tuple[str, list[str]]:
         """The program that hashes there, and `count` rows, of calls that hash so many bytes; `hear` gets each row as it
         comes."""
@@ -266,7 +263,7 @@ class Store:
                 rows.append(row)
                 hear(row)
 
-        self._run("\n".join([self._cd, sums.SCRIPT, functions, *calls]), hashed, line)
+        self._run("\n".join([self._cd, sums.SCRIPT, SCRIPT, *calls]), hashed, line)
         if len(rows) != count:
             got = " | ".join([how, *rows])
             raise SetupError(f"{self._link.uri}: push: the device's answer cannot be read", got=got, expected="sums")
@@ -291,38 +288,6 @@ class Store:
             expected=f"{file.size} bytes, {file.sha256}: {file.path}",
             todo="run it again; if it stays so, check the device's disk or card, and whether the file here changes",
         )
-
-
-# A row a file: its size and its sum, or "-".
-_WHOLE = """
-whole() { if [ -f "$1" ]; then echo "$(size "$1") $(sum <"$1")"; else echo -; fi; }
-"""
-# A row a file: the folder that it is stored in, and its size, or "-".
-_STORED = """
-where() { if [ -f files/$1 ]; then echo files/$1; else echo parts/$1; fi; }
-stored() {
-  if [ -f files/$1 ]; then touch files/$1; echo "files $(size files/$1)"
-  elif [ -f parts/$1 ]; then echo "parts $(size parts/$1)"
-  else echo -
-  fi
-}
-"""
-# FILE BLOCKS COUNT: a row a piece of so many blocks: its sum, or "-". Phones' shells count to 2^31: blocks, not bytes.
-_PIECES = f"""
-pieces() {{
-  number=0
-  while [ $number -lt $3 ]; do
-    if [ -f "$1" ]; then dd if="$1" bs={BLOCK} skip=$((number * $2)) count=$2 2>/dev/null | sum; else echo -; fi
-    number=$((number + 1))
-  done
-}}
-"""
-_PLACE = """
-program() { chmod 555 files/$1 && [ -x files/$1 ] || { echo "chmod has no effect on files/$1" >&2; exit 1; }; }
-place() {
-  ln files/$1 $2 2>/dev/null || ln -s "$(pwd)/files/$1" $2 2>/dev/null || cp -p files/$1 $2
-}
-"""
 
 
 def check_names(names: Iterable[str]) -> None:
