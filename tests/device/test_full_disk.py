@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from smolship.runtime.errors import InputError, SetupError
+from smolship.tools.cli import run
 from smolship.tools.devices import store
 from smolship.tools.devices.job import Job
 from smolship.tools.devices.runners import Runner
 from smolship.tools.devices.store import Store
+from tests.device.board import board
+from tests.device.board_root import UID
 from tests.device.disks import disk, fill
 from tests.tools.local_link import LocalLink
 from tests.tools.test_device_job import LEADS, PLAN, SHELLS, gone
@@ -148,3 +151,27 @@ except OSError as error:
     for name in ("pid", "alive"):
         if (found := list((small / "runs").glob(f"*/{name}"))) and (words := found[0].read_text().split()):
             assert gone(int(words[0]))
+
+
+def test_an_emulated_board_whose_disk_is_full(tiny_bundle, tmp_path, capsys, monkeypatch):  # type: ignore[no-untyped-def]
+    """The commands: refused before anything is sent; out of room on the way, where `df` is not asked; and then done."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path(__file__).parents[2] / ".cache"))
+    bundle = str(tiny_bundle("llama", "int4"))
+    with disk(tmp_path, 40) as homes:
+        (homes / "pi").mkdir()
+        os.chown(homes / "pi", UID, UID)
+        with board(home=homes) as pi:
+            monkeypatch.setenv("PATH", str(pi.clients), prepend=":")
+            ask = ["parity", bundle, "-t", "executorch", "--quick", "--device", pi.uri]
+            ballast, ours = fill(homes, 12 << 20), homes / "pi/.cache/smolship/device"
+            assert run(ask) == 3 and "not enough space on the device" in (said := capsys.readouterr().err)
+            assert "nothing was sent" in said and not list((ours / "files").iterdir())
+            with monkeypatch.context() as patch:
+                patch.setattr(store, "free_bytes", lambda df: None)
+                assert run(ask) == 3 and "the device's disk is full" in (said := capsys.readouterr().err)
+            assert "No space left" in said and "goes on with what has arrived" in said
+            kept = {path: path.stat().st_ino for path in (ours / "files").iterdir()}
+            assert not [path for path in (ours / "parts").iterdir() if "." in path.name]
+            ballast.unlink()
+            assert run(ask) == 0, capsys.readouterr().err
+            assert kept and {path: path.stat().st_ino for path in kept} == kept  # not sent again

@@ -26,6 +26,7 @@ def bench(
     device: options.Device = "local",
     limit: options.Limit = None,
     force: options.Force = False,
+    via: options.ViaApp = "shell",
     no_kleidiai: options.NoKleidiai = False,
     record: Annotated[
         Path | None,
@@ -90,7 +91,9 @@ def bench(
     bundle.verify()
     with (
         Steps(options.err) as steps,
-        executing(device, bundle, targets, steps.update, threads=threads, limit_s=limit_s, force=force) as there,
+        executing(
+            device, bundle, targets, steps.update, threads=threads, limit_s=limit_s, force=force, via=via
+        ) as there,
     ):
         threads = threads or there.threads or default_threads()
         found = [

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -52,6 +52,12 @@ Limit = Annotated[
         "--limit",
         metavar="TIME",
         help="On a device, end what runs longer (600, 90s, 10m, 1h). Default: 5m, and 2s for each token of the work.",
+    ),
+]
+ViaApp = Annotated[
+    Literal["shell", "app"],
+    typer.Option(
+        "--via", help="On a phone: executed from adb's shell, or by the demo app (android_demo), if installed."
     ),
 ]
 Force = Annotated[

@@ -26,6 +26,7 @@ def parity(
     device: options.Device = "local",
     limit: options.Limit = None,
     force: options.Force = False,
+    via: options.ViaApp = "shell",
     no_kleidiai: options.NoKleidiai = False,
     keep: Annotated[
         Path | None, typer.Option(help="A folder for the results, which `smolship judge` takes up again.")
@@ -58,7 +59,7 @@ def parity(
     with (
         Steps(options.err) as steps,
         executing(
-            device, bundle, targets, steps.update, keep=keep, threads=threads, limit_s=limit_s, force=force
+            device, bundle, targets, steps.update, keep=keep, threads=threads, limit_s=limit_s, force=force, via=via
         ) as there,
     ):
         reports = parity_of(

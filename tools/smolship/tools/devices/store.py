@@ -91,15 +91,19 @@ class Store:
             raise
         except SetupError as error:
             if FULL.search(str(error)):
-                raise self._full(str(error), [file for file, _ in missing]) from None
+                raise self._full(error.parts()["got"] or str(error), [file for file, _ in missing]) from None
             raise
 
-    def changed(self, folder: str, files: Mapping[str, Path]) -> list[str]:
+    def changed(
+        self, folder: str, files: Mapping[str, Path], progress: Progress = lambda what, done, total: None
+    ) -> list[str]:
         """The names whose content in a folder of `put` is not that of the files here, hashed on the device."""
         check_names(files)
         local = {name: read_local(path, self._piece) for name, path in files.items()}
+        hashing = Transfer(progress, sum(file.size for file in local.values()), what="hashing there", silent_s=SILENT_S)
         calls = [f"whole {quote(f'{device_path(folder)}/{name}')}" for name in local]
-        how, rows = self._sums(calls, sum(file.size for file in local.values()), len(calls))
+        sizes = iter([file.size for file in local.values()])
+        how, rows = self._sums(calls, hashing.total, len(calls), lambda row: hashing.arrived(next(sizes, 0)))
         return [name for (name, file), row in zip(local.items(), rows, strict=True) if not file.matches(how, row)]
 
     def clean(self, older_than: float) -> int:

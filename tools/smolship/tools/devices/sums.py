@@ -27,7 +27,8 @@ print(h.hexdigest())'; }
 elif has cksum; then sums=cksum; sum() { cksum; }
 else echo "no sha256sum, shasum, openssl, busybox, python3 or cksum in $PATH" >&2; exit 9
 fi
-size() { set -- $(wc -c <"$1"); echo "$1"; } # no number for the shell, which may count to 2^31 alone
+# No number for the shell, which may count to 2^31 alone; busybox' wc reads all of the file.
+size() { set -- $(stat -L -c %s "$1" 2>/dev/null || wc -c <"$1"); echo "$1"; }
 echo "$sums"
 """
 

@@ -1,8 +1,8 @@
 # Runs "$@" in the folder $RUN of a device, and ends it when nobody waits for it any more. For any POSIX shell.
 #
 # Set before: RUN, LOCK (a folder beside it), OWNER, LIMIT (seconds), SILENT (seconds without a heartbeat), FORGET (not
-# empty: RUN is removed where nobody waits any more, for who waits removes it), and the
-# functions of lock.sh and `sample`, which writes what the sensors say of $pid. Standard input: a line a heartbeat.
+# empty: RUN is removed where nobody waits any more, for who waits removes it), and the functions of lock.sh, run.sh and
+# `sample`, which writes what the sensors say of $pid. Standard input: a line a heartbeat.
 # Standard output: the runner's, and lines "smolship-supervisor WORD …" of its own:
 #
 #     busy PID OWNER        another run holds the lock, and nothing was started; its process, by number, start and
@@ -14,27 +14,10 @@
 #
 # In RUN it leaves log (the runner's standard error) and samples (what the sensors said, once a second).
 
-say() { printf 'smolship-supervisor %s\n' "$*"; }
-full() { # FOLDER in which nothing can be written
-  say "full $(df -kP "$1" 2>/dev/null | tail -n 1)"
-  exit 74
-}
-
 # What a person set for programs of their own is not for the runner's libraries.
 unset LD_LIBRARY_PATH LD_PRELOAD PYTHONHOME PYTHONSTARTUP PYTHONINSPECT PYTHONOPTIMIZE PYTHONWARNINGS
 
-if ! mkdir "$LOCK" 2>/dev/null; then
-  if held "$LOCK/holder"; then
-    say "busy $holder $owner"
-    exit 75
-  fi
-  mkdir -p "$LOCK" || full "${LOCK%/*}"
-fi
-if ! printf '%s %s %s %s\n' "$$" "$boot" "$OWNER" "$(began $$)" >"$LOCK/holder" || [ ! -s "$LOCK/holder" ]; then
-  rm -rf "$LOCK"
-  full "${LOCK%/*}"
-fi
-reader=''
+take
 trap 'rm -rf "$LOCK"; [ -z "$reader" ] || kill "$reader" 2>/dev/null' EXIT
 trap 'stop KILL; forget; exit 129' HUP # a shell that a signal ends leaves without its last trap
 trap 'stop KILL; exit 143' TERM
@@ -50,12 +33,7 @@ done
 
 cd "$RUN" || exit 74
 rm -f pid status beat samples log
-exec 3<&0
-(
-  while read -r beat <&3; do printf '%s\n' "$beat" >beat.new && mv beat.new beat; done
-  echo end >beat.new && mv beat.new beat
-) &
-reader=$!
+listen
 (
   SMOLSHIP_SUPERVISED=1 sh -c '
     echo $$ >pid && [ -s pid ] || exit 74 # without its number nobody could end it
@@ -95,40 +73,24 @@ wait_for() { # its end, so many seconds
   done
 }
 
-up=
-read -r up rest 2>/dev/null </proc/uptime
-first=${up%%.*} ended=''
-seconds=0 quiet=0 last='' pid='' why=done total=0 available=0
+pid='' why=done ended=''
 while [ -z "$ended" ] && ! over; do
-  sleep 1
-  seconds=$((seconds + 1)) # a round takes longer than that where the machine is slow
-  if [ -n "$first" ] && read -r up rest </proc/uptime && [ $((${up%%.*} - first)) -gt $seconds ]; then
-    seconds=$((${up%%.*} - first))
-  fi
+  tick
   if [ -z "$pid" ] && [ -s pid ]; then
     read -r pid <pid
     printf '%s %s %s\n' "$pid" "$boot" "$(began "$pid")" >alive
     say "started $pid $boot"
   fi
   [ -n "$pid" ] || continue
-  now=
-  [ -e beat ] && read -r now <beat
-  if [ "$now" = "$last" ]; then quiet=$((quiet + 1)); else quiet=0; fi
-  last=$now
-  while read -r name value unit; do
-    case $name in
-    MemTotal:) total=$value ;;
-    MemAvailable:) available=$value ;;
-    esac
-  done 2>/dev/null </proc/meminfo
+  hear
   sample >>samples
   if over; then
     break
-  elif [ "$now" = end ] || [ $quiet -ge "$SILENT" ]; then
+  elif lonely; then
     end lost
   elif [ $seconds -ge "$LIMIT" ]; then
     end late
-  elif [ "$available" -gt 0 ] && [ $((available * 20)) -lt "$total" ]; then
+  elif low; then
     end memory
   fi
 done
