@@ -16,41 +16,45 @@ from smolship.runtime.process import environment, python
 
 TMP = "/data/local/tmp"
 HOME = f"{TMP}/sdcard"  # for /sdcard/Android/data/dev.smolship.demo/files
-PM = f"""#!/system/bin/sh
-[ -e {TMP}/not-installed ] || echo package:/data/app/base.apk
+PM = """#!SHELL
+[ -e TMP/not-installed ] || echo package:/data/app/base.apk
 """
-AM = f"""#!/system/bin/sh
+AM = """#!SHELL
 case "$1" in
 start)
-    if [ -e {TMP}/no-activity ]; then
-        echo 'Starting: Intent {{ cmp=dev.smolship.demo/.BenchActivity (has extras) }}'
+    if [ -e TMP/no-activity ]; then
+        echo 'Starting: Intent { cmp=dev.smolship.demo/.BenchActivity (has extras) }'
         echo 'Error type 3'
-        echo 'Error: Activity class {{dev.smolship.demo/dev.smolship.demo.BenchActivity}} does not exist.'
+        echo 'Error: Activity class {dev.smolship.demo/dev.smolship.demo.BenchActivity} does not exist.'
         exit 0
     fi
-    for word in "$@"; do printf '%s\\n' "$word"; done >{TMP}/asked.new && mv {TMP}/asked.new {TMP}/asked
-    echo 'Starting: Intent {{ cmp=dev.smolship.demo/.BenchActivity (has extras) }}' ;;
-force-stop) echo "$2" >>{TMP}/stopped ;;
+    for word in "$@"; do printf '%s\\n' "$word"; done >TMP/asked.new && mv TMP/asked.new TMP/asked
+    echo 'Starting: Intent { cmp=dev.smolship.demo/.BenchActivity (has extras) }' ;;
+force-stop) echo "$2" >>TMP/stopped ;;
 *) exit 9 ;;
 esac
 """
 
 
-def install(root: Path) -> None:
+def install(programs: Path, tmp: str = TMP, shell: str = "/system/bin/sh") -> None:
+    """`am` and `pm` in a folder of programs."""
     for name, text in (("am", AM), ("pm", PM)):
-        (root / "system/bin" / name).write_text(text)
-        (root / "system/bin" / name).chmod(0o755)
+        (programs / name).write_text(text.replace("SHELL", shell).replace("TMP", tmp))
+        (programs / name).chmod(0o755)
 
 
 class DemoApp(threading.Thread):
     """Waits until `am` starts it, until `close`.
 
-    mode  "good"; "refuses"; "busy"; "hangs": says the same for ever; "dies": its process is gone; "never": says nothing
+    tmp   /data/local/tmp, as this machine sees it
+    mode  "good"; "refuses"; "busy"; "hangs": says the same for ever; "dies": its process is gone;
+          "never": says nothing; "nonsense": its result is none
+    pid   of a process that the phone's shell sees: by default that of a namespace's own
     """
 
-    def __init__(self, root: Path, mode: str = "good"):
+    def __init__(self, tmp: Path, mode: str = "good", pid: int = 1):
         super().__init__(daemon=True)
-        self.tmp, self.mode = root / TMP.lstrip("/"), mode
+        self.tmp, self.mode, self.pid = tmp, mode, pid
         self.asked: list[dict[str, str]] = []
         self.over = False
         self.start()
@@ -74,7 +78,7 @@ class DemoApp(threading.Thread):
     def _work(self, asked: dict[str, str]) -> None:
         home = self.tmp / "sdcard"
         result, identity = home / asked["result"], asked["id"]
-        pid = 999_999 if self.mode == "dies" else 1  # a shell of the phone has processes of its own, one among them
+        pid = 999_999_999 if self.mode == "dies" else self.pid
 
         def tell(suffix: str, **fields: Any) -> None:
             partial = result.with_name(f".{result.name}.partial")
@@ -90,6 +94,8 @@ class DemoApp(threading.Thread):
         tell(".progress", pid=pid, stage="begin", done=0, total=0, seconds=0.0)
         if self.mode == "refuses":
             tell(".error", **error)
+        elif self.mode == "nonsense":
+            tell("", nonsense=True)
         elif self.mode == "good":
             command = python("smolship.runtime.execute")
             made = result.with_name("made.json")

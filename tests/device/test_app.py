@@ -23,7 +23,7 @@ pytestmark = pytest.mark.real
 @pytest.fixture
 def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Adbd]:
     root = make_root(tmp_path / "phone")
-    install(root)
+    install(root / "system/bin")
     monkeypatch.setattr(app, "HOME", HOME)
     monkeypatch.delenv("ANDROID_SERIAL", raising=False)
     with adb_server(tmp_path / "home") as port:
@@ -38,7 +38,7 @@ def begin(phone: Adbd) -> Iterator[Callable[[str], DemoApp]]:
     started: list[DemoApp] = []
 
     def start(mode: str) -> DemoApp:
-        started.append(DemoApp(phone.root, mode))
+        started.append(DemoApp(phone.tmp, mode))
         return started[-1]
 
     yield start
