@@ -47,7 +47,7 @@ def check_app(uri: str, engines: Mapping[str, str]) -> None:
 def find_app(link: Link) -> None:
     """Raise SetupError where the app is not installed, or its folder cannot be used."""
     said = link.run(f"pm path {PACKAGE} </dev/null 2>&1", limit_s=60).out.decode(errors="replace").strip()
-    if not said.startswith("package:"):
+    if not any(line.startswith("package:") for line in said.splitlines()):
         raise SetupError(
             f"{link.uri}: the demo app is not there",
             got=said or "nothing",

@@ -215,7 +215,7 @@ class Store:
         wrong = [row for number, row in enumerate(rows[:-1]) if not file.matches_piece(how, row, number)]
         if wrong or rows[-1] != str(file.size):
             raise self._arrived_wrong(file, how, f"{rows[-1]} {' '.join(wrong)}")
-        self._run(f"{self._cd}chmod 444 {part} && [ -r {part} ] && mv -f {part} files/{file.sha256}")
+        self._run(f"{self._cd}chmod 444 {part} 2>/dev/null\n[ -r {part} ] && mv -f {part} files/{file.sha256}")
 
     def _send_piece(self, file: Local, number: int, copy: Path, transfer: Transfer) -> None:
         source = file.path
