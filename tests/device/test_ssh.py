@@ -48,7 +48,9 @@ def works(link: Link, folder: Path) -> None:
     assert (done.status, done.out) == (3, b"C\na b|it's|in\r\n\0put")
     source, back = folder / "source", folder / "back"
     source.write_bytes(os.urandom(3_000_001))
-    link.push(source, f"{HOME}/there")
+    told: list[int] = []
+    link.push(source, f"{HOME}/there", told.append)
+    assert told == sorted(told) and told[-1] == source.stat().st_size
     link.pull(f"{HOME}/there", back)
     assert back.read_bytes() == source.read_bytes()
     assert link.run(f"ls {HOME}", limit_s=10).out == b"there\n"
