@@ -365,7 +365,7 @@ def test_a_store_resumes_over_a_connection_that_is_cut(tmp_path: Path) -> None:
         seen: list[int] = []
         with ssh.connect(parse(server.uri), config=server.ssh_config, ask=False) as link:
             kept = Store(link, f"{HOME}/.cache/smolship", 1 << 20)
-            folder = kept.put(files, lambda done, total: seen.append(done))
+            folder = kept.put(files, lambda what, done, total: seen.append(done))
             assert link.run(f"{folder}/bin/run; wc -c <{folder}/model.bin", limit_s=10).out.split() == [
                 b"ran",
                 b"6291456",
