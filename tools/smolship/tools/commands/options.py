@@ -44,7 +44,9 @@ MaxKl = Annotated[
 JUnit = Annotated[Path | None, typer.Option(help="Write the checks as JUnit XML.")]
 Device = Annotated[
     str,
-    typer.Option("--device", metavar="URI", help="Where it runs: local, ssh://[user@]host[:port] or adb://[serial]."),
+    typer.Option(
+        "--device", metavar="URI", help="Where it runs: local, ssh://\\[user@]host[:port] or adb://\\[serial]."
+    ),
 ]
 Limit = Annotated[
     str | None,
