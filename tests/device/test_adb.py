@@ -62,7 +62,9 @@ def test_scripts_and_files(port: int, phone: Phone, tmp_path: Path, shell_v2: bo
     assert (done.status, done.out.strip(), done.err.strip()) == (7, b"Pixel 8", b"gone")
     content = tmp_path / "a name $with; 'quotes'"
     content.write_bytes(bytes(range(256)) * 8192 + b"\r\n\n\r")
-    connected.push(content, "/data/local/tmp/smolship/file")
+    told: list[int] = []
+    connected.push(content, "/data/local/tmp/smolship/file", told.append)
+    assert told == sorted(told) and told[-1] == content.stat().st_size
     connected.pull("/data/local/tmp/smolship/file", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == content.read_bytes()
     left = [path.name for path in (device.root / "data/local/tmp").rglob("*") if path.suffix in (".part", ".err")]

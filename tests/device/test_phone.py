@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ import pytest
 from smolship.runtime.errors import SetupError
 from smolship.runtime.process import roots
 from smolship.tools.cli import run
-from smolship.tools.devices import adb, adb_pulse
+from smolship.tools.devices import adb, adb_pulse, store, sums
 from smolship.tools.devices.build import build_carried, programs
 from smolship.tools.devices.link import LinkLost
 from smolship.tools.devices.opening import runners
@@ -107,6 +108,19 @@ def test_all_that_is_sent_fits_large_pages(start) -> None:  # type: ignore[no-un
     assert all(one.machine == "aarch64" and one.align is not None and one.align >= PAGE for one in found.values())
     needed = {name for one in found.values() for name in one.needed}
     assert "ld-linux-aarch64.so.1" in found and "libc.so.6" in found and needed <= set(found)
+
+
+def test_a_file_larger_than_its_shell_counts(start) -> None:  # type: ignore[no-untyped-def]
+    """mksh's numbers have 32 bits: 3 GB would be less than nothing."""
+    link, big = adb.connect(parse(uri(start()))), "/data/local/tmp/big"
+    length = 3 * (1 << 30) + 5
+    hole = f"dd if=/dev/null of={big} bs=1 seek={length}; echo end | dd of={big} bs=65536 seek=49152 conv=notrunc"
+    asked = f"( {hole} ) 2>/dev/null\necho $((1 << 31)); size {big}; skipped {big} 49152 1; rm {big}"
+    skipped = 'skipped() { dd if="$1" bs=65536 skip=$(($3 * $2)) count=1 2>/dev/null | sum; }'
+    done = link.run("\n".join([sums.SCRIPT, store.SCRIPT, skipped, asked]), limit_s=120)
+    _, most, size, row = done.out.decode().splitlines()
+    assert int(most) < 0, "the shell counts further: nothing is tried here"
+    assert size == str(length) and row.split()[0] == hashlib.sha256(b"end\n\0").hexdigest()
 
 
 def test_what_needs_python_is_refused(capsys, bundle, start):  # type: ignore[no-untyped-def]

@@ -48,7 +48,9 @@ def works(link: Link, folder: Path) -> None:
     assert (done.status, done.out) == (3, b"C\na b|it's|in\r\n\0put")
     source, back = folder / "source", folder / "back"
     source.write_bytes(os.urandom(3_000_001))
-    link.push(source, f"{HOME}/there")
+    told: list[int] = []
+    link.push(source, f"{HOME}/there", told.append)
+    assert told == sorted(told) and told[-1] == source.stat().st_size
     link.pull(f"{HOME}/there", back)
     assert back.read_bytes() == source.read_bytes()
     assert link.run(f"ls {HOME}", limit_s=10).out == b"there\n"
@@ -363,7 +365,7 @@ def test_a_store_resumes_over_a_connection_that_is_cut(tmp_path: Path) -> None:
         seen: list[int] = []
         with ssh.connect(parse(server.uri), config=server.ssh_config, ask=False) as link:
             kept = Store(link, f"{HOME}/.cache/smolship", 1 << 20)
-            folder = kept.put(files, lambda done, total: seen.append(done))
+            folder = kept.put(files, lambda what, done, total: seen.append(done))
             assert link.run(f"{folder}/bin/run; wc -c <{folder}/model.bin", limit_s=10).out.split() == [
                 b"ran",
                 b"6291456",

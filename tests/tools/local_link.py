@@ -34,7 +34,7 @@ class LocalLink(Link):
             raise LinkLost("the link was lost", got=ended.err.decode(errors="replace"))
         return Done(ended.status, b"".join(out), ended.err)
 
-    def push(self, content: Path, to: str) -> None:
+    def push(self, content: Path, to: str, sent: Callable[[int], None] = lambda count: None) -> None:
         self.pushed.append(to)
         shutil.copyfile(content, device_path(to))
 

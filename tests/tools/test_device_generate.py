@@ -54,7 +54,7 @@ def say(tiny_bundle, monkeypatch, capsys):
             return execute(plan, make(), "", progress)
 
         @contextmanager
-        def executing(device, bundle, targets, update, threads):
+        def executing(device, bundle, targets, update, **limits):
             yield Place(device, lambda name: SimpleNamespace(execute=answer), 1)
 
         monkeypatch.setattr(Bundle, "session", lambda self, target, threads: make())

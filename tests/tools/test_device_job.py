@@ -146,6 +146,30 @@ def test_a_run_that_takes_too_long_ends_with_its_children(folder, shell):
     assert not (folder / "lock").exists()
 
 
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: Path(shell[0]).name)
+def test_the_limit_that_was_asked_for_is_said(folder, swift, shell):
+    told = []
+    link = LocalLink((*swift.command[:-1], *shell))
+    with pytest.raises(SetupError) as caught:
+        where = job(folder, script(LEADS + "time.sleep(99)"), link, limit_s=4)
+        where.execute(PLAN, lambda *said: told.append(said[0]))
+    parts = caught.value.parts()
+    assert "its time was over: 4 s" in parts["got"] and "--limit 1h" in parts["todo"] and caught.value.exit_code == 3
+    assert told[0] == "starting; it has 4 s" and not (folder / "lock").exists()
+
+
+@pytest.mark.real
+def test_the_limit_is_of_seconds_on_a_slow_machine_too(tmp_path, folder):
+    """Where each round of the supervisor takes 3 seconds."""
+    (tmp_path / "sleep").write_text("#!/bin/sh\nexec /bin/sleep 3\n")
+    (tmp_path / "sleep").chmod(0o755)
+    link = LocalLink(("/usr/bin/env", f"PATH={tmp_path}:{os.environ['PATH']}", "/bin/sh"))
+    start = time.monotonic()
+    with pytest.raises(SetupError, match="its time was over: 6 s"):
+        job(folder, script(LEADS + "time.sleep(99)"), link, limit_s=6).execute(PLAN, lambda *a: None)
+    assert time.monotonic() - start < 13  # six rounds are 18
+
+
 LEADS = "os.setsid() if os.environ.get('SMOLSHIP_SUPERVISED') else None\n"
 
 
@@ -375,6 +399,28 @@ def test_what_a_device_says_is_not_trusted(line):
     watch = jobs.Watch(lambda *a: None)
     watch.line(line)
     assert watch.answer == {}
+
+
+class Restarted(LocalLink):
+    """The device has another boot_id once the result is there."""
+
+    def pull(self, path, into):
+        into.write_text("")
+        self.boot = "another"
+
+    def run(self, script, **given):
+        done = super().run(script, **given)
+        return replace(done, out=b"another\n") if hasattr(self, "boot") and "boot_id" in script else done
+
+
+def test_a_device_that_has_restarted_before_its_result_was_taken(folder, swift):
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    runner = script("print(json.dumps({'result': None}))")
+    with pytest.raises(SetupError, match="has restarted after the run: what it answered is not taken") as caught:
+        job(folder, runner, Restarted(swift.command), boot=boot).execute(PLAN, lambda *a: None)
+    assert caught.value.exit_code == 3 and "another" in str(caught.value) and boot in str(caught.value)
+    with pytest.raises(InputError):  # of the file that is no result: nothing is compared where nothing is known
+        job(folder, runner, Restarted(swift.command)).execute(PLAN, lambda *a: None)
 
 
 def test_a_device_that_has_restarted(folder, swift):

@@ -133,7 +133,14 @@ def test_a_bundle_without_targets(tiny_bundle, tmp_path, command, capsys):
 
 def test_generate_and_chat_have_the_same_options(capsys):
     found = [{o for p in GROUP.commands[c].params for o in p.opts} for c in ("generate", "chat")]
-    assert set(BOTH) <= found[0] & found[1] and found[0] - found[1] == {"prompt", "--raw", "--json", "--device"}
+    assert set(BOTH) <= found[0] & found[1] and found[0] - found[1] == {
+        "prompt",
+        "--raw",
+        "--json",
+        "--device",
+        "--limit",
+        "--force",
+    }
     for command in ("generate", "chat"):
         assert "what the model's makers recommend" in help_of(capsys, command)
 

@@ -29,7 +29,7 @@ class Here(LocalLink):
         self.lost_after = 1000
         self.spoil: Callable[[Path], None] = lambda path: None
 
-    def push(self, content: Path, to: str) -> None:
+    def push(self, content: Path, to: str, sent: Callable[[int], None] = lambda count: None) -> None:
         if len(self.pushed) >= self.lost_after:
             raise LinkLost("lost")
         super().push(content, to)
@@ -75,7 +75,7 @@ def are_there(folder: str, wanted: dict[str, Path]) -> bool:
 def test_files_are_sent_once_in_pieces_and_laid_out(tmp_path: Path) -> None:
     link, wanted, seen = Here(), files(tmp_path / "a"), []
     kept = Store(link, f"{tmp_path}/store", PIECE)
-    first = kept.put(wanted, lambda done, total: seen.append((done, total)))
+    first = kept.put(wanted, lambda what, done, total: seen.append((done, total)))
     assert are_there(first, wanted)
     assert len(link.pushed) == 4 + 1 + 1 + 2 + 1  # big, small, empty, even, run
     total = sum({path: path.stat().st_size for path in wanted.values()}.values())
@@ -123,7 +123,7 @@ def test_only_missing_pieces_are_sent_after_the_link_was_lost(tmp_path: Path) ->
         kept.put(wanted)
     link.lost_after = 1000
     seen: list[int] = []
-    assert are_there(kept.put(wanted, lambda done, total: seen.append(done)), wanted)
+    assert are_there(kept.put(wanted, lambda what, done, total: seen.append(done)), wanted)
     assert seen[0] == 2 * PIECE
     assert len(link.pushed) == 9 and len(set(link.pushed)) == 9
 

@@ -134,7 +134,7 @@ def recorded_of(
     )
     prompt = found.expected.prompt.tolist() if found.expected else []
     tie = f"token {(found.tie or 0) + 1} of its answer is another than in the probes: a near-tie"
-    notes = [tie] * (found.tie is not None)
+    notes = [*there.notes, *[tie] * (found.tie is not None)]
     return found, recorder.record(bundle, found.measured, prompt, found.ids, notes)
 
 

@@ -24,6 +24,9 @@ def bench(
     units: options.Units = None,
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="Measured repeats, after a warm-up.")] = 5,
     device: options.Device = "local",
+    limit: options.Limit = None,
+    force: options.Force = False,
+    via: options.ViaApp = "shell",
     no_kleidiai: options.NoKleidiai = False,
     record: Annotated[
         Path | None,
@@ -76,6 +79,7 @@ def bench(
 
     if record:
         try_folder(record, "the records")
+    limit_s = options.limit_of(device, limit, force)
     gates = Gates(min_decode, max_ttft, max_memory)
     cool_s = options.duration(cool, "--cool") if cool else None
     sustained_s = options.duration(sustained, "--sustained") if sustained else 0
@@ -85,7 +89,12 @@ def bench(
     options.set_kleidiai(bundle, targets, no_kleidiai)
     options.say_interpreted(bundle, targets)
     bundle.verify()
-    with Steps(options.err) as steps, executing(device, bundle, targets, steps.update, threads=threads) as there:
+    with (
+        Steps(options.err) as steps,
+        executing(
+            device, bundle, targets, steps.update, threads=threads, limit_s=limit_s, force=force, via=via
+        ) as there,
+    ):
         threads = threads or there.threads or default_threads()
         found = [
             recorded_of(

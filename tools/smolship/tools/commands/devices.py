@@ -18,7 +18,7 @@ def devices(
         typer.Argument(help="list: show what is reachable. setup: send numpy and the engines. clean: remove all."),
     ] = "list",
     uri: Annotated[
-        str | None, typer.Argument(metavar="[URI]", help="One device: ssh://[user@]host[:port] or adb://[serial].")
+        str | None, typer.Argument(metavar="[URI]", help="One device: ssh://\\[user@]host[:port] or adb://\\[serial].")
     ] = None,
     target: Annotated[str, typer.Option("--target", "-t", help="setup: the engines to send, by target.")] = "onnx",
     wheelhouse: Annotated[

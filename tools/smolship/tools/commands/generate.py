@@ -33,6 +33,8 @@ def generate(
     repetition_penalty: options.RepetitionPenalty = None,
     seed: options.Seed = None,
     device: options.Device = "local",
+    limit: options.Limit = None,
+    force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
     """Answer one prompt, streaming; then say why the answer ended.
@@ -43,6 +45,7 @@ def generate(
     smolship generate smollm2 "def fibonacci(n):" --raw --temperature 0.7 --seed 1
     smolship generate smollm2 "Hello" --target onnx --device ssh://pi@raspberrypi.local
     """
+    limit_s = options.limit_of(device, limit, force)
     bundle = open_bundle(folder)
     name = options.target_of(bundle, target)
     options.say_interpreted(bundle, [name])
@@ -66,13 +69,14 @@ def generate(
                 for token in generation:
                     answer.push(token)
     else:
-        from smolship.tools.devices.answering import asking
+        from smolship.tools.devices.answering import Question, asking
         from smolship.tools.display import Steps
 
         with ExitStack() as stack:
             with Steps(options.err) as steps:  # of what is sent
+                question = Question(name, ids, max_tokens, sampling, threads)
                 asked = stack.enter_context(
-                    asking(device, bundle, name, ids, max_tokens, sampling, threads, answer.push, steps.update)
+                    asking(device, bundle, question, answer.push, steps.update, limit_s=limit_s, force=force)
                 )
             found = asked.found
             with answer.ending(found):

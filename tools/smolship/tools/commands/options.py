@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -44,7 +44,26 @@ MaxKl = Annotated[
 JUnit = Annotated[Path | None, typer.Option(help="Write the checks as JUnit XML.")]
 Device = Annotated[
     str,
-    typer.Option("--device", metavar="URI", help="Where it runs: local, ssh://[user@]host[:port] or adb://[serial]."),
+    typer.Option(
+        "--device", metavar="URI", help="Where it runs: local, ssh://\\[user@]host[:port] or adb://\\[serial]."
+    ),
+]
+Limit = Annotated[
+    str | None,
+    typer.Option(
+        "--limit",
+        metavar="TIME",
+        help="On a device, end what runs longer (600, 90s, 10m, 1h). Default: 5m, and 2s for each token of the work.",
+    ),
+]
+ViaApp = Annotated[
+    Literal["shell", "app"],
+    typer.Option(
+        "--via", help="On a phone: executed from adb's shell, or by the demo app (android_demo), if installed."
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Run although the device has too little memory for it; the run may be ended.")
 ]
 NoKleidiai = Annotated[
     bool, typer.Option("--no-kleidiai", help="ONNX on Arm: without KleidiAI's kernels, as the probes simulate it.")
@@ -107,12 +126,26 @@ class Command(TyperCommand):
         return parser
 
 
-def duration(text: str, option: str) -> int:
-    """Seconds of a time such as "90s", "10m" or "1h"."""
-    found = re.fullmatch(r"([0-9]{1,5})([smh])", text.strip().lower())
-    if not found or not int(found[1]):
-        raise InputError(f"{option} cannot be used", got=text, expected="a time such as 90s, 10m or 1h")
-    return int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+def duration(text: str, option: str, bare: bool = False) -> int:
+    """Seconds of a time such as "90s", "10m" or "1h"; `bare`: or of a number alone."""
+    found = re.fullmatch(r"([0-9]{1,5})([smh]?)", text.strip().lower())
+    if not found or not int(found[1]) or not (found[2] or bare):
+        expected = "a time such as 600, 90s, 10m or 1h" if bare else "a time such as 90s, 10m or 1h"
+        raise InputError(f"{option} cannot be used", got=text, expected=expected)
+    return int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def limit_of(device: str, limit: str | None, force: bool) -> int | None:
+    """Seconds of --limit. Refuses it, and --force, where nothing runs on a device."""
+    given = [name for name, there in (("--limit", limit is not None), ("--force", force)) if there]
+    if given and device == "local":
+        raise InputError(
+            f"{' and '.join(given)}: for runs on a device",
+            got="--device local, which is this machine",
+            expected="--device ssh://[user@]host[:port] or adb://[serial]",
+            todo="name a device, or leave it out",
+        )
+    return None if limit is None else duration(limit, "--limit", bare=True)
 
 
 def names(text: str) -> list[str]:

@@ -24,6 +24,9 @@ def parity(
     max_kl: options.MaxKl = None,
     junit: options.JUnit = None,
     device: options.Device = "local",
+    limit: options.Limit = None,
+    force: options.Force = False,
+    via: options.ViaApp = "shell",
     no_kleidiai: options.NoKleidiai = False,
     keep: Annotated[
         Path | None, typer.Option(help="A folder for the results, which `smolship judge` takes up again.")
@@ -46,6 +49,7 @@ def parity(
 
     if junit:
         check_file(junit, "the JUnit file")
+    limit_s = options.limit_of(device, limit, force)
     bundle = open_bundle(folder)
     targets = options.targets_of(bundle, target)
     options.set_units(bundle, targets, units)
@@ -54,7 +58,9 @@ def parity(
     bundle.verify()
     with (
         Steps(options.err) as steps,
-        executing(device, bundle, targets, steps.update, keep=keep, threads=threads) as there,
+        executing(
+            device, bundle, targets, steps.update, keep=keep, threads=threads, limit_s=limit_s, force=force, via=via
+        ) as there,
     ):
         reports = parity_of(
             bundle,

@@ -15,6 +15,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from smolship.runtime.disk import writing
@@ -87,6 +88,10 @@ def connect(address: Address, *, server_port: int | None = None) -> ADBLink:
     return ADBLink(address.uri, client, serial, "shell_v2" in text.split())
 
 
+def _share(size: int, moved: Callable[[int], None], percent: int) -> None:
+    moved(size * percent // 100)
+
+
 def _state(listed: list[Listed], serial: str) -> Listed | None:
     return next((device for device in listed if device.serial == serial), None)
 
@@ -129,11 +134,11 @@ class ADBLink(Link):
             err = bytes(took)
         return Done(ended.status, bytes(out), err)
 
-    def push(self, content: Path, to: str) -> None:
+    def push(self, content: Path, to: str, sent: Callable[[int], None] = lambda count: None) -> None:
         size = regular_file(content, content.name)
         part = f"{device_path(to)}.{secrets.token_hex(4)}.part"
         try:
-            self._sync("push", str(content.absolute()), part, size, f"{size:,} bytes at {to}")
+            self._sync("push", str(content.absolute()), part, size, f"{size:,} bytes at {to}", sent)
             self._arrived(part, to, size)
         except LinkLost:
             raise
@@ -176,13 +181,16 @@ class ADBLink(Link):
                 todo="free some space on the device, or choose another folder there",
             )
 
-    def _sync(self, verb: str, source: str, target: str, size: int, expected: str) -> None:
+    def _sync(
+        self, verb: str, source: str, target: str, size: int, expected: str, moved: Callable[[int], None] | None = None
+    ) -> None:
         """Twice where the link was lost and came back."""
         for again in (False, True):
             with self._pulse() as pulse:
                 words, limit_s = ("-s", self.serial, verb, source, target), transfer_s(size)
                 try:
-                    status, text = self._client.call(*words, limit_s=limit_s, pulse=pulse)
+                    percent = partial(_share, size, moved) if moved else None
+                    status, text = self._client.call(*words, limit_s=limit_s, pulse=pulse, percent=percent)
                 except LinkLost as error:
                     raise self._lost(f"{verb}: the phone is silent", error.parts()["got"] or "") from None
             if status == 0:

@@ -4,13 +4,15 @@ stands in the way of one."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import select
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from smolship.tools.devices.adb_pulse import Pulse
 from smolship.tools.devices.link import CONNECT_S, LinkLost
 
 LOOK_S = 0.5  # between two looks at a call that goes on
+PROGRESS = re.compile(rb"\[ *([0-9]{1,3})%\][^\r\n\x1b]*")  # as adb writes it on a terminal, over and over
+ERASE = b"\x1b[K"
 PORT = 5037  # of adb's server, where nothing else is said
 FACT = re.compile(r"\s(usb|product|model|device|transport_id|features):(\S+)")
 REMEDIES = {
@@ -93,41 +97,57 @@ class Client:
     def command(self, *words: str) -> list[str]:
         return [self.program, *(("-P", str(self.port)) if self.port else ()), *words]
 
-    def call(self, *words: str, limit_s: float = CONNECT_S, pulse: Pulse | None = None) -> tuple[int, str]:
-        """Exit status and all that was printed. Raises LinkLost where the time is over, or `pulse` takes the phone for
-        lost."""
-        said, until = b"", time.monotonic() + limit_s
+    def call(
+        self,
+        *words: str,
+        limit_s: float = CONNECT_S,
+        pulse: Pulse | None = None,
+        percent: Callable[[int], None] | None = None,
+    ) -> tuple[int, str]:
+        """Exit status and all that was printed. `percent` gets how far a transfer is, which adb tells a terminal alone.
+        Raises LinkLost where the time is over, or `pulse` takes the phone for lost."""
+        said, until = bytearray(), time.monotonic() + limit_s
+        reading, writing = os.openpty() if percent else os.pipe()
         try:
             process = subprocess.Popen(
                 self.command(*words),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                stdout=writing,
+                stderr=writing,
                 start_new_session=True,
+                env=os.environ | {"TERM": "xterm"} if percent else None,
             )
         except OSError as error:
+            os.close(reading)
             raise SetupError("adb cannot be started", got=error, todo="install adb (Debian: apt install adb)") from None
-        with process:
-            try:
-                while True:
-                    left = until - time.monotonic()
-                    try:
-                        said, _ = process.communicate(timeout=max(0.0, min(left, LOOK_S) if pulse else left))
-                        break
-                    except subprocess.TimeoutExpired as error:
-                        gone = pulse.gone() if pulse else None
-                        if not gone and time.monotonic() < until:
-                            continue
-                        got = gone or f"{limit_s:.0f} s; adb {' '.join(words)}: {clip(_text(error.stdout or b''))}"
+        finally:
+            os.close(writing)
+        try:
+            while (chunk := _read(reading, min(until, time.monotonic() + LOOK_S))) != b"":
+                if chunk and pulse:
+                    pulse.heard()
+                said += chunk or b""
+                if percent and (told := PROGRESS.findall(said)):
+                    percent(int(told[-1]))
+                    said = bytearray(PROGRESS.sub(b"", said))
+                gone = pulse.gone() if pulse else None
+                if gone or time.monotonic() >= until:
                     raise LinkLost(
                         "adb did not answer in time",
-                        got=got,
+                        got=gone or f"{limit_s:.0f} s; adb {' '.join(words)}: {clip(_text(said))}",
                         todo="check the cable or the network and the phone's screen, then run it again",
                     )
-            except BaseException:
+            status = process.wait(max(0.1, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise LinkLost("adb did not end in time", got=f"{limit_s:.0f} s; adb {' '.join(words)}") from None
+        finally:
+            os.close(reading)
+            if process.poll() is None:
                 process.kill()
-                raise
-        return process.returncode, _text(said)
+                process.wait()
+        if percent:  # what a terminal would show
+            said = said.replace(ERASE, b"").replace(b"\r", b"").strip()
+        return status, _text(said)
 
     def devices(self) -> list[Listed]:
         status, text = self.call("devices", "-l")
@@ -161,7 +181,19 @@ class Client:
         return os.environ.get("ANDROID_ADB_SERVER_ADDRESS") or "127.0.0.1", port
 
 
-def _text(raw: bytes) -> str:
+def _read(file: int, until: float) -> bytes | None:
+    """What comes next; empty at the end, None where nothing came in time."""
+    if not select.select([file], [], [], max(0.0, until - time.monotonic()))[0]:
+        return None
+    try:
+        return os.read(file, 1 << 16)
+    except OSError as error:
+        if error.errno == errno.EIO:  # a terminal without programs
+            return b""
+        raise
+
+
+def _text(raw: bytes | bytearray) -> str:
     return raw.decode("utf-8", "replace")
 
 

@@ -72,27 +72,41 @@ class Asked:
         told.end, told.stop_id, told.times = result.generated.end, result.generated.stop_id, result.generated.times
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a target: the prompt's ids, and how it is to be answered. `threads`: None: the device's own."""
+
+    target: str
+    ids: Sequence[int]
+    max_tokens: int
+    sampling: Sampling
+    threads: int | None = None
+
+
 @contextmanager
 def asking(
     device: str,
     bundle: Bundle,
-    target: str,
-    ids: Sequence[int],
-    max_tokens: int,
-    sampling: Sampling,
-    threads: int | None,
+    question: Question,
     push: Callable[[int], None],
     update: Update,
+    *,
+    limit_s: float | None = None,
+    force: bool = False,
 ) -> Iterator[Asked]:
-    """Send what answers the prompt `ids` on a device; `push` will get each token as it is chosen there.
+    """Send what answers a question on a device; `push` will get each token as it is chosen there. `limit_s` and `force`
+    as `executing` has them.
 
     Raises InputError, before anything is sent, for what the device's runner could not do.
     """
     parse(device)
-    check(bundle, target, device, ids, sampling)
+    target = question.target
+    check(bundle, target, device, question.ids, question.sampling)
     bundle.verify(bundle.entry(target).folder + "/")
-    with executing(device, bundle, [target], update, threads=threads) as place:
-        plan = plan_of(bundle, target, ids, max_tokens, sampling, threads or place.threads or default_threads())
+    there = executing(device, bundle, [target], update, threads=question.threads, limit_s=limit_s, force=force)
+    with there as place:
+        threads = question.threads or place.threads or default_threads()
+        plan = plan_of(bundle, target, question.ids, question.max_tokens, question.sampling, threads)
         yield Asked(Heard(device, plan, bundle.manifest.model.vocab, push), place.sensed(target).execute)
 
 

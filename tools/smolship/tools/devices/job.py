@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import secrets
@@ -13,17 +12,17 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from smolship.runtime.child import Listener, Progress
+from smolship.runtime.child import Progress
 from smolship.runtime.errors import Fault, GateError, InputError, SetupError, clip
 from smolship.runtime.plan import Plan
 from smolship.runtime.records import to_json
 from smolship.runtime.result import Result
 from smolship.runtime.sensors.tree import Tree, parse_dump, parse_samples, script
+from smolship.tools.devices.heard import WHY, Watch, remedy, status_words
 from smolship.tools.devices.link import Link, LinkLost, device_path, quote
 from smolship.tools.devices.runners import Runner
 
@@ -34,53 +33,6 @@ TOKEN_S = 2.0  # for each token, at the slowest
 ERRORS = {kind.__name__: kind for kind in (InputError, GateError, SetupError, Fault)}
 INTERRUPTED_S = 9  # after Ctrl-C, for the runner's end
 MOST_LINES = 20  # of an error that a device tells
-OURS = b"smolship-supervisor "
-WHY = {
-    "lost": "no heartbeat came through for half a minute",
-    "late": "its time was over",
-    "memory": "less than 5 % of the device's memory was available",
-}
-
-
-@dataclass
-class Watch:
-    """What a runner has said so far."""
-
-    progress: Progress
-    answer: dict[str, Any] = field(default_factory=dict)
-    stage: str = "starting"
-    last: float = field(default_factory=time.monotonic)
-    words: list[str] = field(default_factory=list)  # of the supervisor's last line
-    boot: str = ""
-    other: list[str] = field(default_factory=list)  # lines that are no JSON of ours
-
-    def line(self, raw: bytes) -> None:
-        if raw.isdigit():  # a heartbeat, as an old phone's terminal echoes it
-            return
-        self.last = time.monotonic()
-        if raw.startswith(OURS):
-            self.words = raw[len(OURS) :].decode(errors="replace").split()
-            if self.words[:1] == ["started"]:
-                self.boot = self.words[2] if len(self.words) > 2 else ""
-            return
-        tokens: list[int] = []
-        try:
-            said = json.loads(raw)
-            if "progress" in said:
-                what, done, total = said["progress"]
-                self.stage = clip(what, 80)
-                self.progress(self.stage, int(done), int(total))
-            elif "error" in said:
-                kind, text = said["error"]
-                self.answer = {"error": (str(kind), str(text))}
-            elif "result" in said:
-                self.answer = {"result": None}
-            elif isinstance(self.progress, Listener):
-                tokens = [one for one in said["tokens"] if type(one) is int and one >= 0]
-        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
-            self.other = [*self.other, clip(raw.decode(errors="replace"), 200)][-5:]
-        if tokens and isinstance(self.progress, Listener):
-            self.progress.tokens(tokens)
 
 
 @dataclass(frozen=True)
@@ -113,12 +65,15 @@ class Job:
             if plan.answer:
                 run += f"-{secrets.token_hex(4)}"  # nobody else's
                 stack.callback(self._forget, run)
+            files = self._files(run, stack)
             given, made = Path(temporary) / "plan.json", Path(temporary) / "result.json"
             given.write_bytes(to_json(plan))
-            self._shell(f"mkdir -p {quote(run)} && rm -f {quote(run)}/result.json", "a folder for the run")
-            self.link.push(given, f"{run}/plan.json")
-            self._run(run, self.limit_s or limit(plan), progress, forget=plan.answer is not None)
-            self.link.pull(f"{run}/result.json", made)
+            folders = f"{quote(run)} {quote(files)}"
+            self._shell(f"mkdir -p {folders} && rm -f {quote(files)}/result.json", "a folder for the run")
+            self.link.push(given, f"{files}/plan.json")
+            self._run(run, files, self.limit_s or limit(plan), progress, forget=plan.answer is not None)
+            self.link.pull(f"{files}/result.json", made)
+            self._same_boot(self._boot_now(), "after the run")
             result = Result.load(made)
         result.answers(plan)
         if result.artifact != self.digest:
@@ -141,11 +96,22 @@ class Job:
         """What the sensors say now."""
         return parse_dump(self.link.run(script("self"), limit_s=60).out)
 
-    def _run(self, run: str, limit_s: float, progress: Progress, forget: bool = False) -> None:
-        watch, done = Watch(progress), threading.Event()
-        line = self.runner.line(self.program, f"{run}/plan.json", f"{run}/result.json", self.artifact)
-        variables = self.runner.environment(self.program)
-        text = supervised(run, f"{self.folder}/lock", line, variables, limit_s, forget)
+    def _files(self, run: str, stack: ExitStack) -> str:
+        """The folder of plan.json and result.json; what must go in the end is put on the stack."""
+        return run
+
+    def _watch(self, progress: Progress, files: str) -> Watch:
+        return Watch(progress)
+
+    def _script(self, run: str, files: str, limit_s: float, forget: bool) -> str:
+        """What runs the plan on the device, under supervision."""
+        line = self.runner.line(self.program, f"{files}/plan.json", f"{files}/result.json", self.artifact)
+        return supervised(run, f"{self.folder}/lock", line, self.runner.environment(self.program), limit_s, forget)
+
+    def _run(self, run: str, files: str, limit_s: float, progress: Progress, forget: bool = False) -> None:
+        watch, done = self._watch(progress, files), threading.Event()
+        progress(f"starting; it has {limit_s:,.0f} s", 0, 1)
+        text = self._script(run, files, limit_s, forget)
         try:
             self.link.run(text, feed=_beats(done), lines=watch.line, limit_s=limit_s + 2 * SILENT_S)
         except LinkLost as error:
@@ -160,7 +126,7 @@ class Job:
             raise
         finally:
             done.set()
-        self._ended(run, watch)
+        self._ended(run, watch, limit_s)
 
     def _wait_for_end(self, done: threading.Event) -> None:
         """After an interrupt: until what ran there has ended and its lock is gone, so that the next run finds it free.
@@ -173,15 +139,27 @@ class Job:
         """The script that waits until this process' supervisor has ended, so long at most."""
         return (
             f"left={most_s}; while owner=; read -r pid boot owner rest 2>/dev/null <{quote(self.folder)}/lock/holder; "
-            f'[ "$owner" = {_owner()} ] && [ $left -gt 0 ]; do sleep 1; left=$((left-1)); done'
+            f'[ "$owner" = {owner()} ] && [ $left -gt 0 ]; do sleep 1; left=$((left-1)); done'
         )
 
-    def _ended(self, run: str, watch: Watch) -> None:
-        """Raise what went wrong; nothing where the runner answered and ended well."""
-        if self.boot and watch.boot not in ("", "none", self.boot):
+    def _boot_now(self) -> str:
+        """The boot_id of this moment; empty where the device does not say."""
+        done = self.link.run("cat /proc/sys/kernel/random/boot_id 2>/dev/null || :", limit_s=60)
+        return clip(done.out.decode(errors="replace").strip(), 80)
+
+    def _same_boot(self, boot: str, when: str) -> None:
+        """Raise where the device has restarted since it was looked at."""
+        if self.boot and boot not in ("", "none", self.boot):
             raise SetupError(
-                f"{self.link.uri}: the device has restarted", got=watch.boot, expected=self.boot, todo="run it again"
+                f"{self.link.uri}: the device has restarted {when}: what it answered is not taken",
+                got=f"boot_id {boot}",
+                expected=f"{self.boot}, as before anything was sent",
+                todo="run it again; if it restarts again, look at its power supply, and at its heat and memory",
             )
+
+    def _ended(self, run: str, watch: Watch, limit_s: float) -> None:
+        """Raise what went wrong; nothing where the runner answered and ended well."""
+        self._same_boot(watch.boot, "before the run")
         word, *rest = watch.words or ["nothing"]
         if word == "busy":
             raise SetupError(
@@ -189,6 +167,13 @@ class Job:
                 got=clip(" ".join(rest[1:])),
                 expected="one run at a time",
                 todo="wait for it, or end it there: kill " + clip(" ".join(rest[:1])),
+            )
+        if word == "full":
+            raise SetupError(
+                f"{self.link.uri}: the run's files cannot be written there; nothing was started",
+                got=clip(" ".join(rest)) or "a file stayed empty",
+                expected=f"some megabytes of room in {self.folder}",
+                todo=f"free some space there (smolship devices clean {self.link.uri} removes all that is smolship's)",
             )
         if word == "left":
             raise SetupError(
@@ -205,11 +190,13 @@ class Job:
             return
         status = int(rest[0]) if word == "ended" and rest and rest[0].isdecimal() else None
         why = WHY.get(rest[1], "") if word == "ended" and len(rest) == 2 else ""
+        late = f"{why}: {limit_s:,.0f} s" if why == WHY["late"] else why
+        words = [late, status_words(status), self._illegal(status), self._log(run), *watch.other]
         raise SetupError(
             f"{self.link.uri}: the runner ended before it answered ({watch.stage})",
-            got="; ".join(filter(None, [why, _status(status), self._illegal(status), self._log(run), *watch.other])),
+            got="; ".join(filter(None, words)),
             expected=f"an answer; the last sign of life was {time.monotonic() - watch.last:.0f} s ago",
-            todo=_todo(status, why),
+            todo=remedy(status, why),
         )
 
     def _forget(self, run: str) -> None:
@@ -242,7 +229,7 @@ class Job:
             )
 
 
-def _owner() -> str:
+def owner() -> str:
     """This process, as a device is told of it."""
     return "".join(c if (c.isascii() and c.isalnum()) or c in "-." else "-" for c in f"{platform.node()}-{os.getpid()}")
 
@@ -251,18 +238,17 @@ def supervised(
     run: str, lock: str, line: Sequence[str], variables: dict[str, str], limit_s: float, forget: bool = False
 ) -> str:
     """The script that runs a command line under supervise.sh. `forget`: the folder goes where nobody listens."""
-    settings = {
-        "RUN": run,
-        "LOCK": lock,
-        "OWNER": _owner(),
-        "LIMIT": str(int(limit_s)),
-        "SILENT": str(SILENT_S),
-        "FORGET": "1" if forget else "",
-    }
-    given = [f"{name}={quote(value)}" for name, value in settings.items()]
-    given += [f"export {name}={quote(value)}" for name, value in (variables | {"TMPDIR": run}).items()]
-    given += ["set -- " + " ".join(map(quote, line)), f"sample() {{\n{script('$pid', often=True)}\n}}"]
-    return "\n".join([*given, shell_file("lock.sh"), shell_file("supervise.sh")])
+    given = [f"export {name}={quote(value)}" for name, value in (variables | {"TMPDIR": run}).items()]
+    given += ["set -- " + " ".join(map(quote, line))]
+    return supervision("supervise.sh", run, lock, limit_s, given, FORGET="1" if forget else "")
+
+
+def supervision(file: str, run: str, lock: str, limit_s: float, given: Sequence[str], **more: str) -> str:
+    """A script of ours that supervises a run, behind lines that are `given`. `more`: its own settings."""
+    settings = {"RUN": run, "LOCK": lock, "OWNER": owner(), "LIMIT": str(int(limit_s)), "SILENT": str(SILENT_S), **more}
+    lines = [f"{name}={quote(value)}" for name, value in settings.items()]
+    lines += [*given, f"sample() {{\n{script('$pid', often=True)}\n}}"]
+    return "\n".join([*lines, *map(shell_file, ("lock.sh", "run.sh", file))])
 
 
 def shell_file(name: str) -> str:
@@ -289,26 +275,3 @@ def _beats(done: threading.Event) -> Iterator[bytes]:
     while not done.wait(BEAT_S if count else 0):
         count += 1
         yield b"%d\n" % count
-
-
-def _status(status: int | None) -> str:
-    if status is None:
-        return "no word of how it ended"
-    if status > 128:
-        try:
-            return f"ended by {signal.Signals(status - 128).name}"
-        except ValueError:
-            pass
-    return f"exit status {status}"
-
-
-def _todo(status: int | None, why: str) -> str:
-    if why == WHY["late"]:
-        return "ask for less, such as --quick, or fewer --repeats"
-    if why == WHY["memory"] or status == 128 + signal.SIGKILL:
-        return "it ran out of memory, perhaps: export with a smaller --context, or close what else runs there"
-    if status == 128 + signal.SIGILL:
-        return "the engine has an instruction that this processor lacks: install another version of it"
-    if status == 128 + signal.SIGSYS:
-        return "the device forbids a system call of the runner, as Android does in apps: run it from adb's own shell"
-    return "run the command again"

@@ -54,8 +54,9 @@ class Link(ABC):
         """
 
     @abstractmethod
-    def push(self, content: Path, to: str) -> None:
-        """Write a file there, first under a temporary name beside it; `to` is a `device_path`."""
+    def push(self, content: Path, to: str, sent: Callable[[int], None] = lambda count: None) -> None:
+        """Write a file there, first under a temporary name beside it; `to` is a `device_path`. `sent` gets the bytes of
+        it that have gone, now and then, as far as the client tells."""
 
     @abstractmethod
     def pull(self, path: str, into: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -20,10 +20,12 @@ from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.execute import Execute
 from smolship.runtime.plan import Plan
 from smolship.runtime.result import Result
+from smolship.tools.devices.app import app_job, check_app, find_app
 from smolship.tools.devices.cores import processor
 from smolship.tools.devices.facts import DeviceFacts, read_device
 from smolship.tools.devices.job import Job
 from smolship.tools.devices.link import Link
+from smolship.tools.devices.memory import check_memory
 from smolship.tools.devices.programs import problems
 from smolship.tools.devices.recording import Recorder
 from smolship.tools.devices.runners import Runner, carried_runner, native_runner, python_runner
@@ -35,6 +37,7 @@ from smolship.tools.devices.wheels import NEEDED
 from smolship.tools.measure import Elsewhere, Update
 
 LARGEST_PAGE, OLDEST_GLIBC = 1 << 14, (2, 28)  # where a device does not say; bytes
+Via = Literal["shell", "app"]
 CARRIED = (2, 9999)  # the C library comes with the program
 MACHINES: tuple[Literal["x86_64"], Literal["aarch64"]] = ("x86_64", "aarch64")
 
@@ -64,6 +67,7 @@ class Place:
     threads  how many it has for them; None: as many as this process
     facts    of the device; None: it is this machine
     keep     the folder in which results that answer something are left
+    notes    what must be said of a run there
     """
 
     uri: str
@@ -71,6 +75,7 @@ class Place:
     threads: int | None = None
     facts: DeviceFacts | None = None
     keep: Path | None = None
+    notes: Sequence[str] = ()
 
     @property
     def here(self) -> bool:
@@ -93,9 +98,20 @@ def executing(
     update: Update,
     keep: Path | None = None,
     threads: int | None = None,
+    limit_s: float | None = None,
+    force: bool = False,
+    via: Via = "shell",
 ) -> Iterator[Place]:
-    """The place where plans for the targets are executed. The results lie in the folder `keep` afterwards."""
+    """The place where plans for the targets are executed.
+
+    keep     a folder in which the results lie afterwards
+    limit_s  after which a device ends a plan; None: by the plan's tokens
+    force    go on where the device's memory is too small, and say so
+    via      "app": executed by the demo app of a phone
+    """
     address = parse(device)
+    if via == "app":
+        check_app(device, {name: bundle.entry(name).engine for name in targets})
     if keep:
         keep.mkdir(parents=True, exist_ok=True)
     if address.scheme == "local":
@@ -112,13 +128,17 @@ def executing(
         link = stack.enter_context(link_to(address))
         facts = read_device(link)
         check_threads(link.uri, facts, threads)
+        notes = check_memory(link.uri, facts, bundle, targets, force)
+        for note in notes:  # before anything is sent
+            print("note:", note, file=sys.stderr)
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-device-")))
         store = Store(link, place(facts, link.uri))
-        jobs = {
-            name: _job(link, facts, store, bundle, name, work, partial(update, f"send {name}", "to the device"))
-            for name in targets
-        }
-        yield Place(link.uri, jobs.__getitem__, facts.threads, facts, keep)
+        if via == "app":
+            find_app(link)
+        make = partial(_app_job, link, facts, store) if via == "app" else partial(_job, link, facts, store, work)
+        jobs = {name: make(bundle, name, partial(update, f"send {name}")) for name in targets}
+        jobs = {name: replace(job, limit_s=limit_s) for name, job in jobs.items()}
+        yield Place(link.uri, jobs.__getitem__, facts.threads, facts, keep, notes)
 
 
 def check_threads(uri: str, facts: DeviceFacts, threads: int | None) -> None:
@@ -146,28 +166,30 @@ def keeping(folder: Path | None, name: str, execute: Execute) -> Execute:
 
 
 def _job(
-    link: Link,
-    facts: DeviceFacts,
-    store: Store,
-    bundle: Bundle,
-    name: str,
-    work: Path,
-    progress: Callable[[int, int], None],
+    link: Link, facts: DeviceFacts, store: Store, work: Path, bundle: Bundle, name: str, progress: Progress
 ) -> Job:
     """Sends what a target's plans need; what is there already is not sent again."""
-    entry = bundle.entry(name)
-    below = {
-        file.removeprefix(entry.folder + "/"): bundle.path / file
-        for file in bundle.manifest.files
-        if file.startswith(entry.folder + "/")
-    }
-    hashes = {file: bundle.manifest.files[f"{entry.folder}/{file}"].sha256 for file in below}
-    runner = _runner(link, facts, store.folder, name, entry.engine, work)
-    program = store.put(runner.files)
-    artifact = store.put(below, progress)
-    digest = listed_digest(hashes, str(entry.info["file"]))
+    files, digest = _artifact(bundle, name)
+    runner = _runner(link, facts, store.folder, name, bundle.entry(name).engine, work)
+    program = store.put(runner.files, progress)
+    artifact = store.put(files, progress)
     runs = f"{store.folder}/runs"
     return Job(link, runs, artifact, program, runner, digest, facts.boot_id, processor=processor(facts.cores))
+
+
+def _app_job(link: Link, facts: DeviceFacts, store: Store, bundle: Bundle, name: str, progress: Progress) -> Job:
+    """The same for the demo app, which needs the artifact alone."""
+    files, digest = _artifact(bundle, name)
+    return app_job(link, f"{store.folder}/runs", files, digest, facts.boot_id, progress)
+
+
+def _artifact(bundle: Bundle, name: str) -> tuple[dict[str, Path], str]:
+    """A target's files, by their names in its folder, and the artifact's digest."""
+    entry, listed = bundle.entry(name), bundle.manifest.files
+    start = entry.folder + "/"
+    files = {file.removeprefix(start): bundle.path / file for file in listed if file.startswith(start)}
+    hashes = {file: listed[start + file].sha256 for file in files}
+    return files, listed_digest(hashes, str(entry.info["file"]))
 
 
 def _runner(link: Link, facts: DeviceFacts, folder: str, target: str, engine: str, work: Path) -> Runner:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from smolship.runtime.child import Progress
@@ -37,9 +36,7 @@ def install(
     hashes, folder = [sha256(path) for path in wheels], store.folder
     site = device_path(f"{folder}/site-{hashlib.sha256(' '.join(sorted(hashes)).encode()).hexdigest()[:16]}")
     if link.run(f"test -e {quote(site)}/complete", limit_s=60).status:
-        there = store.put(
-            {f"{hashed}.whl": path for hashed, path in zip(hashes, wheels, strict=True)}, partial(progress, "sending")
-        )
+        there = store.put({f"{hashed}.whl": path for hashed, path in zip(hashes, wheels, strict=True)}, progress)
         progress("unpacking", 1, 2)
         sent = [f"{there}/{hashed}.whl" for hashed in hashes]
         words = " ".join(map(quote, [python.path, "-c", UNPACK, site, *sent]))

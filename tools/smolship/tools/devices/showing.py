@@ -15,7 +15,7 @@ from rich.text import Text
 from smolship.runtime.bundle import default_threads
 from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.runtime.memory import cpu_model
-from smolship.tools.devices import adb, llama
+from smolship.tools.devices import adb, app, llama
 from smolship.tools.devices.adb_server import remedy
 from smolship.tools.devices.facts import DeviceFacts, read_device
 from smolship.tools.devices.job import shell_file
@@ -37,6 +37,7 @@ CLEAN = """
 if held "$folder/runs/lock/holder"; then exit 75; fi
 rm -rf "$folder" || exit 1
 rm -f "$scratch"/smolship-*.err 2>/dev/null
+[ -z "$app" ] || [ ! -d "$app" ] || rm -rf "$app" || exit 1
 rmdir "${folder%/*}" 2>/dev/null
 exit 0
 """
@@ -165,7 +166,8 @@ def cleaned(address: Address) -> dict[str, Any]:
     with link_to(address) as link:
         facts = read_device(link)
         folder = place(facts, link.uri)
-        given = f"folder={quote(folder)} scratch={quote(adb.SCRATCH)}"
+        there = f"{app.HOME}/{app.OURS_THERE}" if address.scheme == "adb" else ""  # of the demo app's
+        given = f"folder={quote(folder)} scratch={quote(adb.SCRATCH)} app={quote(there)}"
         done = link.run("\n".join([given, shell_file("lock.sh"), CLEAN]), limit_s=600)
         if done.status:
             raise SetupError(

@@ -104,7 +104,7 @@ class SSHLink(Link):
         assert ended.status is not None
         return Done(ended.status, bytes(out), ended.err)
 
-    def push(self, content: Path, to: str) -> None:
+    def push(self, content: Path, to: str, sent: Callable[[int], None] = lambda count: None) -> None:
         size = regular_file(content, content.name)
         target, part = quote(device_path(to)), quote(f"{to}.{secrets.token_hex(4)}.part")
         script = f"""
@@ -114,7 +114,7 @@ class SSHLink(Link):
         mv -f {part} {target}
         """
         with open_file(content, content.name) as file:
-            ended = self._talk(script, _nothing, False, _pieces(file, size, content), transfer_s(size))
+            ended = self._talk(script, _nothing, False, _pieces(file, size, content, sent), transfer_s(size))
         if ended.status:
             said = clip(ended.err.decode("utf-8", "replace"))
             raise untransferred(self.uri, "push", said, f"{size:,} bytes at {to}")
@@ -194,11 +194,13 @@ def _nothing(piece: bytes) -> None:
     pass
 
 
-def _pieces(file: BinaryIO, size: int, content: Path) -> Iterator[bytes]:
-    """Exactly `size` bytes."""
-    while size:
-        piece = file.read(min(BLOCK, size))
+def _pieces(file: BinaryIO, size: int, content: Path, sent: Callable[[int], None]) -> Iterator[bytes]:
+    """Exactly `size` bytes; `sent` gets how many were taken."""
+    left = size
+    while left:
+        piece = file.read(min(BLOCK, left))
         if not piece:
             raise InputError("a file became shorter while it was sent", got=content, todo="run it again")
-        size -= len(piece)
+        left -= len(piece)
         yield piece
+        sent(size - left)

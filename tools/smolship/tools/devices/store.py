@@ -14,30 +14,37 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path, PurePosixPath
 
+from smolship.runtime.child import Progress
 from smolship.runtime.errors import InputError, SetupError, clip, show
 from smolship.runtime.files import open_file
 from smolship.tools.devices import sums
-from smolship.tools.devices.link import LOST_S, SAFE, Link, device_path, quote
+from smolship.tools.devices.link import LOST_S, SAFE, Link, LinkLost, device_path, quote
 from smolship.tools.devices.mounts import free_bytes, mount_of
 from smolship.tools.devices.sums import Local, read_local
+from smolship.tools.devices.transfer import Transfer
 
 PIECE = 64 << 20  # bytes, at most, of what is sent at once
 SPARE = 8 << 20  # bytes, besides the files themselves
 HASHED = 5e6  # bytes/s that the slowest device hashes
 BLOCK = 1 << 16
-Progress = Callable[[int, int], None]
+SILENT_S = 1.0  # of hashing there, of which nothing is told
+SCRIPT = resources.files(__package__).joinpath("store.sh").read_text()
+FULL = re.compile(r"no space left|quota exceeded", re.I)
 
 
 @dataclass
 class There:
-    """What the device has of a file: the whole of it, or pieces by number."""
+    """What the device has of a file: the whole of it, or pieces by number. `spoilt`: a stored file that is not what it
+    should be."""
 
     whole: bool = False
+    spoilt: bool = False
     pieces: set[int] = field(default_factory=set)
 
     def held(self, file: Local) -> int:
@@ -53,14 +60,14 @@ class Store:
         if piece % BLOCK or not 0 < piece <= PIECE:
             raise InputError("not a size of pieces", got=piece, expected=f"a multiple of {BLOCK:,} up to {PIECE:,}")
         self.folder = device_path(folder.rstrip("/"))
-        self._link, self._piece = link, piece
+        self._link, self._piece, self._blocks = link, piece, piece // BLOCK
         self._cd = f"cd {quote(self.folder)} || exit 8\numask 077\n"
 
-    def put(self, files: Mapping[str, Path], progress: Progress = lambda done, total: None) -> str:
+    def put(self, files: Mapping[str, Path], progress: Progress = lambda what, done, total: None) -> str:
         """Send what is missing, and lay out a new folder with the files by their names, which are paths of plain
         characters; names that are not are refused. Files that may be executed here may be so there.
 
-        progress  gets the bytes that are there, of those that are needed
+        progress  is told in words, and in bytes that are there of those that are needed
 
         Returns the folder's path on the device. Raises InputError for names, SetupError for space and devices.
         """
@@ -68,24 +75,35 @@ class Store:
         local = {name: read_local(path, self._piece) for name, path in files.items()}
         wanted = {file.sha256: file for file in local.values()}
         programs = {local[name].sha256 for name, path in files.items() if os.access(path, os.X_OK)}
-        self._make()
-        there = self._look(list(wanted.values()))
-        missing = [(file, there[key]) for key, file in wanted.items() if not there[key].whole]
-        self._make_room(missing)
-        total, done = sum(file.size for file in wanted.values()), sum(there[key].held(wanted[key]) for key in wanted)
-        progress(done, total)
-        for file, pieces in missing:
-            for size in self._send(file, pieces):
-                done += size
-                progress(done, total)
-        return self._lay_out({name: file.sha256 for name, file in local.items()}, programs)
+        missing: list[tuple[Local, There]] = []
+        try:
+            self._make()
+            there = self._look(list(wanted.values()), progress)
+            missing = [(file, there[key]) for key, file in wanted.items() if not there[key].whole]
+            self._make_room(missing)
+            held = sum(there[key].held(file) for key, file in wanted.items())
+            transfer = Transfer(progress, sum(file.size for file in wanted.values()), held)
+            transfer.moved(0)
+            for file, pieces in missing:
+                self._send(file, pieces, transfer, progress)
+            return self._lay_out({name: file.sha256 for name, file in local.items()}, programs)
+        except LinkLost:
+            raise
+        except SetupError as error:
+            if FULL.search(str(error)):
+                raise self._full(error.parts()["got"] or str(error), [file for file, _ in missing]) from None
+            raise
 
-    def changed(self, folder: str, files: Mapping[str, Path]) -> list[str]:
+    def changed(
+        self, folder: str, files: Mapping[str, Path], progress: Progress = lambda what, done, total: None
+    ) -> list[str]:
         """The names whose content in a folder of `put` is not that of the files here, hashed on the device."""
         check_names(files)
         local = {name: read_local(path, self._piece) for name, path in files.items()}
+        hashing = Transfer(progress, sum(file.size for file in local.values()), what="hashing there", silent_s=SILENT_S)
         calls = [f"whole {quote(f'{device_path(folder)}/{name}')}" for name in local]
-        how, rows = self._sums(_WHOLE, calls, sum(file.size for file in local.values()), len(calls))
+        sizes = iter([file.size for file in local.values()])
+        how, rows = self._sums(calls, hashing.total, len(calls), lambda row: hashing.arrived(next(sizes, 0)))
         return [name for (name, file), row in zip(local.items(), rows, strict=True) if not file.matches(how, row)]
 
     def clean(self, older_than: float) -> int:
@@ -116,22 +134,31 @@ class Store:
                 todo="choose another folder on the device",
             )
 
-    def _look(self, files: Sequence[Local]) -> dict[str, There]:
-        """What the device has, hashed there. A whole file that is not what it should be becomes a part of itself."""
-        calls = [f"stored {file.sha256} {file.size}" for file in files]
-        how, rows = self._sums(_STORED, calls, sum(file.size for file in files), len(files))
-        found, parts = {file.sha256: There() for file in files}, []
-        for file, row in zip(files, rows, strict=True):
-            found[file.sha256].whole = file.matches(how, row)
-            if row != "-" and not found[file.sha256].whole:
-                parts.append(file)
-        if parts:
-            calls = [f"pieces {file.sha256} {self._piece} {len(file.pieces)}" for file in parts]
-            numbered = [(file, number) for file in parts for number in range(len(file.pieces))]
-            how, rows = self._sums(_PIECES, calls, sum(file.size for file in parts), len(numbered))
-            for (file, number), row in zip(numbered, rows, strict=True):
-                if file.matches(how, row, number):
-                    found[file.sha256].pieces.add(number)
+    def _look(self, files: Sequence[Local], progress: Progress) -> dict[str, There]:
+        """What the device has, hashed there by pieces."""
+        calls = [f"stored {file.sha256}" for file in files]
+        calls += [f"pieces $(where {file.sha256}) {self._blocks} {len(file.pieces)}" for file in files]
+        numbered = [(file, number) for file in files for number in range(len(file.pieces))]
+        hashing, said = Transfer(progress, 0, what="hashing there", silent_s=SILENT_S), list[str]()
+
+        def hear(row: str) -> None:
+            at = len(said) - len(files)
+            said.append(row)
+            if at < 0:
+                hashing.total += files[at].size if row != "-" else 0
+            elif row != "-" and at < len(numbered):
+                file, number = numbered[at]
+                hashing.arrived(file.length(number))
+
+        how, rows = self._sums(calls, sum(f.size for f in files), len(files) + len(numbered), hear)
+        found = {file.sha256: There() for file in files}
+        for (file, number), row in zip(numbered, rows[len(files) :], strict=True):
+            if file.matches_piece(how, row, number):
+                found[file.sha256].pieces.add(number)
+        for file, row in zip(files, rows, strict=False):
+            there = found[file.sha256]
+            there.whole = row == f"files {file.size}" and len(there.pieces) == len(file.pieces)
+            there.spoilt = row.startswith("files ") and not there.whole
         return found
 
     def _make_room(self, missing: Sequence[tuple[Local, There]]) -> None:
@@ -140,8 +167,7 @@ class Store:
         # A part may have holes, so only pieces that are right count; a piece lies beside its part for a moment.
         needed = sum(file.size - there.held(file) for file, there in missing)
         needed += max(min(file.size, self._piece) for file, _ in missing) + SPARE
-        df = self._link.run(f"df -kP {quote(self.folder)}", limit_s=LOST_S).out.decode("utf-8", "replace")
-        free = free_bytes(df)
+        free = self._free()
         if free is not None and free < needed:
             raise SetupError(
                 f"{self._link.uri}: push: not enough space on the device",
@@ -150,21 +176,48 @@ class Store:
                 todo="free some space there, or choose another folder on the device; nothing was sent",
             )
 
-    def _send(self, file: Local, there: There) -> Iterator[int]:
-        """Sends the missing pieces; yields the size of each that has arrived. The whole is hashed at the end."""
+    def _free(self) -> int | None:
+        df = self._link.run(f"df -kP {quote(self.folder)}", limit_s=LOST_S).out.decode("utf-8", "replace")
+        return free_bytes(df)
+
+    def _full(self, said: str, missing: Sequence[Local]) -> SetupError:
+        """The error for a disk that became full. A piece that was on its way takes no room any more; what has arrived
+        before stays for the next run."""
+        pieces = " ".join(f"parts/{file.sha256}.*" for file in missing)
+        self._link.run(f"{self._cd}rm -f {pieces}", limit_s=2 * LOST_S)
+        free = self._free()
+        return SetupError(
+            f"{self._link.uri}: push: the device's disk is full",
+            got=f"{'unknown' if free is None else f'{free:,}'} bytes free in {self.folder}; {' '.join(said.split())}",
+            expected=f"room for what is missing of {sum(file.size for file in missing):,} bytes",
+            todo="free some space there, then run it again: it goes on with what has arrived",
+        )
+
+    def _send(self, file: Local, there: There, transfer: Transfer, progress: Progress) -> None:
+        """Sends the missing pieces. All are hashed at the end."""
+        part = f"parts/{file.sha256}"
+        if there.spoilt:
+            self._run(f"{self._cd}mv -f files/{file.sha256} {part}")
         with tempfile.TemporaryDirectory(prefix="smolship-piece-") as folder:
             for number in range(len(file.pieces)):
                 if number not in there.pieces:
-                    self._send_piece(file, number, Path(folder) / "piece")
-                    yield file.length(number)
-        part = f"parts/{file.sha256}"
+                    self._send_piece(file, number, Path(folder) / "piece", transfer)
         cut = f"""[ "$(size {part})" = {file.size} ] || dd if=/dev/null of={part} bs=1 seek={file.size} 2>/dev/null"""
-        how, (row,) = self._sums(_WHOLE, [cut, f"whole {part}"], file.size, 1)
-        if not file.matches(how, row):
-            raise self._arrived_wrong(file, how, row)
-        self._run(f"{self._cd}chmod 444 {part} && [ -r {part} ] && mv -f {part} files/{file.sha256}")
+        calls = [cut, f"pieces {part} {self._blocks} {len(file.pieces)}", f"size {part}"]
+        hashing = Transfer(progress, file.size, what="hashing there", silent_s=SILENT_S)
+        numbers = iter(range(len(file.pieces)))
 
-    def _send_piece(self, file: Local, number: int, copy: Path) -> None:
+        def hear(row: str) -> None:
+            if (number := next(numbers, None)) is not None:
+                hashing.arrived(file.length(number))
+
+        how, rows = self._sums(calls, file.size, len(file.pieces) + 1, hear)
+        wrong = [row for number, row in enumerate(rows[:-1]) if not file.matches_piece(how, row, number)]
+        if wrong or rows[-1] != str(file.size):
+            raise self._arrived_wrong(file, how, f"{rows[-1]} {' '.join(wrong)}")
+        self._run(f"{self._cd}chmod 444 {part} 2>/dev/null\n[ -r {part} ] && mv -f {part} files/{file.sha256}")
+
+    def _send_piece(self, file: Local, number: int, copy: Path, transfer: Transfer) -> None:
         source = file.path
         if len(file.pieces) > 1:
             with open_file(file.path, file.path.name) as read:
@@ -176,14 +229,15 @@ class Store:
         calls = [
             f"whole {piece}",
             f"chmod u+w {part} 2>/dev/null",
-            f"said=$(dd if={piece} of={part} {place} 2>&1) || {{ echo $said >&2; df -kP . >&2; exit 1; }}",
+            f"said=$(dd if={piece} of={part} {place} 2>&1) || {{ rm -f {piece}; echo $said >&2; exit 1; }}",
             f"rm -f {piece}",
         ]
         how = row = ""
         for _ in range(2):
-            self._link.push(source, f"{self.folder}/{piece}")
-            how, (row,) = self._sums(_WHOLE, calls, self._piece, 1)
+            self._link.push(source, f"{self.folder}/{piece}", transfer.moved)
+            how, (row,) = self._sums(calls, self._piece, 1)
             if file.matches(how, row, number):
+                transfer.arrived(file.length(number))
                 return
         raise self._arrived_wrong(file, how, row)
 
@@ -193,21 +247,35 @@ class Store:
         folders = sorted({str(PurePosixPath(name, path).parent) for path in names} | {name})
         lines = [f"mkdir -p {folder} || exit 1" for folder in folders]
         lines += [f"program {key}" for key in sorted(programs)]
-        lines += [f"place {key} {name}/{path}" for path, key in names.items()]
-        self._run(f"{self._cd}{_PLACE}" + "\n".join(lines))
+        lines += [f"place {key} {name}/{path} || {{ rm -rf {name}; exit 1; }}" for path, key in names.items()]
+        self._run("\n".join([self._cd, SCRIPT, *lines]))
         return f"{self.folder}/{name}"
 
-    def _sums(self, functions: str, calls: Sequence[str], hashed: int, count: int) -> tuple[str, list[str]]:
-        """The program that hashes there, and `count` rows, of calls that hash so many bytes."""
-        said = self._run("\n".join([self._cd, sums.SCRIPT, functions, *calls]), hashed)
-        how, *rows = said.splitlines() or [""]
+    def _sums(
+        self, calls: Sequence[str], hashed: int, count: int, hear: Callable[[str], None] = lambda row: None
+    ) -> tuple[str, list[str]]:
+        """The program that hashes there, and `count` rows, of calls that hash so many bytes; `hear` gets each row as it
+        comes."""
+        how, rows = "", list[str]()
+
+        def line(raw: bytes) -> None:
+            nonlocal how
+            row = clip(raw.decode("utf-8", "replace").strip(), 200)
+            if row and not how:
+                how = row
+            elif row and len(rows) <= count:
+                rows.append(row)
+                hear(row)
+
+        self._run("\n".join([self._cd, sums.SCRIPT, SCRIPT, *calls]), hashed, line)
         if len(rows) != count:
-            raise SetupError(f"{self._link.uri}: push: the device's answer cannot be read", got=said, expected="sums")
+            got = " | ".join([how, *rows])
+            raise SetupError(f"{self._link.uri}: push: the device's answer cannot be read", got=got, expected="sums")
         return how, rows
 
-    def _run(self, script: str, hashed: int = 0) -> str:
+    def _run(self, script: str, hashed: int = 0, lines: Callable[[bytes], None] | None = None) -> str:
         """What a script prints that reads so many bytes. Raises SetupError where it failed."""
-        done = self._link.run(script, limit_s=2 * LOST_S + hashed / HASHED)
+        done = self._link.run(script, lines=lines, limit_s=2 * LOST_S + hashed / HASHED)
         if done.status:
             raise SetupError(
                 f"{self._link.uri}: push: a folder on the device cannot be used",
@@ -224,41 +292,6 @@ class Store:
             expected=f"{file.size} bytes, {file.sha256}: {file.path}",
             todo="run it again; if it stays so, check the device's disk or card, and whether the file here changes",
         )
-
-
-# A row a file: its size and its sum, or "-".
-_WHOLE = """
-whole() { if [ -f "$1" ]; then echo "$(size "$1") $(sum <"$1")"; else echo -; fi; }
-"""
-# The same for a stored file; "part" where pieces of it are to be looked at.
-_STORED = """
-stored() {
-  if [ -f files/$1 ] && [ "$(size files/$1)" = "$2" ]; then touch files/$1; echo "$2 $(sum <files/$1)"
-  elif [ -f files/$1 ] || [ -f parts/$1 ]; then echo part
-  else echo -
-  fi
-}
-"""
-_PIECES = f"""
-pieces() {{
-  [ ! -f files/$1 ] || mv -f files/$1 parts/$1
-  number=0; all=$(size parts/$1)
-  while [ $number -lt $3 ]; do
-    from=$((number * $2)); length=$((all - from))
-    [ $length -le $2 ] || length=$2
-    if [ $length -le 0 ]; then echo -
-    else echo "$length $(dd if=parts/$1 bs={BLOCK} skip=$((from / {BLOCK})) count=$(($2 / {BLOCK})) 2>/dev/null | sum)"
-    fi
-    number=$((number + 1))
-  done
-}}
-"""
-_PLACE = """
-program() { chmod 555 files/$1 && [ -x files/$1 ] || { echo "chmod has no effect on files/$1" >&2; exit 1; }; }
-place() {
-  ln files/$1 $2 2>/dev/null || ln -s "$(pwd)/files/$1" $2 2>/dev/null || cp -p files/$1 $2 || exit 1
-}
-"""
 
 
 def check_names(names: Iterable[str]) -> None:

@@ -27,7 +27,8 @@ print(h.hexdigest())'; }
 elif has cksum; then sums=cksum; sum() { cksum; }
 else echo "no sha256sum, shasum, openssl, busybox, python3 or cksum in $PATH" >&2; exit 9
 fi
-size() { echo $(($(wc -c <"$1"))); }
+# No number for the shell, which may count to 2^31 alone; busybox' wc reads all of the file.
+size() { set -- $(stat -L -c %s "$1" 2>/dev/null || wc -c <"$1"); echo "$1"; }
 echo "$sums"
 """
 
@@ -48,13 +49,23 @@ class Local:
 
     def matches(self, how: str, row: str, number: int | None = None) -> bool:
         """Whether a row "SIZE SUM" is that of the whole, or of a piece; `how`: the program that made it."""
-        words = row.split()
-        if len(words) < 2 or words[0] != str(self.size if number is None else self.length(number)):
+        size, _, found = row.partition(" ")
+        if size != str(self.size if number is None else self.length(number)):
             return False
+        if number is not None:
+            return self.matches_piece(how, found, number)
+        return _sum(found) == (cksum(self.path, 0, self.size) if how == "cksum" else self.sha256)
+
+    def matches_piece(self, how: str, row: str, number: int) -> bool:
+        """Whether a row "SUM" is that of a piece."""
         if how == "cksum":
-            at = 0 if number is None else number * self.piece
-            return words[1] == cksum(self.path, at, int(words[0]))
-        return words[1].lstrip("\\").lower() == (self.sha256 if number is None else self.pieces[number])
+            return _sum(row) == cksum(self.path, number * self.piece, self.length(number))
+        return _sum(row) == self.pieces[number]
+
+
+def _sum(row: str) -> str:
+    """The first word: programs print a name behind it, and some a backslash before it."""
+    return row.split()[0].lstrip("\\").lower() if row.split() else ""
 
 
 def read_local(path: Path, piece: int) -> Local:

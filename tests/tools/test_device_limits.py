@@ -1,0 +1,49 @@
+"""--limit: which times it takes, and that they reach what runs on a device."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from smolship.runtime.bundle import open_bundle
+from smolship.tools.cli import run
+from smolship.tools.commands.options import limit_of
+from smolship.tools.devices import opening
+from smolship.tools.devices.job import Job
+from tests.tools.local_link import LocalLink
+
+
+@pytest.mark.parametrize("time", ["", "0", "-5", "1d", "1.5m", "0m", "ten", "100000"])
+@pytest.mark.parametrize("command", ["parity", "bench", "generate"])
+def test_no_time(command: str, time: str, tmp_path: Any, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(opening, "link_to", None)
+    line = [command, str(tmp_path), *(["hi"] if command == "generate" else []), "--device", "ssh://pi", "--limit", time]
+    assert run(line) == 2
+    said = capsys.readouterr().err
+    assert "--limit cannot be used" in said and "600, 90s, 10m or 1h" in said
+
+
+def test_times() -> None:
+    found = [limit_of("ssh://pi", time, False) for time in ("600", "90s", "10m", "1h", " 2M ")]
+    assert found == [600, 90, 600, 3600, 120] and limit_of("local", None, False) is None
+
+
+@pytest.mark.parametrize("limit", [None, 77])
+def test_it_reaches_the_run(limit: int | None, tiny_bundle: Any, tmp_path: Any, monkeypatch: Any) -> None:
+    link = LocalLink()
+    monkeypatch.setattr(opening, "link_to", lambda address: link)
+    monkeypatch.setattr(opening, "place", lambda facts, uri: str(tmp_path / "device"))
+    monkeypatch.setattr("smolship.tools.devices.store.mount_of", lambda path, mounts: None)
+    monkeypatch.setattr(opening, "installed", lambda *a: (sys.executable, "/nowhere"))
+    told: list[tuple[str, str]] = []
+    bundle = open_bundle(tiny_bundle("llama", "int4"))
+
+    def update(step: str, what: str, done: int, total: int) -> None:
+        told.append((step, what))
+
+    with opening.executing("ssh://test", bundle, ["onnx"], update, limit_s=limit, force=True) as place:
+        job = place.sensed("onnx")
+        assert isinstance(job, Job) and job.limit_s == limit
+    assert link.pushed and told and {step for step, _ in told} == {"send onnx"}
