@@ -4,13 +4,12 @@ import SmolshipCore
 
 /// ExecuTorch's own runner: its tokenizer, its loop, and sampling by temperature alone.
 ///
-/// Its cache holds what was fed and said, but never the last token that it chose: an end token, which the next prompt
-/// writes again, or the last piece of an answer that was broken off, which is fed before the next prompt here.
+/// Its cache holds what was fed and said, but never the last token that it chose. After a whole answer that is an end
+/// token, which the next prompt writes again; after any other one TextChat begins anew.
 final class ExecuTorchRunner: TextEngine {
     let capacity: Int
     private let ends: Set<ExactString>
     private var runner: TextRunner?
-    private var unfed = ""
 
     /// Of a .pte and a tokenizer.json; `ends` are the texts of the tokens that end an answer, which the runner says too.
     init(model: URL, tokenizer: URL, capacity: Int, ends: [String]) throws {
@@ -41,7 +40,7 @@ final class ExecuTorchRunner: TextEngine {
                     ($0.bosCount, $0.eosCount) = (0, 0)  // the chat template has written them
                     if let maxTokens { $0.maximumNewTokens = maxTokens }
                 }
-                try runner.generate(unfed + text, config) { piece in
+                try runner.generate(text, config) { piece in
                     if !answer.take(piece, at: uptime() - start, sink) { runner.stop() }
                 }
             }
@@ -50,13 +49,11 @@ final class ExecuTorchRunner: TextEngine {
                 "ExecuTorch cannot run the program", got: error.localizedDescription,
                 todo: "begin a new chat: the conversation may be longer than the context")
         }
-        unfed = answer.end == .stop ? "" : answer.last
         return answer.ending
     }
 
     func reset() {
         runner?.reset()
-        unfed = ""
     }
 
     func close() {
@@ -83,7 +80,6 @@ private final class Answer {
     private var broken = false
     private var stopped = false
     private var lost = false
-    private(set) var last = ""
 
     init(ends: Set<ExactString>, maxTokens: Int?) {
         (self.ends, self.maxTokens) = (ends, maxTokens)
@@ -98,7 +94,6 @@ private final class Answer {
             stopped = true
             return true  // the runner ends by itself
         }
-        last = piece
         if piece.isEmpty {
             lost = true
             return true
