@@ -9,8 +9,8 @@ public struct Refusal: Error, Equatable, Sendable, CustomStringConvertible, Loca
 
     public init(_ what: String, got: Any? = nil, expected: Any? = nil, todo: String? = nil) {
         self.what = what
-        self.got = got.map(clip)
-        self.expected = expected.map(clip)
+        self.got = got.map { clip($0) }
+        self.expected = expected.map { clip($0) }
         self.todo = todo
     }
 
