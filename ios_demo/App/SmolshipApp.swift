@@ -67,12 +67,18 @@ struct RootView: View {
 extension View {
     /// Shows what went wrong, once, as the command line would say it.
     func alert(problem: Binding<Refusal?>) -> some View {
-        let shown = Binding(get: { problem.wrappedValue != nil }, set: { if !$0 { problem.wrappedValue = nil } })
-        return alert(problem.wrappedValue?.what ?? "", isPresented: shown, presenting: problem.wrappedValue) { _ in
+        alert(problem.wrappedValue?.what ?? "", isPresented: problem.isShown, presenting: problem.wrappedValue) { _ in
             Button("OK", role: .cancel) {}
         } message: { problem in
             Text(problem.details)
         }
+    }
+}
+
+extension Refusal? {
+    fileprivate var isShown: Bool {
+        get { self != nil }
+        set { if !newValue { self = nil } }
     }
 }
 

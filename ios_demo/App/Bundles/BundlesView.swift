@@ -5,7 +5,7 @@ import UniformTypeIdentifiers
 struct BundlesView: View {
     @Bindable var library: Library
     let chat: ChatModel
-    let chosen: () -> Void
+    let chosen: @MainActor () -> Void
     @State private var picking = false
 
     var body: some View {
@@ -85,7 +85,7 @@ struct BundlesView: View {
 private struct BundleRow: View {
     let bundle: ModelBundle
     let chat: ChatModel
-    let chosen: () -> Void
+    let chosen: @MainActor () -> Void
 
     var body: some View {
         let manifest = bundle.manifest
@@ -105,7 +105,7 @@ private struct BundleRow: View {
             }
             ForEach(kinds) { kind in
                 Button {
-                    chat.choose(bundle, kind)
+                    if !isChosen(kind) { chat.choose(bundle, kind) }
                     chosen()
                 } label: {
                     Label("Chat by \(kind.title)", systemImage: isChosen(kind) ? "checkmark.circle.fill" : "circle")

@@ -4,7 +4,7 @@ import SwiftUI
 
 struct ChatView: View {
     @Bindable var chat: ChatModel
-    let choose: () -> Void
+    let choose: @MainActor () -> Void
     @FocusState private var typing: Bool
 
     var body: some View {
@@ -128,7 +128,7 @@ private struct MeterBar: View {
                 .font(.footnote.monospacedDigit())
             Label(device.spoken, systemImage: device.thermal == .nominal ? "thermometer.low" : "thermometer.high")
                 .font(.footnote.monospacedDigit())
-                .foregroundStyle(device.thermal == .critical || device.thermal == .serious ? .red : .secondary)
+                .foregroundStyle(device.thermal == .critical || device.thermal == .serious ? Color.red : Color.secondary)
         }
         .frame(maxWidth: .infinity, alignment: .leading)
         .padding(.horizontal)

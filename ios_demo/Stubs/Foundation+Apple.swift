@@ -1,0 +1,30 @@
+// Signatures only: see README.md. What Foundation has on Apple's systems alone, of what the app uses.
+import Combine
+import Foundation
+
+func autoreleasepool<Result>(invoking body: () throws -> Result) rethrows -> Result { fatalError("a stub: signatures only") }
+
+extension ProcessInfo {
+    enum ThermalState: Int, Sendable {
+        case nominal, fair, serious, critical
+    }
+
+    var thermalState: ThermalState { fatalError("a stub: signatures only") }
+}
+
+extension URL {
+    static var applicationSupportDirectory: URL { fatalError("a stub: signatures only") }
+    static var cachesDirectory: URL { fatalError("a stub: signatures only") }
+    static var documentsDirectory: URL { fatalError("a stub: signatures only") }
+    func startAccessingSecurityScopedResource() -> Bool { fatalError("a stub: signatures only") }
+    func stopAccessingSecurityScopedResource() { fatalError("a stub: signatures only") }
+}
+
+extension NotificationCenter {
+    struct Publisher: Combine.Publisher {
+        typealias Output = Notification
+        typealias Failure = Never
+    }
+
+    func publisher(for name: Notification.Name, object: AnyObject? = nil) -> Publisher { fatalError("a stub: signatures only") }
+}
