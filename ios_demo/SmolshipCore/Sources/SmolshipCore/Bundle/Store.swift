@@ -6,6 +6,7 @@ public struct Store: Sendable {
     private let freeBytes: @Sendable (URL) -> Int?
 
     private static let importing = ".import-"
+    private static let mine = importing + UUID().uuidString + "-"  // of this process
     private static let downloads = ".downloads"
     private static let reserve = 64 << 20  // bytes that stay free
 
@@ -15,11 +16,11 @@ public struct Store: Sendable {
         public let bundle: Swift.Result<ModelBundle, Refusal>
     }
 
-    /// Makes the folder where it is not there, and removes what imports have left that were ended.
+    /// Makes the folder where it is not there, and removes what imports of an ended process have left.
     public init(_ root: URL, freeBytes: @escaping @Sendable (URL) -> Int? = freeSpace) throws {
         (self.root, self.freeBytes) = (root, freeBytes)
         try makeFolder(of: "x", below: root)
-        for name in try names() where name.hasPrefix(Store.importing) { discard(root.appending(path: name)) }
+        for name in try names() where name.hasPrefix(Store.importing) && !name.hasPrefix(Store.mine) { discard(root.appending(path: name)) }
     }
 
     /// By name.
@@ -57,7 +58,7 @@ public struct Store: Sendable {
         let manifest = try Manifest(raw)
         try refuseUnsafe(manifest)
         try checkSpace(manifest.bytes)
-        let work = root.appending(path: Store.importing + UUID().uuidString)
+        let work = root.appending(path: Store.mine + UUID().uuidString)
         defer { discard(work) }
         var done = 0
         for file in manifest.files {
@@ -147,7 +148,7 @@ public struct Store: Sendable {
     /// Gives a complete bundle its name in one step.
     private func place(_ work: URL, _ name: String, _ replace: Bool) throws -> ModelBundle {
         let target = root.appending(path: name)
-        let old = root.appending(path: Store.importing + UUID().uuidString)
+        let old = root.appending(path: Store.mine + UUID().uuidString)
         defer { discard(old) }
         if isFolder(name), replace { rename(target.path, old.path) }
         guard rename(work.path, target.path) == 0 else {
