@@ -19,7 +19,9 @@ struct Opening: Sendable {
         case .coreML, .executorch:
             said("Reading the tokenizer")
             let tokenizer = try await BundleTokenizer.open(bundle.root)
-            let engine = try await tokenEngine()
+            let open = try await opener()
+            said("Loading the model")
+            let engine = try open()
             let chat = Chat(
                 engine: engine, tokenizer: tokenizer, stopIds: facts.stopIds,
                 sampling: try settings.sampling(recommended: facts.sampling, kind), messages: messages, render: render)
@@ -38,23 +40,25 @@ struct Opening: Sendable {
         }
     }
 
-    /// The engine alone, for the harness. The files were held against the manifest before.
-    func tokenEngine() async throws -> any TokenEngine {
+    /// What loads the engine, and can do so again; the model is compiled for it first. The files were held against the
+    /// manifest before.
+    func opener() async throws -> @Sendable () throws -> any TokenEngine {
         let target = try target()
-        let package = bundle.root.appending(path: target.folder).appending(path: target.file)
-        let (capacity, vocab) = (bundle.manifest.context, bundle.manifest.model.vocab)
+        let model = bundle.root.appending(path: target.folder).appending(path: target.file)
+        let (capacity, vocab, units) = (bundle.manifest.context, bundle.manifest.model.vocab, units)
         switch kind {
         case .coreML:
             let digest = try bundle.artifactDigest(target)
             said("Compiling the model for this device; later openings skip this")
             let bytes = bundle.manifest.files.filter { $0.path.hasPrefix(target.folder + "/") }.reduce(0) { $0 + $1.size }
-            let compiled = try await CompiledModels.url(of: package, bytes: bytes, digest: digest)
-            said("Loading the model")
-            do {
-                return try CoreMLEngine(compiled: compiled, capacity: capacity, vocab: vocab, units: units)
-            } catch {
-                CompiledModels.forget(digest)  // what cannot be opened is compiled anew the next time
-                throw error
+            let compiled = try await CompiledModels.url(of: model, bytes: bytes, digest: digest)
+            return {
+                do {
+                    return try CoreMLEngine(compiled: compiled, capacity: capacity, vocab: vocab, units: units)
+                } catch {
+                    CompiledModels.forget(digest)  // what cannot be opened is compiled anew the next time
+                    throw error
+                }
             }
         case .executorch:
             guard let chunk = target.info["chunk"]?.intValue, chunk >= 1 else {
@@ -62,8 +66,7 @@ struct Opening: Sendable {
                     "the manifest does not say how many tokens the program takes at once", got: target.info["chunk"] as Any,
                     expected: "a whole number", todo: "export the bundle again")
             }
-            said("Loading the model")
-            return try ExecuTorchEngine(model: package, capacity: capacity, vocab: vocab, chunk: chunk)
+            return { try ExecuTorchEngine(model: model, capacity: capacity, vocab: vocab, chunk: chunk) }
         case .executorchRunner:
             throw Refusal(
                 "ExecuTorch's runner shows no logits", got: kind.title, expected: "Core ML or ExecuTorch",

@@ -44,6 +44,8 @@ public struct HStack<Content: View>: Primitive {
     public init(alignment: VerticalAlignment = .center, spacing: CGFloat? = nil, @ViewBuilder content: () -> Content) { stub() }
 }
 
+public struct Spacer: Primitive { public init() { stub() } }
+
 public struct ScrollView<Content: View>: Primitive {
     public init(_ axes: Axis.Set = .vertical, @ViewBuilder content: () -> Content) { stub() }
 }
