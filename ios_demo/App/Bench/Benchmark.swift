@@ -24,12 +24,12 @@ struct Benchmark: Sendable {
             throw Refusal("the bundle has not what the plan is for", got: plan.target, todo: "choose the bundle it was made of")
         }
         let units = try units()
-        let executor = try Executor(plan, machine: try machine(target), memory: memory)
+        let machine = try machine(target)
         let opening = Opening(bundle: bundle, kind: .coreML, units: units) { tell(BenchModel.Stage(what: $0)) }
         try await opening.check()
         let open = try await opening.opener()
         let result = try await alone {
-            try executor.run(open: open) { what, done, total in
+            try Executor(plan, machine: machine, memory: memory).run(open: open) { what, done, total in
                 tell(BenchModel.Stage(what: what, done: done, total: total))
                 return !stopping.value.load(ordering: .relaxed)
             } token: { _ in

@@ -5,6 +5,7 @@ import SmolshipCore
 /// Core ML packages compiled for this device. They lie in Caches, one for each digest and system: the system may
 /// delete them, and a new version of it compiles anew.
 enum CompiledModels {
+    private static let spared = 200_000_000  // bytes that the app leaves to others
     private static var folder: URL { URL.cachesDirectory.appending(path: "compiled", directoryHint: .isDirectory) }
 
     /// The package compiled: at once where it was compiled before, else after some seconds to minutes.
@@ -12,7 +13,11 @@ enum CompiledModels {
         let place = folder.appending(path: name(digest), directoryHint: .isDirectory)
         let files = FileManager.default
         if files.fileExists(atPath: place.path) { return place }
-        try Room.check(for: bytes, what: "the compiled model", near: URL.cachesDirectory)
+        if let free = freeSpace(URL.cachesDirectory), free < bytes + spared {
+            throw Refusal(
+                "too little storage for the compiled model", got: "\(megabytes(free)) free",
+                expected: megabytes(bytes + spared), todo: "remove a bundle, or something else from this device")
+        }
         let made: URL
         do {
             made = try await MLModel.compileModel(at: package)
@@ -45,24 +50,6 @@ enum CompiledModels {
         let version = ProcessInfo.processInfo.operatingSystemVersion
         let system = "\(version.majorVersion).\(version.minorVersion).\(version.patchVersion)"
         return "\(digest.prefix(32))-\(system).mlmodelc"
-    }
-}
-
-/// Room on the disk, as the system counts it for what a person asked for.
-enum Room {
-    static let spared = 200_000_000  // bytes that the app leaves to others
-
-    static func available(near url: URL) -> Int? {
-        let values = try? url.resourceValues(forKeys: [.volumeAvailableCapacityForImportantUsageKey])
-        return values?.volumeAvailableCapacityForImportantUsage.map(Int.init)
-    }
-
-    /// Refuses where `bytes` more do not fit.
-    static func check(for bytes: Int, what: String, near url: URL) throws {
-        guard let available = available(near: url), available < bytes + spared else { return }
-        throw Refusal(
-            "too little storage for \(what)", got: "\(megabytes(available)) free",
-            expected: "\(megabytes(bytes + spared))", todo: "remove a bundle here, or something else in Settings")
     }
 }
 
