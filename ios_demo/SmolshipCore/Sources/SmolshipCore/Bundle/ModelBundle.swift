@@ -33,7 +33,7 @@ public struct ModelBundle: Sendable {
         let problems = try checkFiles(root, manifest, below: below, progress: progress)
         guard problems.isEmpty else {
             throw Refusal(
-                "the bundle was altered", got: problems.prefix(5).joined(separator: "; "),
+                "the bundle was altered", got: problems.prefix(5).map(\.description).joined(separator: "; "),
                 expected: "files as in the manifest", todo: "export it again, or copy it again")
         }
     }

@@ -13,14 +13,14 @@ public final class Chat: Conversation {
     private let engine: any TokenEngine
     private let tokenizer: any Tokenizer
     private let stopIds: Set<Int>
-    private let clock: Clock
+    private let clock: TimeSource
     private let render: Rendering
     private var cached: [Int] = []  // what the engine was fed; it holds them up to its position
 
     /// `messages` are a system prompt, or a conversation that goes on.
     public init(
         engine: any TokenEngine, tokenizer: any Tokenizer, stopIds: Set<Int>, sampling: Sampling = .greedy,
-        messages: [Message] = [], clock: @escaping Clock = uptime, render: @escaping Rendering
+        messages: [Message] = [], clock: @escaping TimeSource = uptime, render: @escaping Rendering
     ) {
         (self.engine, self.tokenizer, self.stopIds, self.sampling) = (engine, tokenizer, stopIds, sampling)
         (self.messages, self.clock, self.render) = (messages, clock, render)

@@ -33,7 +33,7 @@ public struct Generated: Equatable, Sendable {
 }
 
 /// Seconds of a clock that never goes back.
-public typealias Clock = () -> Double
+public typealias TimeSource = () -> Double
 
 public let uptime: @Sendable () -> Double = { Double(DispatchTime.now().uptimeNanoseconds) / 1e9 }
 
@@ -45,7 +45,7 @@ public final class Generation {
     private let maxTokens: Int?
     private let stopIds: Set<Int>
     private let sampler: Sampler
-    private let clock: Clock
+    private let clock: TimeSource
     private var start: Double?
     private var feed: [Int]
     private var text: [Int]
@@ -55,7 +55,7 @@ public final class Generation {
     /// already; the repetition penalty counts them.
     public init(
         _ engine: any TokenEngine, prompt: [Int], maxTokens: Int? = nil, stopIds: Set<Int> = [],
-        sampler: Sampler = Sampler(.greedy), before: [Int] = [], clock: @escaping Clock = uptime
+        sampler: Sampler = Sampler(.greedy), before: [Int] = [], clock: @escaping TimeSource = uptime
     ) throws {
         if let maxTokens, maxTokens < 1 {
             throw Refusal("max_tokens is out of range", got: maxTokens, expected: "1 or more")

@@ -14,13 +14,14 @@ public struct TextStream {
 
     /// The text of what was held back.
     public mutating func finish() -> String {
-        defer { held = [] }
-        return held.isEmpty ? "" : "\u{FFFD}"
+        var out = String.UnicodeScalarView()
+        giveUp(into: &out)
+        return String(out)
     }
 
     private mutating func take(_ byte: UInt8, into out: inout String.UnicodeScalarView) {
         if let first = held.first {
-            if TextStream.seconds(of: first, at: held.count).contains(byte) {
+            if !isHalfOfPair, TextStream.seconds(of: first, at: held.count).contains(byte) {
                 held.append(byte)
                 if held.count == TextStream.length(of: first) {
                     out.append(TextStream.scalar(held))
@@ -28,14 +29,23 @@ public struct TextStream {
                 }
                 return
             }
-            out.append("\u{FFFD}")
-            held = []
+            giveUp(into: &out)
         }
         switch TextStream.length(of: byte) {
         case 1: out.append(Unicode.Scalar(byte))
         case 0: out.append("\u{FFFD}")
         default: held = [byte]
         }
+    }
+
+    /// Whether what is held are two bytes of a surrogate. They can become no character, but Python says so when the third
+    /// byte has come, and then of each.
+    private var isHalfOfPair: Bool { held.count == 2 && held[0] == 0xED && held[1] >= 0xA0 }
+
+    private mutating func giveUp(into out: inout String.UnicodeScalarView) {
+        if isHalfOfPair { out.append("\u{FFFD}") }
+        if !held.isEmpty { out.append("\u{FFFD}") }
+        held = []
     }
 
     /// Bytes of a character that begins with this byte; 0 where none does.
@@ -49,11 +59,10 @@ public struct TextStream {
         }
     }
 
-    /// What may come at a place behind a first byte: overlong forms, surrogates and what is beyond U+10FFFF may not.
+    /// What may come at a place behind a first byte: overlong forms and what is beyond U+10FFFF may not.
     private static func seconds(of first: UInt8, at place: Int) -> ClosedRange<UInt8> {
         switch (first, place) {
         case (0xE0, 1): 0xA0...0xBF
-        case (0xED, 1): 0x80...0x9F
         case (0xF0, 1): 0x90...0xBF
         case (0xF4, 1): 0x80...0x8F
         default: 0x80...0xBF

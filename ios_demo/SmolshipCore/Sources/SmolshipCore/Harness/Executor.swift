@@ -4,12 +4,12 @@ import Foundation
 public struct Executor {
     public let plan: Plan
     public let machine: Machine
-    private let clock: Clock
+    private let clock: TimeSource
     private let memory: () -> Memory?
 
     /// `memory` reads that of this process. Throws Refusal for a plan that no app's engine can execute.
     public init(
-        _ plan: Plan, machine: Machine, clock: @escaping Clock = uptime, memory: @escaping () -> Memory? = { nil }
+        _ plan: Plan, machine: Machine, clock: @escaping TimeSource = uptime, memory: @escaping () -> Memory? = { nil }
     ) throws {
         (self.plan, self.machine, self.clock, self.memory) = (plan, machine, clock, memory)
         guard plan.arithmetic.isEmpty || machine.arithmetics.contains(plan.arithmetic) else {

@@ -99,7 +99,7 @@ public struct PlanText: Sendable {
     }
 
     /// The ids wanted at positions of a range, a row each; rows of none where nothing is said of them all.
-    func rows(_ positions: Range<Int>) -> Table {
+    func rows(_ positions: Swift.Range<Int>) -> Table {
         let first = at.firstIndex { $0 >= positions.lowerBound } ?? at.count
         let found = at[first..<min(first + positions.count, at.count)]
         guard found.elementsEqual(positions) else { return Table(rows: positions.count, columns: 0, values: []) }
@@ -130,7 +130,7 @@ public struct Call: Sendable {
     /// Fill the cache up to that position with the plan's `cache` first.
     let preset: Int?
 
-    var looked: Range<Int> {
+    var looked: Swift.Range<Int> {
         switch look {
         case .none: stop..<stop
         case .last: stop - 1..<stop

@@ -1,17 +1,26 @@
 /// Raw times, a value or a row a repeat.
 public struct Times: Sendable {
     /// By the prompt's length: from its first token to the choice of the first of the answer.
-    public var ttftMs: [Int: [Double]] = [:]
+    public var ttftMs: [Int: [Double]]
     /// By depth of the cache: between one token and the next.
-    public var gapsMs: [Int: [[Double]]] = [:]
+    public var gapsMs: [Int: [[Double]]]
     /// Of the repetitions before all that.
     public var warmupsMs: [Double] = []
     /// Of decoding on and on: the seconds since its start, and tokens/s since the one before.
     public var sustained: [(seconds: Double, tokensPerSecond: Double)] = []
 
+    public init(ttftMs: [Int: [Double]] = [:], gapsMs: [Int: [[Double]]] = [:]) {
+        (self.ttftMs, self.gapsMs) = (ttftMs, gapsMs)
+    }
+
     /// Of each repeat: over the mean time between tokens.
     public func decodeTokensPerSecond(_ depth: Int) -> [Double] {
         (gapsMs[depth] ?? []).map { 1000 / mean($0) }
+    }
+
+    /// Of each repeat: over the time to the first token.
+    public func prefillTokensPerSecond(_ length: Int) -> [Double] {
+        (ttftMs[length] ?? []).map { 1000 * Double(length) / $0 }
     }
 
     var json: Json {
@@ -31,7 +40,7 @@ struct Stopwatch {
     let engine: any TokenEngine
     let tokens: [Int]
     let timing: Timing
-    let clock: Clock
+    let clock: TimeSource
     /// Told what is measured; throws where it is broken off.
     let progress: (String, Int, Int) throws -> Void
 

@@ -93,7 +93,7 @@ struct Record {
     /// A number that is a double: whole numbers up to 2^53 are.
     static func finite(_ value: Json?) -> Double? {
         switch value {
-        case .int(let whole) where abs(Double(whole)) <= 0x1p53: Double(whole)
+        case .int(let whole) where whole.magnitude <= 1 << 53: Double(whole)
         case .float(let double) where double.isFinite: double
         default: nil
         }
