@@ -34,7 +34,8 @@ func clip(_ value: Any, limit: Int = 400) -> String {
         count += 1
         guard count <= limit else { return String(out) + "…" }
         switch scalar.properties.generalCategory {
-        case .control, .format, .surrogate, .privateUse, .unassigned, .lineSeparator, .paragraphSeparator: out.append(" ")
+        case .control, .format, .surrogate, .privateUse, .unassigned, .lineSeparator, .paragraphSeparator:
+            out.append(" ")
         default: out.append(scalar)
         }
     }

@@ -11,7 +11,9 @@ final class DownloadTests: XCTestCase {
         return (try Store(root, freeBytes: { _ in free }), root)
     }
 
-    private func download(_ store: Store, _ server: Server, progress: OnProgress = { _, _, _ in true }) async throws -> ModelBundle {
+    private func download(_ store: Store, _ server: Server, progress: OnProgress = { _, _, _ in true }) async throws
+        -> ModelBundle
+    {
         try await store.download(from: address, as: "tiny", http: server, progress: progress)
     }
 
@@ -35,7 +37,7 @@ final class DownloadTests: XCTestCase {
         XCTAssertEqual(try store.list().map(\.name), ["tiny"])
         XCTAssertEqual(try store.unfinishedBytes(), 0)
         XCTAssertEqual(bundle.root.deletingLastPathComponent().path, root.path)
-        let taken = await refusal { _ = try await self.download(store, server) }
+        let taken = await refusalLater { _ = try await self.download(store, server) }
         XCTAssertEqual(taken?.what, "a bundle of that name is here already")
     }
 
@@ -52,11 +54,13 @@ final class DownloadTests: XCTestCase {
         let (store, root) = try store()
         let server = try Server(files)
         await server.set("x/b.bin", [.breaksOff(after: 200), .unreachable, .status(503), .ends(after: 0)])
-        let found = await refusal { _ = try await self.download(store, server) }
+        let found = await refusalLater { _ = try await self.download(store, server) }
         XCTAssertEqual(found?.what, "x/b.bin could not be fetched")
         XCTAssertTrue(found?.todo?.contains("goes on") ?? false)
         XCTAssertEqual(try store.list().map(\.name), [])
-        XCTAssertEqual(try store.unfinishedBytes(), 1200 + (try contents(root).first { $0.key.hasSuffix(Manifest.name) }!.value.count))
+        XCTAssertEqual(
+            try store.unfinishedBytes(),
+            1200 + (try contents(root).first { $0.key.hasSuffix(Manifest.name) }!.value.count))
         _ = await server.takeAsked()
         let again = try Store(root, freeBytes: { _ in .max })
         try check(try await download(again, server), files)
@@ -100,7 +104,7 @@ final class DownloadTests: XCTestCase {
         let (store, _) = try store()
         let server = try Server(files)
         await server.set("a.bin", [.altered, .altered, .altered, .altered])
-        let found = await refusal { _ = try await self.download(store, server) }
+        let found = await refusalLater { _ = try await self.download(store, server) }
         XCTAssertEqual(found?.what, "a.bin comes altered")
         let asked = await server.takeAsked()
         XCTAssertEqual(asked.filter { $0 == "a.bin" }.count, 3)
@@ -111,10 +115,10 @@ final class DownloadTests: XCTestCase {
         let (store, _) = try store()
         let server = try Server(files)
         await server.set("a.bin", [.longer, .longer, .longer])
-        let found = await refusal { _ = try await self.download(store, server) }
+        let found = await refusalLater { _ = try await self.download(store, server) }
         XCTAssertEqual(found?.what, "a.bin could not be fetched")
         await server.set("a.bin", [.total(2000), .total(2000), .total(2000)])
-        let other = await refusal { _ = try await self.download(store, server) }
+        let other = await refusalLater { _ = try await self.download(store, server) }
         XCTAssertTrue(other?.got?.contains("a file of 2000 bytes") ?? false)
     }
 
@@ -122,7 +126,7 @@ final class DownloadTests: XCTestCase {
         let (store, root) = try store()
         let server = try Server(files)
         await server.set("x/b.bin", [.breaksOff(after: 200), .unreachable, .unreachable, .unreachable])
-        _ = await refusal { _ = try await self.download(store, server) }
+        _ = await refusalLater { _ = try await self.download(store, server) }
         let new = ["a.bin": bytes(1000, seed: 9), "x/b.bin": files["x/b.bin"]!, "c": [1]]
         try await server.replace(new)
         _ = await server.takeAsked()
@@ -137,7 +141,7 @@ final class DownloadTests: XCTestCase {
             let (store, _) = try store()
             let server = try Server(files)
             await server.set(Manifest.name, [fault])
-            let found = await refusal { _ = try await self.download(store, server) }
+            let found = await refusalLater { _ = try await self.download(store, server) }
             XCTAssertNotNil(found, "\(fault)")
             XCTAssertEqual(try store.list().map(\.name), [])
         }
@@ -146,7 +150,7 @@ final class DownloadTests: XCTestCase {
     func testTooLittleStorage() async throws {
         let (store, _) = try store(free: (64 << 20) + 1000)
         let server = try Server(files)
-        let found = await refusal { _ = try await self.download(store, server) }
+        let found = await refusalLater { _ = try await self.download(store, server) }
         XCTAssertEqual(found?.what, "too little storage for the bundle")
         let asked = await server.takeAsked()
         XCTAssertEqual(asked, [Manifest.name])
@@ -199,17 +203,27 @@ final class DownloadTests: XCTestCase {
             let altered = raw.replacing(old, with: new)
             XCTAssertNotEqual(altered, raw)
             await server.put(Manifest.name, Array(altered.utf8))
-            let found = await refusal { _ = try await self.download(store, server) }
+            let found = await refusalLater { _ = try await self.download(store, server) }
             XCTAssertNotNil(found, new)
             XCTAssertEqual(try contents(root), [:], new)
         }
+    }
+
+    func testAFileInPlaceOfAFolder() async throws {
+        let (store, _) = try store()
+        let server = try Server(["a": [1], "a/b": [2]])
+        let found = await refusalLater { _ = try await self.download(store, server) }
+        XCTAssertNotNil(found)
+        XCTAssertEqual(try store.list().map(\.name), [])
     }
 
     func testContentRange() {
         XCTAssertEqual(contentRange("bytes 200-999/1000")?.start, 200)
         XCTAssertEqual(contentRange("bytes 200-999/1000")?.total, 1000)
         XCTAssertNil(contentRange("bytes 200-999/*")?.total)
-        for header in ["", "bytes */1000", "bytes 1-2", "200-999/1000", "bytes -1-2/3"] { XCTAssertNil(contentRange(header), header) }
+        for header in ["", "bytes */1000", "bytes 1-2", "200-999/1000", "bytes -1-2/3"] {
+            XCTAssertNil(contentRange(header), header)
+        }
     }
 }
 

@@ -33,7 +33,8 @@ final class GenerationTests: XCTestCase {
                 generation = made
                 while kept.count != one["breaks_after"]?.intValue, let id = try made.next() { kept.append(id) }
             }
-            XCTAssertEqual(refused != nil, one["error"] == .bool(true), "\(name): \(refused?.description ?? "not refused")")
+            XCTAssertEqual(
+                refused != nil, one["error"] == .bool(true), "\(name): \(refused?.description ?? "not refused")")
             XCTAssertEqual(kept, one["kept"]!.ints, name)
             XCTAssertEqual(engine.position, one["position"]!.intValue, name)
             if let generated = generation?.generated, one["error"] == nil {

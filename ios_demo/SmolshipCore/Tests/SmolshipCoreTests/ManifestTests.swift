@@ -10,7 +10,8 @@ final class ManifestTests: XCTestCase {
             try Data(raw(one)).write(to: folder.appending(path: Manifest.name))
             var bundle: ModelBundle?
             let refused = refusal { bundle = try ModelBundle(folder) }
-            XCTAssertEqual(refused == nil, one["accepted"] == .bool(true), "\(name): \(refused?.description ?? "accepted")")
+            XCTAssertEqual(
+                refused == nil, one["accepted"] == .bool(true), "\(name): \(refused?.description ?? "accepted")")
             if let bundle, let read = one["read"] { check(bundle.manifest, read, name) }
             if let bundle, let files = one["files"]?.objectValue {
                 for (path, text) in files {
@@ -53,7 +54,9 @@ final class ManifestTests: XCTestCase {
         XCTAssertEqual(.object(how), read["sampling"], name)
         let targets = JsonObject(
             manifest.targets.map { entry in
-                let found: JsonObject = ["engine": .string(entry.engine), "path": .string("\(entry.folder)/\(entry.file)")]
+                let found: JsonObject = [
+                    "engine": .string(entry.engine), "path": .string("\(entry.folder)/\(entry.file)"),
+                ]
                 return (entry.name, .object(found))
             })
         XCTAssertEqual(.object(targets), read["targets"], name)
@@ -170,7 +173,10 @@ final class Sha256Tests: XCTestCase {
                 "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
                 "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"
             ),
-            (String(repeating: "a", count: 100_000), "6d1cf22d7cc09b085dfc25ee1a1f3ae0265804c607bc2074ad253bcc82fd81ee"),
+            (
+                String(repeating: "a", count: 100_000),
+                "6d1cf22d7cc09b085dfc25ee1a1f3ae0265804c607bc2074ad253bcc82fd81ee"
+            ),
         ] {
             XCTAssertEqual(Sha256.hex(text.utf8), hash)
             XCTAssertEqual(portable(Array(text.utf8), [text.utf8.count]), hash)

@@ -11,7 +11,8 @@ final class PlanTests: XCTestCase {
             let name = one["name"]!.text
             var plan: Plan?
             let refused = refusal { plan = try Plan(one["plan"]!.text.utf8) }
-            XCTAssertEqual(refused == nil, one["accepted"] == .bool(true), "\(name): \(refused?.description ?? "accepted")")
+            XCTAssertEqual(
+                refused == nil, one["accepted"] == .bool(true), "\(name): \(refused?.description ?? "accepted")")
             guard let plan, let engine = one["engine"] else { continue }
             XCTAssertEqual(plan.digest, one["digest"]!.text, name)
             var result: PlanResult?
@@ -20,7 +21,9 @@ final class PlanTests: XCTestCase {
             guard let result else { continue }
             let found = try XCTUnwrap(Json.parse(result.text).objectValue)
             for (key, value) in one["result"]!.objectValue! {
-                XCTAssertTrue(same(found[key], value), "\(name): \(key) is \(pythonJson(found[key] ?? .null)), not \(pythonJson(value))")
+                XCTAssertTrue(
+                    same(found[key], value),
+                    "\(name): \(key) is \(pythonJson(found[key] ?? .null)), not \(pythonJson(value))")
             }
             if let folder { try result.write(to: folder.appending(path: "\(i).json")) }
         }
@@ -29,7 +32,8 @@ final class PlanTests: XCTestCase {
     private func execute(_ plan: Plan, _ engine: Json) throws -> PlanResult {
         let time = ToyTime()
         let machine = Machine(
-            artifact: String(repeating: "0", count: 64), versions: ["toy": "1"], system: "a test", arithmetics: ["fp16"])
+            artifact: String(repeating: "0", count: 64), versions: ["toy": "1"], system: "a test", arithmetics: ["fp16"]
+        )
         var opened: [Toy] = []
         let memory = Memory(anonymous: 1 << 20, fileBacked: nil, peak: 1 << 21)
         defer { XCTAssertTrue(opened.allSatisfy(\.closed)) }
@@ -46,9 +50,12 @@ final class PlanTests: XCTestCase {
             return a.count == b.count && zip(a, b).allSatisfy(same)
         case (.object(let a)?, .object(let b)):
             if let dtype = b["dtype"]?.stringValue, dtype.hasPrefix("float") {
-                guard let (x, y) = (numbers(a), numbers(b)) as? ([Double], [Double]), a["shape"] == b["shape"] else { return false }
+                guard let (x, y) = (numbers(a), numbers(b)) as? ([Double], [Double]), a["shape"] == b["shape"] else {
+                    return false
+                }
                 let near = dtype == "float64" ? 1e-9 : 0
-                return x.count == y.count && zip(x, y).allSatisfy { $0 == $1 || abs($0 - $1) <= near || ($0.isNaN && $1.isNaN) }
+                return x.count == y.count
+                    && zip(x, y).allSatisfy { $0 == $1 || abs($0 - $1) <= near || ($0.isNaN && $1.isNaN) }
             }
             return a.count == b.count && b.allSatisfy { same(a[$0], $1) }
         default:
@@ -59,7 +66,9 @@ final class PlanTests: XCTestCase {
     private func numbers(_ array: JsonObject) -> [Double]? {
         let dtype = array["dtype"]?.stringValue ?? ""
         let rank = array["shape"]?.arrayValue?.count ?? 0
-        guard let bytes = try? arrayBytes(.object(array), "result", at: "", dtype: dtype, dimensions: rank).bytes else { return nil }
+        guard let bytes = try? arrayBytes(.object(array), "result", at: "", dtype: dtype, dimensions: rank).bytes else {
+            return nil
+        }
         return bytes.withUnsafeBytes { raw in
             dtype == "float64"
                 ? (0..<raw.count / 8).map { raw.loadUnaligned(fromByteOffset: 8 * $0, as: Double.self) }

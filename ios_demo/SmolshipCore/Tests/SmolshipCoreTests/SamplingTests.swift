@@ -27,7 +27,8 @@ final class SamplingTests: XCTestCase {
 
     private func sampling(_ json: Json) throws -> Sampling {
         try Sampling(
-            temperature: json["temperature"]!.numberValue!, topP: json["top_p"]!.numberValue!, topK: json["top_k"]!.intValue!,
+            temperature: json["temperature"]!.numberValue!, topP: json["top_p"]!.numberValue!,
+            topK: json["top_k"]!.intValue!,
             minP: json["min_p"]!.numberValue!, repetitionPenalty: json["repetition_penalty"]!.numberValue!)
     }
 

@@ -9,7 +9,9 @@ final class StatisticsTests: XCTestCase {
             let values = numbers(one["values"])
             switch one["kind"]!.text {
             case "quantiles":
-                for (key, q) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)] { same(quantile(values, q), one[key], name) }
+                for (key, q) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)] {
+                    same(quantile(values, q), one[key], name)
+                }
             case "spread":
                 let spread = Spread(values)
                 same(spread.median, one["median"], name)

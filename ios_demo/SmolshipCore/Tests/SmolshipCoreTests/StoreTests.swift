@@ -81,7 +81,8 @@ final class StoreTests: XCTestCase {
     func testOneIsReplacedWhenAsked() throws {
         let (store, source) = try made()
         _ = try store.copy(from: source, as: "tiny")
-        XCTAssertEqual(refusal { _ = try store.copy(from: source, as: "tiny") }?.what, "a bundle of that name is here already")
+        XCTAssertEqual(
+            refusal { _ = try store.copy(from: source, as: "tiny") }?.what, "a bundle of that name is here already")
         let other = try temporaryFolder(self)
         try write(["c": [9]], into: other)
         XCTAssertEqual(try store.copy(from: other, as: "tiny", replace: true).manifest.files.map(\.path), ["c"])

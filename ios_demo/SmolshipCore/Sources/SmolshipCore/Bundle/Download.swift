@@ -52,16 +52,20 @@ public struct Download: Sendable {
         for try await part in answer.body {
             raw += part
             guard raw.count <= Manifest.limit else {
-                throw Refusal("\(Manifest.name) is too large", got: "\(raw.count) bytes", expected: "at most \(Manifest.limit)")
+                throw Refusal(
+                    "\(Manifest.name) is too large", got: "\(raw.count) bytes", expected: "at most \(Manifest.limit)")
             }
         }
-        if let total = answer.total, total != raw.count { throw refusal(Manifest.name, "\(raw.count) of \(total) bytes") }
+        if let total = answer.total, total != raw.count {
+            throw refusal(Manifest.name, "\(raw.count) of \(total) bytes")
+        }
         return raw
     }
 
     /// Removes what an earlier manifest listed and this one does not, or with another hash.
     private func forget(otherThan manifest: Manifest) throws {
-        let old = (try? readBytes(bundle.appending(path: Manifest.name), Manifest.name, limit: Manifest.limit)).flatMap { try? Manifest($0) }
+        let old = (try? readBytes(bundle.appending(path: Manifest.name), Manifest.name, limit: Manifest.limit)).flatMap
+        { try? Manifest($0) }
         for name in try filesBelow(bundle) {
             let listed = manifest.file(name)
             if listed == nil || listed != old?.file(name) { discard(bundle.appending(path: name)) }
@@ -84,7 +88,9 @@ public struct Download: Sendable {
             missing -= isComplete(file) ? file.size : (try? regularFile(partial(file), file.path)) ?? 0
         }
         if let free = freeBytes(folder), missing > max(free - Download.reserve, 0) {
-            throw noSpace("too little storage for the bundle", got: "\(free) bytes free", expected: "\(missing + Download.reserve)")
+            throw noSpace(
+                "too little storage for the bundle", got: "\(free) bytes free",
+                expected: "\(missing + Download.reserve)")
         }
     }
 
@@ -106,14 +112,13 @@ public struct Download: Sendable {
                 failed = try await append(file, to: partial, from: have, progress: progress)
                 have = (try? regularFile(partial, file.path)) ?? 0
             }
-            if have == file.size, try sha256(partial, file.path, between: { _ in progress(file.size) }) == file.sha256 {
-                return try place(file, partial)
-            }
-            if have >= file.size {  // an altered file is of no use; one that came altered more than once is the server's
-                discard(partial)
+            if have == file.size, try hash(partial, file, progress) == file.sha256 { return try place(file, partial) }
+            if have >= file.size {
+                discard(partial)  // nothing says which of its bytes are right
                 failed = Refusal(
                     "\(file.path) comes altered", got: "another SHA-256 than the manifest's, or too many bytes",
-                    expected: "the file that \(Manifest.name) lists", todo: "tell whoever keeps \(source.absoluteString)")
+                    expected: "the file that \(Manifest.name) lists",
+                    todo: "tell whoever keeps \(source.absoluteString)")
                 left -= 1
             } else if have <= before {
                 left -= 1
@@ -122,52 +127,71 @@ public struct Download: Sendable {
         throw failed ?? refusal(file.path, "nothing")
     }
 
-    /// Adds what the server sends to the partial file. What breaks off is given back as a refusal.
-    private func append(_ file: ListedFile, to partial: URL, from start: Int, progress: (Int) -> Bool) async throws -> Refusal? {
+    /// Adds what the server sends to the partial file. What the server or the network does wrong is given back as a
+    /// refusal, as another attempt may help; an error of the disk is thrown.
+    private func append(
+        _ file: ListedFile, to partial: URL, from start: Int, progress: (Int) -> Bool
+    ) async throws -> Refusal? {
+        let answer: HttpAnswer
         do {
-            let answer = try await http.get(source.appending(path: file.path), from: start)
-            guard [200, 206].contains(answer.status) else {
-                if answer.status == 416 { discard(partial) }
-                throw refusal(file.path, "status \(answer.status)")
-            }
-            if let total = answer.total, total != file.size {
-                throw refusal(file.path, "a file of \(total) bytes, where \(Manifest.name) says \(file.size)")
-            }
-            var have = start
-            if answer.start != start {  // the server does not know ranges
-                guard answer.start == 0 else { throw refusal(file.path, "bytes from \(answer.start) on, where \(start) was asked for") }
-                have = 0
-            }
-            if have == 0 { discard(partial) }
-            let output = try Output(partial, name: file.path, new: false)
-            for try await part in answer.body {
-                try Task.checkCancellation()
-                have += part.count
-                guard have <= file.size else {
-                    discard(partial)
-                    throw refusal(file.path, "more than \(file.size) bytes")
-                }
-                try part.withUnsafeBytes(output.write)
-                guard progress(have) else { throw CancellationError() }
-            }
-            try output.finish()
-            return have < file.size ? refusal(file.path, "\(have) of \(file.size) bytes") : nil
-        } catch let error as CancellationError {
-            throw error
-        } catch let found as Refusal {
-            if found.what.hasSuffix("written") { throw found }  // the disk's, and no other attempt helps
-            return found
+            answer = try await http.get(source.appending(path: file.path), from: start)
         } catch {
-            try Task.checkCancellation()
-            return refusal(file.path, "\(error.localizedDescription)")
+            return try brokenOff(file, error)
         }
+        if answer.status == 416 { discard(partial) }
+        if let wrong = fault(of: answer, file, start) { return wrong }
+        var have = answer.start  // 0 where the server does not know ranges
+        if have == 0 { discard(partial) }
+        let output = try Output(partial, name: file.path, new: false)
+        var parts = answer.body.makeAsyncIterator()
+        while true {
+            let part: [UInt8]?
+            do {
+                part = try await parts.next()
+            } catch {
+                return try brokenOff(file, error)
+            }
+            guard let part else { break }
+            have += part.count
+            guard have <= file.size else {
+                discard(partial)
+                return refusal(file.path, "more than \(file.size) bytes")
+            }
+            try part.withUnsafeBytes(output.write)
+            guard progress(have), !Task.isCancelled else { throw CancellationError() }
+        }
+        try Task.checkCancellation()  // which may have ended the body
+        try output.finish()
+        return have < file.size ? refusal(file.path, "\(have) of \(file.size) bytes") : nil
+    }
+
+    private func brokenOff(_ file: ListedFile, _ error: any Error) throws -> Refusal {
+        if error is CancellationError { throw error }
+        try Task.checkCancellation()
+        return refusal(file.path, error is Refusal ? "\(error)" : error.localizedDescription)
+    }
+
+    private func fault(of answer: HttpAnswer, _ file: ListedFile, _ start: Int) -> Refusal? {
+        guard [200, 206].contains(answer.status) else { return refusal(file.path, "status \(answer.status)") }
+        if let total = answer.total, total != file.size {
+            return refusal(file.path, "a file of \(total) bytes, where \(Manifest.name) says \(file.size)")
+        }
+        guard answer.start == start || answer.start == 0 else {
+            return refusal(file.path, "bytes from \(answer.start) on, where \(start) was asked for")
+        }
+        return nil
+    }
+
+    private func hash(_ partial: URL, _ file: ListedFile, _ progress: (Int) -> Bool) throws -> String {
+        try sha256(partial, file.path) { _ in progress(file.size) && !Task.isCancelled }
     }
 
     private func place(_ file: ListedFile, _ partial: URL) throws {
         try makeFolder(of: file.path, below: bundle)
         let target = try inside(bundle, file.path)
         guard rename(partial.path, target.path) == 0 else {
-            throw Refusal("\(file.path) cannot be put into the bundle", got: systemError(), expected: "a place for a new file")
+            throw Refusal(
+                "\(file.path) cannot be put into the bundle", got: systemError(), expected: "a place for a new file")
         }
     }
 
@@ -181,14 +205,18 @@ public struct Download: Sendable {
 /// Refuses manifests whose files cannot be brought here: hashes become names, sizes are reserved.
 func refuseUnsafe(_ manifest: Manifest) throws {
     for file in manifest.files {
-        guard file.sha256.wholeMatch(of: /[0-9a-f]{64}/) != nil, file.size >= 0, !file.path.utf8.elementsEqual(Manifest.name.utf8) else {
+        guard file.sha256.wholeMatch(of: /[0-9a-f]{64}/) != nil, file.size >= 0,
+            !file.path.utf8.elementsEqual(Manifest.name.utf8)
+        else {
             throw Refusal(
                 "\(Manifest.name): a file cannot be brought here", got: file.path,
                 expected: "a size, and a SHA-256 of 64 lower-case digits")
         }
     }
     guard manifest.bytes < Int.max else {
-        throw Refusal("\(Manifest.name): the files' sizes cannot be", got: "more than a number holds", expected: "bytes that a disk holds")
+        throw Refusal(
+            "\(Manifest.name): the files' sizes cannot be", got: "more than a number holds",
+            expected: "bytes that a disk holds")
     }
 }
 

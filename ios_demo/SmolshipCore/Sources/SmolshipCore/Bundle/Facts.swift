@@ -64,7 +64,8 @@ public struct GenerationFacts: Equatable, Sendable {
         let ids = 0...vocab - 1
         ends = try record.array("ends") { value, at in
             let end = try Record(value, file, at: at, keys: ["id", "text", "origins"])
-            return EndToken(id: try end.int("id", in: ids), text: try end.string("text"), origins: try end.strings("origins"))
+            return EndToken(
+                id: try end.int("id", in: ids), text: try end.string("text"), origins: try end.strings("origins"))
         }
         guard ends.count <= 512 else { throw record.wrong("ends", "up to 512") }
         bos = try record.optional("bos") { try record.int($0, in: ids) }
@@ -72,7 +73,9 @@ public struct GenerationFacts: Equatable, Sendable {
         addsBos = try record.bool("adds_bos")
         sampling = try GenerationFacts.recommended(record["sampling"], file)
         let special = try record.dictionary("special_tokens") { value, at in
-            guard let text = value.stringValue else { throw Record.wrong("\(file): \(at)", value, "a text", record.todo) }
+            guard let text = value.stringValue else {
+                throw Record.wrong("\(file): \(at)", value, "a text", record.todo)
+            }
             return text
         }
         guard special.allSatisfy({ GenerationFacts.roles.contains($0.key) }) else {

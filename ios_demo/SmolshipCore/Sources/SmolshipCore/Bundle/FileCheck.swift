@@ -43,7 +43,8 @@ public func checkFiles(
         }
     }
     let known = Set(listed.map { ExactString($0.path) } + [ExactString(Manifest.name)])
-    for name in try filesBelow(root).sorted() where name.utf8.starts(with: below.utf8) && !known.contains(ExactString(name)) {
+    for name in try filesBelow(root).sorted()
+    where name.utf8.starts(with: below.utf8) && !known.contains(ExactString(name)) {
         problem(name, .unlisted, "not in the manifest")
     }
     return problems

@@ -42,13 +42,17 @@ func readBytes(_ url: URL, _ what: String, limit: Int) throws -> [UInt8] {
 func readBlocks(_ url: URL, _ what: String, _ take: (UnsafeRawBufferPointer) throws -> Void) throws {
     _ = try regularFile(url, what)
     let descriptor = open(url.path, O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { throw Refusal("\(what) cannot be read", got: systemError(), expected: "a readable file") }
+    guard descriptor >= 0 else {
+        throw Refusal("\(what) cannot be read", got: systemError(), expected: "a readable file")
+    }
     defer { close(descriptor) }
     try withUnsafeTemporaryAllocation(byteCount: blockSize, alignment: 16) { block in
         while true {
             let count = read(descriptor, block.baseAddress!, block.count)
             if count < 0 && errno == EINTR { continue }
-            guard count >= 0 else { throw Refusal("\(what) cannot be read", got: systemError(), expected: "a readable file") }
+            guard count >= 0 else {
+                throw Refusal("\(what) cannot be read", got: systemError(), expected: "a readable file")
+            }
             if count == 0 { return }
             try take(UnsafeRawBufferPointer(rebasing: block[..<count]))
         }
@@ -108,7 +112,8 @@ final class Output {
 }
 
 func noSpace(_ what: String, got: Any, expected: Any? = nil) -> Refusal {
-    Refusal(what, got: got, expected: expected, todo: "remove a bundle or something else from this device, and begin again")
+    Refusal(
+        what, got: got, expected: expected, todo: "remove a bundle or something else from this device, and begin again")
 }
 
 func systemError() -> String { String(cString: strerror(errno)) }
@@ -119,7 +124,8 @@ func makeFolder(of path: String, below root: URL) throws {
     do {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
     } catch {
-        throw Refusal("the folder of \(path) cannot be made", got: error.localizedDescription, expected: "a place for a folder")
+        throw Refusal(
+            "the folder of \(path) cannot be made", got: error.localizedDescription, expected: "a place for a folder")
     }
 }
 
@@ -138,7 +144,8 @@ func inside(_ root: URL, _ name: String) throws -> URL {
     let found = real(there) ?? home
     guard found == home || found.hasPrefix(home == "/" ? home : home + "/") else {
         throw Refusal(
-            "a path leaves its folder through a link", got: "\(name) -> \(found)", expected: "real files inside \(root.path)",
+            "a path leaves its folder through a link", got: "\(name) -> \(found)",
+            expected: "real files inside \(root.path)",
             todo: "copy it with the files that its links lead to")
     }
     return url

@@ -20,14 +20,17 @@ func parseObject(_ bytes: some Collection<UInt8>, _ what: String, limit: Int) th
         json = try Json.parse(bytes, limits: JsonLimits(bytes: limit))
     } catch {
         let look = lookedLike(Array(bytes.prefix(512))[...])
-        throw Refusal("\(what) is not valid JSON", got: look?.what ?? "\(error)", expected: "a JSON object", todo: look?.todo)
+        throw Refusal(
+            "\(what) is not valid JSON", got: look?.what ?? "\(error)", expected: "a JSON object", todo: look?.todo)
     }
     guard let object = json.objectValue else {
         throw Refusal("\(what) is not a JSON object", got: shown(json), expected: "a JSON object")
     }
     let said = ["error", "errors", "detail", "message", "code", "status"]
     if object.count > 0, object.keys.allSatisfy(said.contains) {
-        throw Refusal("\(what) holds a server's error message", got: shown(object[object.keys[0]]), todo: "log in there, or copy it again")
+        throw Refusal(
+            "\(what) holds a server's error message", got: shown(object[object.keys[0]]),
+            todo: "log in there, or copy it again")
     }
     return json
 }

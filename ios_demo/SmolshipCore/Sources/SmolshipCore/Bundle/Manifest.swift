@@ -42,10 +42,12 @@ public struct Manifest: Sendable {
                 "a bundle of another version", got: "schema \(shown(json["schema"]))", expected: Manifest.schema,
                 todo: "export it again with this smolship")
         }
-        let record = try Record(json, Manifest.name, keys: [
-            "model", "generation", "context", "quantization", "weights_digest", "weights_bytes", "targets", "tools",
-            "steps", "files", "schema",
-        ])
+        let record = try Record(
+            json, Manifest.name,
+            keys: [
+                "model", "generation", "context", "quantization", "weights_digest", "weights_bytes", "targets", "tools",
+                "steps", "files", "schema",
+            ])
         model = try ModelFacts(record["model"], Manifest.name)
         generation = try GenerationFacts(record["generation"], Manifest.name, vocab: model.vocab)
         context = try record.int("context", in: 1...1 << 24)
@@ -135,7 +137,9 @@ public struct TargetEntry: Equatable, Sendable {
         let own = try info.optional("weights") { try Record(info[$0], manifest, at: info.path($0)) }
         weightsDigest = try own?.string("digest")
         _ = try own?.dictionary("rerounded") { value, at in
-            guard value.intValue != nil else { throw Record.wrong("\(manifest): \(at)", value, "a whole number", record.todo) }
+            guard value.intValue != nil else {
+                throw Record.wrong("\(manifest): \(at)", value, "a whole number", record.todo)
+            }
         }
         bytesPerToken = info["weight_bytes_per_token"]?.intValue.flatMap { $0 > 0 ? $0 : nil }
         self.info = JsonObject(info.object.filter { !["weights", "weight_bytes_per_token"].contains($0.0) })
@@ -150,7 +154,9 @@ enum StepCost {
         _ = try record.optional("run", record.string)
         _ = try record.optional("parts") { key in
             try record.dictionary(key) { value, at in
-                guard Record.finite(value) != nil else { throw Record.wrong("\(file): \(at)", value, "a finite number", record.todo) }
+                guard Record.finite(value) != nil else {
+                    throw Record.wrong("\(file): \(at)", value, "a finite number", record.todo)
+                }
             }
         }
     }

@@ -46,7 +46,8 @@ public struct ModelBundle: Sendable {
         let bytes = try readBytes(try inside(root, path), path, limit: limit)
         guard bytes.count == listed.size, Sha256.hex(bytes) == listed.sha256 else {
             throw Refusal(
-                "the bundle was altered", got: "\(path): its SHA-256 is not the manifest's", expected: "files as in the manifest",
+                "the bundle was altered", got: "\(path): its SHA-256 is not the manifest's",
+                expected: "files as in the manifest",
                 todo: "export it again, or copy it again")
         }
         return bytes
@@ -61,7 +62,8 @@ public struct ModelBundle: Sendable {
         var found = files.filter { $0.0.utf8.starts(with: "\(target.file)/".utf8) }
         if found.isEmpty {
             found = files.filter { name, _ in
-                name.utf8.starts(with: target.file.utf8) && !name.utf8.dropFirst(target.file.utf8.count).contains(UInt8(ascii: "/"))
+                name.utf8.starts(with: target.file.utf8)
+                    && !name.utf8.dropFirst(target.file.utf8.count).contains(UInt8(ascii: "/"))
             }
         }
         return Sha256.hex(pythonJson(.object(JsonObject(found.map { ($0.0, Json.string($0.1)) })), spaces: true).utf8)

@@ -65,9 +65,12 @@ public struct PortableSha256 {
         var last = self
         let bits = length &* 8
         let zeros = (119 - rest.count) % 64
-        let padding = [0x80] + [UInt8](repeating: 0, count: zeros) + (0..<8).map { UInt8(truncatingIfNeeded: bits >> (56 - 8 * $0)) }
+        let padding =
+            [0x80] + [UInt8](repeating: 0, count: zeros)
+            + (0..<8).map { UInt8(truncatingIfNeeded: bits >> (56 - 8 * $0)) }
         padding.withUnsafeBytes { last.update($0) }
-        return hexadecimal(last.state.flatMap { word in (0..<4).map { UInt8(truncatingIfNeeded: word >> (24 - 8 * $0)) } })
+        return hexadecimal(
+            last.state.flatMap { word in (0..<4).map { UInt8(truncatingIfNeeded: word >> (24 - 8 * $0)) } })
     }
 
     /// Takes in whole blocks of 64 bytes.

@@ -20,7 +20,9 @@ public struct Store: Sendable {
     public init(_ root: URL, freeBytes: @escaping @Sendable (URL) -> Int? = freeSpace) throws {
         (self.root, self.freeBytes) = (root, freeBytes)
         try makeFolder(of: "x", below: root)
-        for name in try names() where name.hasPrefix(Store.importing) && !name.hasPrefix(Store.mine) { discard(root.appending(path: name)) }
+        for name in try names() where name.hasPrefix(Store.importing) && !name.hasPrefix(Store.mine) {
+            discard(root.appending(path: name))
+        }
     }
 
     /// By name.
@@ -43,7 +45,8 @@ public struct Store: Sendable {
         do {
             try FileManager.default.removeItem(at: folder)
         } catch {
-            throw Refusal("the bundle could not be removed", got: error.localizedDescription, expected: "a bundle that is there")
+            throw Refusal(
+                "the bundle could not be removed", got: error.localizedDescription, expected: "a bundle that is there")
         }
     }
 
@@ -83,7 +86,8 @@ public struct Store: Sendable {
     ) async throws -> ModelBundle {
         try refuseTaken(name, replace)
         let folder = root.appending(path: "\(Store.downloads)/\(Sha256.hex(address.absoluteString.utf8))")
-        let made = try await Download(from: address, into: folder, http: http, freeBytes: freeBytes).run(progress: progress)
+        let made = try await Download(from: address, into: folder, http: http, freeBytes: freeBytes).run(
+            progress: progress)
         let bundle = try place(made, name, replace)
         discard(folder)
         return bundle
@@ -107,19 +111,25 @@ public struct Store: Sendable {
     }
 
     private func checked(_ name: String) throws -> String {
-        guard !name.hasPrefix(".") else { throw Refusal("a bundle's name cannot be used", got: name, expected: "one without a dot in front") }
+        guard !name.hasPrefix(".") else {
+            throw Refusal("a bundle's name cannot be used", got: name, expected: "one without a dot in front")
+        }
         return try plainName(name, "a bundle's name")
     }
 
     private func refuseTaken(_ name: String, _ replace: Bool) throws {
         if isFolder(try checked(name)), !replace {
-            throw Refusal("a bundle of that name is here already", got: name, expected: "another name", todo: "remove that one first, or replace it")
+            throw Refusal(
+                "a bundle of that name is here already", got: name, expected: "another name",
+                todo: "remove that one first, or replace it")
         }
     }
 
     private func checkSpace(_ bytes: Int) throws {
         if let free = freeBytes(root), bytes > max(free - Store.reserve, 0) {
-            throw noSpace("too little storage for the bundle", got: "\(free) bytes free", expected: "\(bytes) and \(Store.reserve) to spare")
+            throw noSpace(
+                "too little storage for the bundle", got: "\(free) bytes free",
+                expected: "\(bytes) and \(Store.reserve) to spare")
         }
     }
 
@@ -140,7 +150,9 @@ public struct Store: Sendable {
         }
         guard size == file.size, count == size, hash.hex() == file.sha256 else {
             throw Refusal(
-                "the bundle was altered", got: "\(file.path): \(size == file.size ? "its SHA-256 is not the manifest's" : "\(size) bytes, the manifest says \(file.size)")",
+                "the bundle was altered",
+                got:
+                    "\(file.path): \(size == file.size ? "its SHA-256 is not the manifest's" : "\(size) bytes, the manifest says \(file.size)")",
                 expected: "files as in the manifest", todo: "export it again, or copy it again")
         }
     }

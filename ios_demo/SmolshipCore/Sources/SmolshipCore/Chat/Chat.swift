@@ -69,7 +69,9 @@ public final class Chat: Conversation {
                 expected: "at most \(engine.capacity)",
                 todo: "ask less at once, begin a new conversation, or export with a larger --context")
         }
-        guard !ids.isEmpty else { throw Refusal("the chat template renders nothing", got: "\(messages.count) messages") }
+        guard !ids.isEmpty else {
+            throw Refusal("the chat template renders nothing", got: "\(messages.count) messages")
+        }
         return ids
     }
 

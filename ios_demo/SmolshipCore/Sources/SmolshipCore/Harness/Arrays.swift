@@ -41,7 +41,9 @@ func littleEndian<Number: FixedWidthInteger>(_ values: [Number]) -> [UInt8] {
 
 /// The bytes of an untrusted array and its shape. Throws Refusal where it is of another type, or its size is not what the
 /// shape says.
-func arrayBytes(_ json: Json, _ file: String, at: String, dtype: String, dimensions: Int) throws -> (shape: [Int], bytes: [UInt8]) {
+func arrayBytes(_ json: Json, _ file: String, at: String, dtype: String, dimensions: Int) throws -> (
+    shape: [Int], bytes: [UInt8]
+) {
     let record = try Record(json, file, at: at, keys: ["dtype", "shape", "base64"], todo: "make it again")
     let shape = try record.ints("shape")
     guard try record.string("dtype") == dtype, shape.count == dimensions, shape.allSatisfy({ $0 >= 0 }) else {

@@ -11,7 +11,9 @@ extension Plan {
     public init(_ bytes: some Collection<UInt8>) throws {
         let record = try Plan.record(try parseObject(bytes, "plan", limit: Plan.limit), keys: Plan.keys)
         let schema = try record.int("schema")
-        guard schema == Plan.schema else { throw Refusal("a plan of another version", got: schema, expected: Plan.schema) }
+        guard schema == Plan.schema else {
+            throw Refusal("a plan of another version", got: schema, expected: Plan.schema)
+        }
         let purpose = try record.string("purpose")
         guard Plan.purposes.contains(purpose) else {
             throw record.wrong("purpose", "one of " + Plan.purposes.joined(separator: ", "))
@@ -34,7 +36,8 @@ extension Plan {
         let record = try record(json, at: at, keys: ["ids", "at", "wanted"])
         guard let wanted = record["wanted"] else { throw record.wrong("wanted", "int32 in 2 dimensions") }
         return try PlanText(
-            ids: try record.ids("ids"), at: try record.ids("at"), wanted: try table(wanted, "plan", at: record.path("wanted")))
+            ids: try record.ids("ids"), at: try record.ids("at"),
+            wanted: try table(wanted, "plan", at: record.path("wanted")))
     }
 
     private static func call(_ json: Json, at: String) throws -> Call {
@@ -54,7 +57,8 @@ extension Plan {
         let record = try record(json, at: at, keys: ["prompts", "depths", "tokens", "repeats", "warmups", "sustained"])
         return Timing(
             prompts: try record.ints("prompts"), depths: try record.ints("depths"), tokens: try record.int("tokens"),
-            repeats: try record.int("repeats"), warmups: try record.int("warmups"), sustained: try record.int("sustained"))
+            repeats: try record.int("repeats"), warmups: try record.int("warmups"),
+            sustained: try record.int("sustained"))
     }
 
     private static func answer(_ json: Json?, _ at: String) throws -> Answer {

@@ -41,15 +41,14 @@ struct Stopwatch {
     let tokens: [Int]
     let timing: Timing
     let clock: TimeSource
-    /// Told what is measured; throws where it is broken off.
-    let progress: (String, Int, Int) throws -> Void
 
-    /// Each phase once uncounted and then `repeats` times.
-    func times() throws -> Times {
+    /// Each phase once uncounted and then `repeats` times. Throws CancellationError where `progress`, which is asked
+    /// between two measurements, returns false.
+    func times(_ progress: OnProgress) throws -> Times {
         var found = Times()
         let shallow = timing.depths.min()!
         while found.warmupsMs.count < timing.warmups, !agree(found.warmupsMs) {
-            try progress("warming up", found.warmupsMs.count, timing.warmups)
+            try goOn(progress("warming up", found.warmupsMs.count, timing.warmups))
             let start = clock()
             _ = try prefill(timing.prompts.min()!)
             try fill(shallow)
@@ -57,17 +56,17 @@ struct Stopwatch {
             found.warmupsMs.append(1000 * (clock() - start))
         }
         for length in timing.prompts {
-            found.ttftMs[length] = try repeated("a prompt of \(length) tokens") { try prefill(length) }
+            found.ttftMs[length] = try repeated("a prompt of \(length) tokens", progress) { try prefill(length) }
         }
         for depth in timing.depths {
             try fill(depth)
-            found.gapsMs[depth] = try repeated("decoding behind \(depth) tokens") { try decode(depth) }
+            found.gapsMs[depth] = try repeated("decoding behind \(depth) tokens", progress) { try decode(depth) }
         }
         if timing.sustained > 0 { try fill(shallow) }
         let start = clock()
         var now = start
         while now - start < Double(timing.sustained) {
-            try progress("sustained decoding", Int(now - start), timing.sustained)
+            try goOn(progress("sustained decoding", Int(now - start), timing.sustained))
             let before = now
             let count = try decode(shallow).count
             now = clock()
@@ -76,9 +75,11 @@ struct Stopwatch {
         return found
     }
 
-    private func repeated<Value>(_ what: String, _ measure: () throws -> Value) throws -> [Value] {
+    private func repeated<Value>(
+        _ what: String, _ progress: OnProgress, _ measure: () throws -> Value
+    ) throws -> [Value] {
         let all = try (0...timing.repeats).map { i in
-            try progress(what, i, timing.repeats + 1)
+            try goOn(progress(what, i, timing.repeats + 1))
             return try measure()
         }
         return Array(all.dropFirst())
@@ -95,7 +96,8 @@ struct Stopwatch {
         try engine.goBack(to: depth - 1)
         let times = try generated([tokens[depth - 1]], timing.tokens + 1).times
         guard times.count > 1 else {
-            throw Refusal("the context holds too few tokens to time decoding", got: depth, expected: "below \(engine.capacity)")
+            throw Refusal(
+                "the context holds too few tokens to time decoding", got: depth, expected: "below \(engine.capacity)")
         }
         return zip(times, times.dropFirst()).map { 1000 * ($1 - $0) }
     }

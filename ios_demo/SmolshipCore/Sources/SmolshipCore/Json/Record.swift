@@ -6,7 +6,9 @@ struct Record {
     let todo: String
 
     /// `keys` are those that it may have; nil where others are left out.
-    init(_ json: Json?, _ file: String, at: String = "", keys: [String]? = nil, todo: String = "export the bundle again") throws {
+    init(
+        _ json: Json?, _ file: String, at: String = "", keys: [String]? = nil, todo: String = "export the bundle again"
+    ) throws {
         (self.file, self.at, self.todo) = (file, at, todo)
         guard let object = json?.objectValue else {
             throw Record.wrong(at.isEmpty ? file : "\(file): \(at)", json, "an object", todo)
@@ -16,7 +18,8 @@ struct Record {
             let unknown = object.keys.filter { key in !keys.contains { ExactString($0) == ExactString(key) } }
             guard unknown.isEmpty else {
                 throw Refusal(
-                    "\(at.isEmpty ? file : "\(file): \(at)") has unknown keys", got: unknown.sorted().prefix(5).joined(separator: ", "),
+                    "\(at.isEmpty ? file : "\(file): \(at)") has unknown keys",
+                    got: unknown.sorted().prefix(5).joined(separator: ", "),
                     expected: keys.joined(separator: ", "))
             }
         }
@@ -34,8 +37,8 @@ struct Record {
         Record.wrong("\(file): \(path(key))", self[key], expected, todo)
     }
 
-    static func wrong(_ where_: String, _ value: Json?, _ expected: String, _ todo: String) -> Refusal {
-        Refusal("\(where_) cannot be used", got: shown(value), expected: expected, todo: todo)
+    static func wrong(_ place: String, _ value: Json?, _ expected: String, _ todo: String) -> Refusal {
+        Refusal("\(place) cannot be used", got: shown(value), expected: expected, todo: todo)
     }
 
     func string(_ key: String) throws -> String {
@@ -45,7 +48,9 @@ struct Record {
 
     func int(_ key: String, in range: ClosedRange<Int> = Int.min...Int.max) throws -> Int {
         guard let value = self[key]?.intValue, range.contains(value) else {
-            throw wrong(key, range == Int.min...Int.max ? "a whole number of 64 bits" : "\(range.lowerBound) to \(range.upperBound)")
+            throw wrong(
+                key,
+                range == Int.min...Int.max ? "a whole number of 64 bits" : "\(range.lowerBound) to \(range.upperBound)")
         }
         return value
     }
@@ -79,13 +84,17 @@ struct Record {
 
     func ints(_ key: String) throws -> [Int] {
         try array(key) { value, at in
-            guard let number = value.intValue else { throw Record.wrong("\(file): \(at)", value, "a whole number", todo) }
+            guard let number = value.intValue else {
+                throw Record.wrong("\(file): \(at)", value, "a whole number", todo)
+            }
             return number
         }
     }
 
     /// The members of an object, in order.
-    func dictionary<Value>(_ key: String, _ read: (Json, String) throws -> Value) throws -> [(key: String, value: Value)] {
+    func dictionary<Value>(_ key: String, _ read: (Json, String) throws -> Value) throws -> [(
+        key: String, value: Value
+    )] {
         guard let members = self[key]?.objectValue else { throw wrong(key, "an object") }
         return try members.map { ($0, try read($1, "\(path(key))[\($0)]")) }
     }

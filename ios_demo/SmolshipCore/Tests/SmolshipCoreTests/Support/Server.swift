@@ -46,11 +46,13 @@ actor Server: Http {
         guard let bytes = files[path] else { return HttpAnswer(status: 404, body: body([])) }
         switch fault {
         case nil: return whole(bytes, start)
-        case .breaksOff(let count): return whole(bytes, start, body: body(bytes.dropFirst(start).prefix(count), fails: true))
+        case .breaksOff(let count):
+            return whole(bytes, start, body: body(bytes.dropFirst(start).prefix(count), fails: true))
         case .ends(let count): return whole(bytes, start, body: body(bytes.dropFirst(start).prefix(count)))
         case .status(let status): return HttpAnswer(status: status, body: body([1, 2, 3]))
         case .ignoresRange: return whole(bytes, 0)
-        case .wrongStart(let place): return HttpAnswer(status: 206, start: place, total: bytes.count, body: body(bytes[place...]))
+        case .wrongStart(let place):
+            return HttpAnswer(status: 206, start: place, total: bytes.count, body: body(bytes[place...]))
         case .altered: return whole(bytes, start, body: body(bytes.map { $0 ^ 1 }.dropFirst(start)))
         case .longer: return HttpAnswer(status: 200, total: nil, body: body(bytes + [1]))
         case .total(let total): return HttpAnswer(status: 200, total: total, body: body(bytes[...]))
@@ -58,14 +60,19 @@ actor Server: Http {
         }
     }
 
-    private func whole(_ bytes: [UInt8], _ start: Int, body: AsyncThrowingStream<[UInt8], any Error>? = nil) -> HttpAnswer {
+    private func whole(_ bytes: [UInt8], _ start: Int, body: AsyncThrowingStream<[UInt8], any Error>? = nil)
+        -> HttpAnswer
+    {
         HttpAnswer(
-            status: start > 0 ? 206 : 200, start: start, total: bytes.count, body: body ?? self.body(bytes.dropFirst(start)))
+            status: start > 0 ? 206 : 200, start: start, total: bytes.count,
+            body: body ?? self.body(bytes.dropFirst(start)))
     }
 
     private func body(_ bytes: ArraySlice<UInt8>, fails: Bool = false) -> AsyncThrowingStream<[UInt8], any Error> {
         AsyncThrowingStream { stream in
-            for start in stride(from: 0, to: bytes.count, by: piece) { stream.yield(Array(bytes.dropFirst(start).prefix(piece))) }
+            for start in stride(from: 0, to: bytes.count, by: piece) {
+                stream.yield(Array(bytes.dropFirst(start).prefix(piece)))
+            }
             stream.finish(throwing: fails ? URLError(.networkConnectionLost) : nil)
         }
     }

@@ -44,7 +44,7 @@ func refusal(_ body: () throws -> Void) -> Refusal? {
     }
 }
 
-func refusal(_ body: () async throws -> Void) async -> Refusal? {
+func refusalLater(_ body: () async throws -> Void) async -> Refusal? {
     do {
         try await body()
         return nil
@@ -62,5 +62,7 @@ func temporaryFolder(_ test: XCTestCase) throws -> URL {
 }
 
 func sameText(_ left: String, _ right: String, _ message: String, line: UInt = #line) {
-    XCTAssertTrue(left.utf8.elementsEqual(right.utf8), "\(message): \(left.debugDescription), not \(right.debugDescription)", line: line)
+    XCTAssertTrue(
+        left.utf8.elementsEqual(right.utf8), "\(message): \(left.debugDescription), not \(right.debugDescription)",
+        line: line)
 }
