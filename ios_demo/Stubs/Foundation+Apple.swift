@@ -2,7 +2,7 @@
 import Combine
 import Foundation
 
-func autoreleasepool<Result>(invoking body: () throws -> Result) rethrows -> Result { fatalError("a stub: signatures only") }
+func autoreleasepool<Result>(invoking body: () throws -> Result) rethrows -> Result { try body() }
 
 extension ProcessInfo {
     enum ThermalState: Int, Sendable {
@@ -13,9 +13,14 @@ extension ProcessInfo {
 }
 
 extension URL {
-    static var applicationSupportDirectory: URL { fatalError("a stub: signatures only") }
-    static var cachesDirectory: URL { fatalError("a stub: signatures only") }
-    static var documentsDirectory: URL { fatalError("a stub: signatures only") }
+    static var applicationSupportDirectory: URL { ofThisRun("applicationSupport") }
+    static var cachesDirectory: URL { ofThisRun("caches") }
+    static var documentsDirectory: URL { ofThisRun("documents") }
+    /// Each run of the tests has its own.
+    private static func ofThisRun(_ name: String) -> URL {
+        FileManager.default.temporaryDirectory.appending(path: "smolship-\(ProcessInfo.processInfo.processIdentifier)/\(name)")
+    }
+
     func startAccessingSecurityScopedResource() -> Bool { fatalError("a stub: signatures only") }
     func stopAccessingSecurityScopedResource() { fatalError("a stub: signatures only") }
 }

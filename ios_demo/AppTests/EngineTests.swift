@@ -1,0 +1,96 @@
+import CoreML
+import ExecuTorch
+import ExecuTorchLLM
+import Foundation
+import SmolshipCore
+
+@MainActor let engineTests: [(String, @MainActor () async throws -> Void)] = [
+    ("Core ML: whole chunks by prefill, the rest by decode", coreMLChunks),
+    ("Core ML: packages that are not the manifest's are refused", coreMLRefusals),
+    ("ExecuTorch: ids and positions, chunk by chunk", execuTorchCalls),
+    ("ExecuTorch's runner: end token, lost bytes, stop, limits", runner),
+]
+
+private func packageFolder() throws -> URL {
+    let url = URL.cachesDirectory.appending(path: "package.mlmodelc")
+    try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
+    return url
+}
+
+@MainActor private func coreMLChunks() async throws {
+    let toy = Toy(chunk: 8)
+    toyPackage = toy
+    let engine = try CoreMLEngine(compiled: packageFolder(), capacity: 64, vocab: 300, units: .cpuAndGPU)
+    try expect(engine.runtime, "Core ML, CPU_AND_GPU")
+    try expect(engine.chunk, 8)
+    let prompt = [256] + Array("user\nhi".utf8).map(Int.init) + [257, 10, 256] + Array("assistant\n".utf8).map(Int.init)
+    let logits = try engine.feed(prompt)!
+    try expect(toy.takeCalls(), ["prefill@0", "prefill@8"] + (16..<21).map { "decode@\($0)" })
+    try expect(engine.position, 21)
+    try expect(logits.firstIndex(of: 1), Int("é".utf8.first!))
+    // Rewound, the same tokens give the same logits, by decode alone.
+    try engine.goBack(to: 15)
+    try expect(try engine.feed(Array(prompt[15...])), logits)
+    try expect(toy.takeCalls(), (15..<21).map { "decode@\($0)" })
+    engine.close()
+    try await expectRefusal("closed") { _ = try engine.forward([1]) }
+}
+
+@MainActor private func coreMLRefusals() async throws {
+    let folder = try packageFolder()
+    func open() throws -> CoreMLEngine { try CoreMLEngine(compiled: folder, capacity: 64, vocab: 300, units: .cpuOnly) }
+    toyPackage = Toy(vocab: 299)
+    try await expectRefusal("not the manifest's") { _ = try open() }
+    toyPackage = Toy(decode: 2)
+    try await expectRefusal("not the manifest's") { _ = try open() }
+    toyPackage = Toy(chunk: 0)
+    try await expectRefusal("not a decoder's") { _ = try open() }
+    toyPackage = Toy()
+    try await expectRefusal("cannot open") {
+        _ = try CoreMLEngine(compiled: folder.appending(path: "none"), capacity: 64, vocab: 300, units: .all)
+    }
+}
+
+@MainActor private func execuTorchCalls() async throws {
+    nonisolated(unsafe) var calls: [[Int64]] = []
+    toyProgram = { ids, position in
+        calls.append([position] + ids)
+        return (0..<300).map { $0 == Int(ids.last!) + 1 ? 1 : 0 }
+    }
+    let engine = try ExecuTorchEngine(model: URL(filePath: "/model.pte"), capacity: 64, vocab: 300, chunk: 4)
+    let logits = try engine.feed([10, 11, 12, 13, 14])!
+    try expect(calls, [[0, 10, 11, 12, 13], [4, 14]])
+    try expect(logits.firstIndex(of: 1), 15)
+    try engine.goBack(to: 2)
+    _ = try engine.feed([20])
+    try expect(calls.last, [2, 20])
+    try await expectRefusal("longer than the context") { _ = try engine.feed(Array(repeating: 1, count: 62)) }
+}
+
+@MainActor private func runner() async throws {
+    toyRunner = { _ in ["Hel", "lo", "", "", " you", "<|end|>"] }
+    let engine = try ExecuTorchRunner(
+        model: URL(filePath: "/model.pte"), tokenizer: URL(filePath: "/tokenizer.json"), capacity: 512, ends: ["<|end|>"])
+    var said = ""
+    func ask(_ text: String, maxTokens: Int? = nil, _ sampling: Sampling = .greedy, until: String = "never") throws -> Ending {
+        said = ""
+        return try engine.generate(text, maxTokens: maxTokens, sampling: sampling) { piece in
+            said += piece
+            return !said.contains(until)
+        }
+    }
+    let whole = try ask("hi")
+    try expect(said, "Hello\u{FFFD} you")  // the bytes of two tokens did not pass
+    try expect(whole.end, .stop)
+    try expect(whole.tokens, 5)
+    try expect(try ask("hi", maxTokens: 2).end, .maxTokens)
+    try expect(said, "Hello")
+    try expect(try ask("hi", until: "Hel").end, .interrupted)  // the runner itself forgets a stop during the first piece
+    try expect(said, "Hel")
+    try await expectRefusal("temperature alone") { _ = try ask("hi", try Sampling(temperature: 1, topP: 0.5)) }
+    try await expectRefusal("a text to go on from") { _ = try ask("") }
+    engine.reset()
+    try expect(TextRunner.made.last?.prompts, ["hi", "hi", "hi", "reset"])
+    engine.close()
+    try await expectRefusal("closed") { _ = try ask("hi") }
+}
