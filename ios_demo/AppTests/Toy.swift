@@ -27,7 +27,8 @@ final class Toy: ToyPackage, @unchecked Sendable {
     func run(_ function: String, _ ids: [Int32], at position: Int32) throws -> [Float16] {
         lock.withLock {
             log.append("\(function)@\(position)")
-            held = held.prefix(Int(position)) + ids.map(Int.init)
+            held = Array(held.prefix(Int(position)))
+            held += ids.map(Int.init)
             var logits = [Float16](repeating: 0, count: vocab)
             logits[Toy.next(held)] = 1
             return logits
@@ -106,23 +107,22 @@ func toyBundle(_ name: String, targets: [String] = ["coreml", "executorch"], tem
     var generation = manifest["generation"]!.objectValue!
     generation["ends"] = try Json.parse(Array(#"[{"id": 257, "text": "<|end|>", "origins": ["config.json"]}]"#.utf8))
     manifest["generation"] = .object(generation)
-    manifest["targets"] = .object(
-        JsonObject(
-            targets.map { name in
-                let file = name == "coreml" ? "model.mlpackage" : "model.pte"
-                let info: JsonObject = ["file": .string(file), "context": .int(512), "chunk": .int(8)]
-                return (
-                    name,
-                    [
-                        "target": .string(name), "engine": .string(name), "folder": .string(name), "info": .object(info),
-                    ]
-                )
-            }.map { ($0.0, Json.object($0.1)) }))
-    manifest["files"] = .object(
-        JsonObject(
-            files.sorted { $0.key < $1.key }.map { path, text in
-                (path, .object(["size": .int(text.utf8.count), "sha256": .string(Sha256.hex(Array(text.utf8)))]))
-            }))
+    var entries = JsonObject()
+    for name in targets {
+        let file = name == "coreml" ? "model.mlpackage" : "model.pte"
+        let info: JsonObject = ["file": .string(file), "context": .int(512), "chunk": .int(8)]
+        let entry: JsonObject = [
+            "target": .string(name), "engine": .string(name), "folder": .string(name), "info": .object(info),
+        ]
+        entries[name] = .object(entry)
+    }
+    manifest["targets"] = .object(entries)
+    var listed = JsonObject()
+    for (path, text) in files.sorted(by: { $0.key < $1.key }) {
+        let file: JsonObject = ["size": .int(text.utf8.count), "sha256": .string(Sha256.hex(Array(text.utf8)))]
+        listed[path] = .object(file)
+    }
+    manifest["files"] = .object(listed)
     try Data(Json.object(manifest).bytes()).write(to: root.appending(path: Manifest.name))
     return try ModelBundle(root)
 }
