@@ -4,7 +4,7 @@ import Foundation
 @main
 struct AppTests {
     @MainActor static func main() async {
-        let all: [(String, @MainActor () async throws -> Void)] = engineTests + tokenTests + savedTests + chatTests + downloadTests
+        let all = [engineTests, tokenTests, savedTests, chatTests, benchTests, downloadTests].flatMap { $0 }
         var failed = 0
         for (name, test) in all {
             do {

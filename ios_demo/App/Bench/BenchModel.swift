@@ -1,7 +1,6 @@
 import Foundation
 import Observation
 import SmolshipCore
-import Synchronization
 import UIKit
 
 /// The benchmark screen's state: one plan of the harness, executed on Core ML.
@@ -10,19 +9,12 @@ import UIKit
 final class BenchModel {
     private(set) var plan: Plan?
     private(set) var planName = ""
-    private(set) var running: Stage?
+    private(set) var running: Benchmark.Stage?
     /// Files in the app's Documents/Results, the newest first.
     private(set) var results: [URL] = []
     /// What is to be known of the last run beside its result.
     private(set) var notes: [String] = []
     var problem: Refusal?
-
-    /// How far a run is.
-    struct Stage: Equatable, Sendable {
-        var what: String
-        var done = 0
-        var total = 0
-    }
 
     private var stopping: Flag?
 
@@ -54,17 +46,16 @@ final class BenchModel {
     func run(_ bundle: ModelBundle) {
         guard let plan, running == nil else { return }
         let flag = Flag()
-        (stopping, notes, running) = (flag, [], Stage(what: "Beginning"))
+        (stopping, notes, running) = (flag, [], Benchmark.Stage(what: "Beginning"))
         UIApplication.shared.isIdleTimerDisabled = true
         let place = BenchModel.folder.appending(path: "\(planName)-result.json")
-        let tell: @Sendable (Stage) -> Void = { stage in
+        let tell: @Sendable (Benchmark.Stage) -> Void = { stage in
             Task { @MainActor [weak self] in if self?.running != nil { self?.running = stage } }
         }
         Task {
             let before = ProcessInfo.processInfo.thermalState
             do {
-                let made = try await Benchmark(plan: plan, bundle: bundle, place: place, stopping: flag, tell: tell).run()
-                notes = made.words
+                notes = try await Benchmark(plan: plan, bundle: bundle, place: place, stopping: flag, tell: tell).run()
             } catch is CancellationError {
                 notes = ["Ended before its end; there is no result."]
             } catch {
@@ -95,9 +86,4 @@ final class BenchModel {
         for url in places.map({ results[$0] }) { try? FileManager.default.removeItem(at: url) }
         list()
     }
-}
-
-/// Whether to end, asked on one thread and said on another.
-final class Flag: Sendable {
-    let value = Atomic(false)
 }

@@ -87,7 +87,7 @@ struct BenchView: View {
 
     private var usable: [ModelBundle] { library.bundles.compactMap { try? $0.bundle.get() } }
 
-    private func running(_ stage: BenchModel.Stage) -> some View {
+    private func running(_ stage: Benchmark.Stage) -> some View {
         Section("Running") {
             ProgressView(value: stage.total > 0 ? Double(stage.done) / Double(stage.total) : nil) { Text(verbatim: stage.what) }
                 .accessibilityAddTraits(.updatesFrequently)

@@ -1,5 +1,6 @@
 import Foundation
 import SmolshipCore
+import Synchronization
 
 /// One run of a plan on a bundle's Core ML package; its result is written to `place`.
 struct Benchmark: Sendable {
@@ -7,14 +8,17 @@ struct Benchmark: Sendable {
     let bundle: ModelBundle
     let place: URL
     let stopping: Flag
-    let tell: @Sendable (BenchModel.Stage) -> Void
+    let tell: @Sendable (Stage) -> Void
 
-    /// What a person reads of a result.
-    struct Made: Sendable {
-        let words: [String]
+    /// How far it is.
+    struct Stage: Equatable, Sendable {
+        var what: String
+        var done = 0
+        var total = 0
     }
 
-    func run() async throws -> Made {
+    /// What a person reads of the result.
+    func run() async throws -> [String] {
         guard plan.engine == "coreml" else {
             throw Refusal(
                 "this app executes plans on Core ML alone", got: plan.engine, expected: "coreml",
@@ -25,12 +29,12 @@ struct Benchmark: Sendable {
         }
         let units = try units()
         let machine = try machine(target)
-        let opening = Opening(bundle: bundle, kind: .coreML, units: units) { tell(BenchModel.Stage(what: $0)) }
+        let opening = Opening(bundle: bundle, kind: .coreML, units: units) { tell(Stage(what: $0)) }
         try await opening.check()
         let open = try await opening.opener()
         let result = try await alone {
             try Executor(plan, machine: machine, memory: memory).run(open: open) { what, done, total in
-                tell(BenchModel.Stage(what: what, done: done, total: total))
+                tell(Stage(what: what, done: done, total: total))
                 return !stopping.value.load(ordering: .relaxed)
             } token: { _ in
                 !stopping.value.load(ordering: .relaxed)
@@ -39,7 +43,7 @@ struct Benchmark: Sendable {
         let files = FileManager.default
         try files.createDirectory(at: place.deletingLastPathComponent(), withIntermediateDirectories: true)
         try result.write(to: place)
-        return Made(words: words(result))
+        return words(result)
     }
 
     private func units() throws -> ComputeUnits {
@@ -56,7 +60,7 @@ struct Benchmark: Sendable {
         let app = Foundation.Bundle.main.infoDictionary?["CFBundleShortVersionString"] as? String ?? "unknown"
         return Machine(
             artifact: try bundle.artifactDigest(target), versions: ["smolship-ios-demo": app, "coreml": system],
-            system: "iOS \(system)", cpu: Smolship.machine)
+            system: "iOS \(system)", cpu: machineName)
     }
 
     @Sendable private func memory() -> Memory? {
@@ -81,6 +85,11 @@ struct Benchmark: Sendable {
     private func rounded(_ number: Double) -> String {
         number.formatted(.number.precision(.fractionLength(1)))
     }
+}
+
+/// Whether to end, asked on one thread and said on another.
+final class Flag: Sendable {
+    let value = Atomic(false)
 }
 
 /// Computes for long on a thread of its own: Swift's own are few, and are not to be held up.

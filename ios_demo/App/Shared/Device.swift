@@ -62,7 +62,7 @@ struct TaskMemory: Equatable, Sendable {
 }
 
 /// The device's model as Apple names it inside, such as iPhone16,1.
-var machine: String {
+var machineName: String {
     var system = utsname()
     guard uname(&system) == 0 else { return "unknown" }
     return withUnsafeBytes(of: &system.machine) { bytes in

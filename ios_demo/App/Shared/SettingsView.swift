@@ -39,7 +39,7 @@ struct SettingsView: View {
                     Text("The packages are made for the GPU. Stateful int4 programs are known to fail on the Neural Engine.")
                 }
                 Section {
-                    LabeledContent("Device", value: machine)
+                    LabeledContent("Device", value: machineName)
                     LabeledContent("System", value: ProcessInfo.processInfo.operatingSystemVersionString)
                 }
             }
