@@ -64,12 +64,12 @@ final class SamplingTests: XCTestCase {
     /// The selection by bits against a plain sort, over weights of many sizes with ties among them.
     func testTopKAndTopPOfManyTokens() throws {
         let random = Pcg64(seed: 3)
-        let logits = (0..<5000).map { _ in Float((random.uniform() * 90).rounded() / 8) }
+        let logits = (0..<1500).map { _ in Float((random.uniform() * 90).rounded() / 8) }
         let top = logits.max()!
         let weights = logits.map { Double(exp(($0 - top) / 2)) }
         let order = logits.indices.sorted { (-logits[$0], $0) < (-logits[$1], $1) }
-        for (k, p) in [(1, 1.0), (7, 1), (256, 1), (4999, 1), (5000, 1), (0, 0.9), (0, 0.9999), (300, 0.5), (0, 1e-9)] {
-            var kept = order.prefix(k == 0 ? 5000 : k)
+        for (k, p) in [(1, 1.0), (7, 1), (256, 1), (1499, 1), (1500, 1), (0, 0.9), (0, 0.9999), (300, 0.5), (0, 1e-9)] {
+            var kept = order.prefix(k == 0 ? 1500 : k)
             let total = kept.reduce(0) { $0 + weights[$1] }
             var mass = 0.0
             kept = kept.prefix { id in
@@ -81,7 +81,7 @@ final class SamplingTests: XCTestCase {
             mass = 0
             let kepts = kept.reduce(0) { $0 + weights[$1] }
             for (place, id) in kept.enumerated() {
-                if place % 61 == 0 || place == kept.count - 1 {
+                if place % 101 == 0 || place == kept.count - 1 {
                     number = (mass + weights[id] / 2) / kepts
                     XCTAssertEqual(try sampler.pick(logits), id, "\(place) of \(kept.count), top_k \(k), top_p \(p)")
                 }

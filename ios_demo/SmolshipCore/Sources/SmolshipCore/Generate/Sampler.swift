@@ -33,9 +33,11 @@ public struct Sampler {
         let temperature = Float(min(max(sampling.temperature, Double(tiny)), Double(Float.greatestFiniteMagnitude)))
         let top = logits[best]
         let weights = logits.map { exp(($0 - top) / temperature) }  // the largest is 1
-        let limited = sampling.topK > 0 || sampling.topP < 1
         let share = Float(sampling.minP)
-        let kept = (limited ? mostLikely(weights) : Array(weights.indices)).filter { weights[$0] >= share }
+        guard sampling.topK > 0 || sampling.topP < 1 else {
+            return place(of: uniform(), in: weights.map { $0 >= share ? $0 : 0 })
+        }
+        let kept = mostLikely(weights).filter { weights[$0] >= share }
         return kept[place(of: uniform(), in: kept.map { weights[$0] })]
     }
 
@@ -53,52 +55,61 @@ public struct Sampler {
 
     /// Ids of the `topK` largest weights, then of as many of these as reach the share `topP`, largest first.
     private func mostLikely(_ weights: [Float]) -> [Int] {
-        let all = weights.count
-        let limit = sampling.topK > 0 ? min(sampling.topK, all) : all
-        if sampling.topP == 1 { return largest(limit, of: weights) }
-        let total = limit < all ? nil : weights.reduce(0) { $0 + Double($1) }
-        // A few of them reach the share nearly always, and a sort of all takes longer than a small model's forward.
-        var count = total == nil ? limit : min(limit, 256)
-        while true {
-            let ids = largest(count, of: weights)
-            var mass = 0.0
-            let sums = ids.map { id in
-                mass += Double(weights[id])
-                return mass
-            }
-            let wanted = sampling.topP * (total ?? mass)
-            if let last = sums.firstIndex(where: { $0 >= wanted }) { return Array(ids[...last]) }
-            if count == limit { return ids }
-            count = min(count * 16, limit)
+        let isLimited = sampling.topK > 0 && sampling.topK < weights.count
+        let ids: [Int]
+        var total = 0.0
+        if isLimited {
+            ids = Array(largest(of: weights, count: sampling.topK, mass: .infinity).prefix(sampling.topK))
+            for id in ids { total += Double(weights[id]) }
+        } else {
+            for weight in weights { total += Double(weight) }
+            ids = largest(of: weights, count: weights.count, mass: sampling.topP * total)
         }
+        if sampling.topP == 1 { return ids }
+        var mass = 0.0
+        let last = ids.firstIndex { id in
+            mass += Double(weights[id])
+            return mass >= sampling.topP * total
+        }
+        return Array(ids[...(last ?? ids.count - 1)])
     }
 }
 
 /// The least normal float32.
 private let tiny = Float.leastNormalMagnitude
 
-/// Ids of the `count` largest weights, largest first, of equal ones the lowest id first. Weights are 0 to 1.
-private func largest(_ count: Int, of weights: [Float]) -> [Int] {
+/// Ids of the largest weights, largest first, of equal ones the lowest id first: at least `count` of them or, where that
+/// is less, as many as weigh `mass` together. Weights are 0 to 1. A sort of all would take longer than a small model's
+/// forward.
+private func largest(of weights: [Float], count: Int, mass: Double) -> [Int] {
     // Bits of numbers that are not negative are in the order of the numbers. So the upper half of the bits tells which
     // weights can be among the largest, and these alone are sorted.
-    var many = [Int](repeating: 0, count: Int(Float(1).bitPattern >> 16) + 1)
-    for weight in weights { many[Int(weight.bitPattern >> 16)] += 1 }
-    var group = many.count
-    var found = 0
-    while found < count {
+    let groups = Int(Float(1).bitPattern >> 16) + 1
+    var counts = [Int](repeating: 0, count: groups)
+    var masses = [Double](repeating: 0, count: groups)
+    for weight in weights {
+        counts[Int(weight.bitPattern >> 16)] += 1
+        masses[Int(weight.bitPattern >> 16)] += Double(weight)
+    }
+    var (group, found, sum) = (groups, 0, 0.0)
+    // A little more than `mass`, as another order of the terms rounds the sum to another number.
+    while group > 0, found < count, sum <= mass * (1 + 1e-9) {
         group -= 1
-        found += many[group]
+        found += counts[group]
+        sum += masses[group]
     }
     let ids = weights.indices.filter { Int(weights[$0].bitPattern >> 16) >= group }
-    return Array(ids.sorted { (weights[$0], $1) > (weights[$1], $0) }.prefix(count))
+    return ids.sorted { (weights[$0], $1) > (weights[$1], $0) }
 }
 
 /// Which of the weights a number in [0, 1) falls on.
 private func place(of number: Double, in weights: [Float]) -> Int {
+    var total = 0.0
+    for weight in weights { total += Double(weight) }
     var mass = 0.0
-    let sums = weights.map { weight in
+    let found = weights.firstIndex { weight in
         mass += Double(weight)
-        return mass
+        return mass > number * total
     }
-    return min(sums.firstIndex { $0 > number * mass } ?? weights.count, weights.count - 1)
+    return found ?? weights.lastIndex { $0 > 0 } ?? 0
 }
