@@ -106,8 +106,7 @@ extension Interpreter {
         case .mod: return try a.dividedDown(by: b).remainder.value
         case .div:
             guard !b.isZero else { throw Fault.failed("ZeroDivisionError: division by zero") }
-            guard BigInt(a.double) == a, BigInt(b.double) == b else { throw Fault.unsupported("/ of whole numbers beyond 53 bits") }
-            return .float(a.double / b.double)
+            return .float(try a.divided(by: b))
         case .pow:
             guard !b.negative else { return .float(try power(try a.value.double(), try b.value.double())) }
             if a.isZero || a.words == [1] { return (b.isZero || !a.negative ? (b.isZero ? BigInt(1) : a) : b.isOdd ? a : BigInt(1)).value }

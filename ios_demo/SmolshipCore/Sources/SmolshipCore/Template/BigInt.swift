@@ -185,6 +185,17 @@ struct BigInt: Comparable {
         return (down - BigInt(1), remainder + divisor)
     }
 
+    /// The nearest double to a quotient.
+    func divided(by divisor: BigInt) throws -> Double {
+        let shift = max(divisor.words.count - words.count + 3, 0) * 32  // for more bits than a double has
+        let (size, divisorSize) = (BigInt(words: words, negative: false), BigInt(words: divisor.words, negative: false))
+        var (quotient, rest) = try (size * BigInt(2).power(shift)).dividedDown(by: divisorSize)
+        if !rest.isZero { quotient = quotient + quotient + BigInt(1) } else { quotient = quotient + quotient }
+        let result = Double(sign: negative == divisor.negative ? .plus : .minus, exponent: -shift - 1, significand: quotient.double)
+        guard result.isFinite else { throw Fault.failed("OverflowError: integer division result too large for a float") }
+        return result
+    }
+
     func power(_ exponent: Int) throws -> BigInt {
         var (result, factor, rest) = (BigInt(1), self, exponent)
         while rest > 0 {

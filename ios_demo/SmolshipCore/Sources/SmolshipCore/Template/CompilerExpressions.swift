@@ -1,10 +1,11 @@
 extension Compiler {
     private static let operations: [String: BinaryOperator] = [
-        "Add": .add, "Sub": .sub, "Mul": .mul, "Div": .div, "FloorDiv": .floorDiv, "Mod": .mod, "Pow": .pow,
+        "Add": .add, "Sub": .sub, "Mul": .mul, "Div": .div, "FloorDiv": .floorDiv, "Mod": .mod,
     ]
 
     static func expression(_ node: Node, _ scope: Scope) throws -> Expression {
         func inner(_ field: String) throws -> Expression { try expression(node.node(field), scope) }
+        if node.kind == "Pow" { return try power(try inner("left"), try inner("right")) }
         if let operation = operations[node.kind] { return .binary(operation, try inner("left"), try inner("right")) }
         switch node.kind {
         case "TemplateData": return .constant(.text(node.text("data")))
@@ -55,6 +56,14 @@ extension Compiler {
         }
     }
 
+    /// jinja writes a constant that it has computed without parentheses, so that (-2) ** x is -(2 ** x) in Python.
+    private static func power(_ left: Expression, _ right: Expression) throws -> Expression {
+        guard left.isConstant, !right.isConstant else { return .binary(.pow, left, right) }
+        let interpreter = Interpreter(limits: TemplateLimits(), clock: try Clock("2000-01-01"))
+        guard let value = try? interpreter.evaluate(left, Activation(0, in: nil)), value.isNegative else { return .binary(.pow, left, right) }
+        return .negative(.binary(.pow, .constant(try interpreter.negated(value)), right))
+    }
+
     private static func name(_ node: Node, _ scope: Scope) throws -> Expression {
         let name = node.text("name")
         guard let reference = scope.symbols.reference(name) else {
@@ -78,5 +87,39 @@ extension Compiler {
         list.more = try node.maybe("dyn_args").map { try expression($0, scope) }
         list.moreKeywords = try node.maybe("dyn_kwargs").map { try expression($0, scope) }
         return list
+    }
+}
+
+extension Expression {
+    /// Does jinja compute this when it compiles?
+    fileprivate var isConstant: Bool {
+        func isConstant(_ list: ArgumentList) -> Bool {
+            (list.positional + list.keywords.map(\.value) + [list.more, list.moreKeywords].compactMap { $0 }).allSatisfy(\.isConstant)
+        }
+        return switch self {
+        case .constant: true
+        case .name, .captured, .call: false
+        case .list(let items), .tuple(let items), .concat(let items): items.allSatisfy(\.isConstant)
+        case .dict(let pairs): pairs.allSatisfy { $0.key.isConstant && $0.value.isConstant }
+        case .condition(let test, let then, let other): [test, then, other].compactMap { $0 }.allSatisfy(\.isConstant)
+        case .filter(let name, let value, let list): Filters.lazy[name] == nil && value.isConstant && isConstant(list)
+        case .test(_, let value, let list): value.isConstant && isConstant(list)
+        case .item(let left, let right), .binary(_, let left, let right), .and(let left, let right), .or(let left, let right):
+            left.isConstant && right.isConstant
+        case .slice(let value, let start, let stop, let step): [value, start, stop, step].compactMap { $0 }.allSatisfy(\.isConstant)
+        case .attribute(let value, _), .not(let value), .negative(let value), .positive(let value): value.isConstant
+        case .compare(let first, let operands): first.isConstant && operands.allSatisfy { $0.1.isConstant }
+        }
+    }
+}
+
+extension Value {
+    fileprivate var isNegative: Bool {
+        switch self {
+        case .int(let number): number < 0
+        case .big(let number): number.negative
+        case .float(let number): number.sign == .minus && !number.isNaN
+        default: false
+        }
     }
 }

@@ -95,10 +95,6 @@ enum Filters {
         },
         "truncate": { value, arguments, interpreter in
             let values = try arguments.bind("truncate", ["length", "killwords", "end", "leeway"])
-            guard let text = value.text else {
-                if case .undefined = value { return value }
-                throw Fault.failed("TypeError: truncate wants a string, not \(value.type)")
-            }
             let end = try values[2].map { value -> Text in
                 guard let text = value.text else { throw Fault.failed("TypeError: truncate's end is no string") }
                 return text
@@ -106,7 +102,9 @@ enum Filters {
             let length = try int(values[0], 255)
             let leeway = values[3]?.isNone ?? true ? 5 : try int(values[3], 5)
             guard length >= end.count, leeway >= 0 else { throw Fault.failed("AssertionError: expected length >= \(end.count), got \(length)") }
-            if text.count - length <= leeway { return value }
+            guard let count = try interpreter.length(value) else { throw Fault.failed("TypeError: object of type '\(value.type)' has no len()") }
+            if count - length <= leeway { return value }
+            guard let text = value.text else { throw Fault.failed("TypeError: truncate wants a string, not \(value.type)") }
             var kept = Text(text.prefix(length - end.count))
             if try !bool(values[1], false, interpreter) { kept = kept.splitFromRight(on: [" "], limit: 1)[0] }
             return wrap(kept + end, value.isMarkup)

@@ -10,6 +10,8 @@ extension Filters {
                 if let whole = try whole(text, base: base) { return whole }
             } else if let whole = BigInt(value) {
                 return whole.value
+            } else if case .float(let number) = value, number.isInfinite {
+                throw Fault.failed("OverflowError: cannot convert float infinity to integer")
             }
             // As in Python, "42.23" is 42.
             guard let number = try floating(value), number.isFinite else { return values[0] ?? .int(0) }

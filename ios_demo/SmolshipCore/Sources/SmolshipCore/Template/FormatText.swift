@@ -8,7 +8,7 @@ extension Interpreter {
     private struct Numbering { var next = 0, isManual = false }
 
     private func format(_ text: Text, _ arguments: Arguments, _ escaping: Bool, depth: Int, _ numbering: inout Numbering) throws -> Text {
-        guard depth > 0 else { throw Fault.failed("ValueError: Max string recursion exceeded") }
+        guard depth >= 0 else { throw Fault.failed("ValueError: Max string recursion exceeded") }
         var (result, at): (Text, Int) = ([], 0)
         while at < text.count {
             let scalar = text[at]
@@ -36,10 +36,11 @@ extension Interpreter {
             }
             guard open == 0 else { throw Fault.failed("ValueError: expected '}' before end of string") }
             var name = Text(text[start..<(colon ?? at)])
-            let specification = try format(Text(colon.map { text[($0 + 1)..<at] } ?? []), arguments, escaping, depth: depth - 1, &numbering)
+            let inner = Text(colon.map { text[($0 + 1)..<at] } ?? [])
             at += 1
             let conversion = try self.conversion(&name)
             let value = try converted(try field(name, arguments, &numbering), conversion)
+            let specification = try format(inner, arguments, escaping, depth: depth - 1, &numbering)
             result += try formatted(value, specification, escaping)
             try claim(result.count)
         }

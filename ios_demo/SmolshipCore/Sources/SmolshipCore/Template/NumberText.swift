@@ -65,7 +65,9 @@ extension NumberStyle {
         case "f": text = fixed(size, precision)
         case "%": text = fixed(size * 100, precision)
         case "e": text = scientific(size, precision)
-        case "r" where self.precision == nil: text = pythonRepr(size)
+        case "r" where self.precision == nil:
+            let shortest = pythonRepr(size)
+            text = alternate && !shortest.contains(".") ? shortest.replacingOccurrences(of: "e", with: ".e") : shortest
         default: text = general(size, max(precision, 1), withFraction: type == "r")
         }
         let whole = text.prefix { $0.isNumber }

@@ -55,6 +55,10 @@ private struct PercentReader {
 
     mutating func conversion(_ interpreter: Interpreter, isMarkup: Bool) throws -> Text {
         at += 1
+        if try peek() == "%" {
+            at += 1
+            return ["%"]
+        }
         let key = try self.key(interpreter)
         var (flags, style) = (Set<Unicode.Scalar>(), NumberStyle())
         while "#0- +".unicodeScalars.contains(try peek()) {
@@ -76,7 +80,6 @@ private struct PercentReader {
         style.alternate = flags.contains("#")
         style.sign = flags.contains("+") ? "+" : flags.contains(" ") ? " " : "-"
         style.type = Character(type)
-        if type == "%" { return ["%"] }
         let value = try key ?? next()
         try interpreter.claim(max(width, style.precision ?? 0))
         let zeros = flags.contains("0") && !flags.contains("-") ? width : 0

@@ -96,8 +96,7 @@ extension Interpreter {
         case "isascii": return text.allSatisfy(\.isASCII)
         case "isprintable": return text.allSatisfy(\.isPrintable)
         case "isidentifier":
-            guard text.allSatisfy(\.isASCII) else { throw Fault.unsupported("isidentifier beyond ASCII") }
-            return text.first.map { $0.isWord && !$0.isDigit } == true && text.allSatisfy(\.isWord)
+            return text.first.map { $0 == "_" || $0.properties.isXIDStart } == true && text.allSatisfy(\.properties.isXIDContinue)
         default: break
         }
         guard !text.isEmpty else { return false }
