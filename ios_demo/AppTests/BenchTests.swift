@@ -40,7 +40,7 @@ private func benchmark(_ plan: Plan, _ flag: Flag = Flag()) throws -> (Benchmark
     try expect(result["traits"]?["runtime"]?.stringValue, "Core ML, CPU_ONLY")
     try expect(result["times"]?["ttft_ms"]?.objectValue?.keys.sorted(), ["32", "8"])
     try expect(result["times"]?["gaps_ms"]?["16"]?.arrayValue?.count, 2)
-    try expect(result["artifact"]?.stringValue, try bench.bundle.artifactDigest(bench.bundle.manifest.target("coreml")!))
+    try expect(result["artifact"]?.stringValue, bench.bundle.artifactDigest(bench.bundle.manifest.target("coreml")!))
 }
 
 @MainActor private func ended() async throws {

@@ -28,7 +28,7 @@ struct Benchmark: Sendable {
             throw Refusal("the bundle has not what the plan is for", got: plan.target, todo: "choose the bundle it was made of")
         }
         let units = try units()
-        let machine = try machine(target)
+        let machine = machine(target)
         let opening = Opening(bundle: bundle, kind: .coreML, units: units) { tell(Stage(what: $0)) }
         try await opening.check()
         let open = try await opening.opener()
@@ -55,11 +55,11 @@ struct Benchmark: Sendable {
         return units
     }
 
-    private func machine(_ target: TargetEntry) throws -> Machine {
+    private func machine(_ target: TargetEntry) -> Machine {
         let system = ProcessInfo.processInfo.operatingSystemVersionString
         let app = Foundation.Bundle.main.infoDictionary?["CFBundleShortVersionString"] as? String ?? "unknown"
         return Machine(
-            artifact: try bundle.artifactDigest(target), versions: ["smolship-ios-demo": app, "coreml": system],
+            artifact: bundle.artifactDigest(target), versions: ["smolship-ios-demo": app, "coreml": system],
             system: "iOS \(system)", cpu: machineName)
     }
 

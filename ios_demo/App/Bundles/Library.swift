@@ -79,7 +79,7 @@ final class Library {
         }
         refresh()
         let kept = bundles.compactMap { try? $0.bundle.get() }.flatMap { bundle in
-            bundle.manifest.targets.compactMap { try? bundle.artifactDigest($0) }
+            bundle.manifest.targets.map(bundle.artifactDigest)
         }
         CompiledModels.forget(allBut: kept)
     }

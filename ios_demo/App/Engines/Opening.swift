@@ -28,10 +28,10 @@ struct Opening: Sendable {
             return LiveChat(chat, close: engine.close)
         case .executorchRunner:
             let target = try target()
-            let place = bundle.root.appending(path: target.folder)
+            try checkMemory(bytes(of: target))
             said("Loading the model")
             let engine = try ExecuTorchRunner(
-                model: place.appending(path: target.file), tokenizer: bundle.root.appending(path: "tokenizer.json"),
+                model: model(of: target), tokenizer: bundle.root.appending(path: "tokenizer.json"),
                 capacity: bundle.manifest.context, ends: facts.ends.map(\.text))
             let chat = TextChat(
                 engine: engine, sampling: try settings.sampling(recommended: facts.sampling, kind), messages: messages,
@@ -44,13 +44,14 @@ struct Opening: Sendable {
     /// manifest before.
     func opener() async throws -> @Sendable () throws -> any TokenEngine {
         let target = try target()
-        let model = bundle.root.appending(path: target.folder).appending(path: target.file)
+        let model = model(of: target)
         let (capacity, vocab, units) = (bundle.manifest.context, bundle.manifest.model.vocab, units)
+        let bytes = bytes(of: target)
+        try checkMemory(bytes)
         switch kind {
         case .coreML:
-            let digest = try bundle.artifactDigest(target)
+            let digest = bundle.artifactDigest(target)
             said("Compiling the model for this device; later openings skip this")
-            let bytes = bundle.manifest.files.filter { $0.path.hasPrefix(target.folder + "/") }.reduce(0) { $0 + $1.size }
             let compiled = try await CompiledModels.url(of: model, bytes: bytes, digest: digest)
             return {
                 do {
@@ -84,6 +85,28 @@ struct Opening: Sendable {
             last = percent
             return !Task.isCancelled
         }
+    }
+
+    /// Refuses a model that cannot fit: the system would end the app without a word. Weights count whole, as engines
+    /// repack or copy them.
+    private func checkMemory(_ weights: Int) throws {
+        guard let available = DeviceState.now.available else { return }
+        let model = bundle.manifest.model
+        let head = (model.kvHeads ?? 0) * (model.headDim ?? 0)  // 0 where layers differ, and the manifest does not say
+        let cache = 2 * model.layers * head * bundle.manifest.context * (kind == .coreML ? 2 : 4)
+        guard weights + cache > available else { return }
+        throw Refusal(
+            "the model does not fit into memory", got: "\(megabytes(available)) that this app may still take",
+            expected: "\(megabytes(weights + cache)): \(megabytes(weights)) of weights, \(megabytes(cache)) of cache",
+            todo: "close other apps, take a smaller model, or export with a smaller --context")
+    }
+
+    private func model(of target: TargetEntry) -> URL {
+        bundle.root.appending(path: target.folder).appending(path: target.file)
+    }
+
+    private func bytes(of target: TargetEntry) -> Int {
+        bundle.manifest.files.filter { $0.path.hasPrefix(target.folder + "/") }.reduce(0) { $0 + $1.size }
     }
 
     private func target() throws -> TargetEntry {

@@ -34,6 +34,22 @@ public struct Manifest: Sendable {
         targets.first { ExactString($0.name) == ExactString(name) }
     }
 
+    /// One SHA-256 for the files of an artifact, as results state it: of the list, which `checkFiles` holds against the
+    /// files.
+    public func artifactDigest(_ target: TargetEntry) -> String {
+        let folder = target.folder + "/"
+        let listed = files.filter { $0.path.utf8.starts(with: folder.utf8) }
+            .map { (String($0.path.unicodeScalars.dropFirst(folder.unicodeScalars.count)), $0.sha256) }
+        var found = listed.filter { $0.0.utf8.starts(with: "\(target.file)/".utf8) }
+        if found.isEmpty {  // a file, with those that its name begins
+            found = listed.filter { name, _ in
+                let rest = name.utf8.dropFirst(target.file.utf8.count)
+                return name.utf8.starts(with: target.file.utf8) && !rest.contains(UInt8(ascii: "/"))
+            }
+        }
+        return Sha256.hex(pythonJson(.object(JsonObject(found.map { ($0.0, .string($0.1)) })), spaces: true).utf8)
+    }
+
     /// Throws Refusal where it is malformed or leads outside of the bundle. Links on the way are `ModelBundle`'s to look at.
     public init(_ bytes: some Collection<UInt8>) throws {
         let json = try parseObject(bytes, Manifest.name, limit: Manifest.limit)

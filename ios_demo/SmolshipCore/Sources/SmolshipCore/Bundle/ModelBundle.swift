@@ -53,19 +53,6 @@ public struct ModelBundle: Sendable {
         return bytes
     }
 
-    /// One SHA-256 for the files of an artifact, as the harness's results state it; from the manifest's list, which
-    /// `verify` compares with the files.
-    public func artifactDigest(_ target: TargetEntry) throws -> String {
-        let folder = target.folder + "/"
-        let files = manifest.files.filter { $0.path.utf8.starts(with: folder.utf8) }
-            .map { (String($0.path.unicodeScalars.dropFirst(folder.unicodeScalars.count)), $0.sha256) }
-        var found = files.filter { $0.0.utf8.starts(with: "\(target.file)/".utf8) }
-        if found.isEmpty {
-            found = files.filter { name, _ in
-                name.utf8.starts(with: target.file.utf8)
-                    && !name.utf8.dropFirst(target.file.utf8.count).contains(UInt8(ascii: "/"))
-            }
-        }
-        return Sha256.hex(pythonJson(.object(JsonObject(found.map { ($0.0, Json.string($0.1)) })), spaces: true).utf8)
-    }
+    /// The digest that the harness's results state of an artifact; see Manifest.
+    public func artifactDigest(_ target: TargetEntry) -> String { manifest.artifactDigest(target) }
 }
