@@ -3,6 +3,7 @@ import ExecuTorchLLM
 import Foundation
 import SmolshipCore
 import Tokenizers
+import os
 
 @MainActor let chatTests: [(String, @MainActor () async throws -> Void)] = [
     ("a chat: streamed, measured, its cache reused, saved and gone on with", wholeChat),
@@ -108,6 +109,17 @@ import Tokenizers
     try await ask(chat, String(repeating: "word ", count: 200))
     try expect(chat.problem?.what, "the conversation is longer than the context")
     try expect(chat.turns.count, 2)
+    // A model that is larger than what is left.
+    chat.unload()
+    chat.problem = nil
+    toyAvailableMemory = 100_000
+    defer { toyAvailableMemory = 0 }
+    try await ask(chat, "hi")
+    try expect(chat.problem?.what, "the model does not fit into memory")
+    try expect(chat.problem!.expected!.contains("of weights"), "the figures are said")
+    toyAvailableMemory = 1_000_000_000
+    try await ask(chat, "hi")
+    try expect(chat.turns.last?.text, "é🙂 3")
     // Bundles without a template that can be rendered, or without the engine's target.
     chat.choose(try toyBundle("untold", template: false), .coreML)
     try await ask(chat, "hi")
