@@ -61,6 +61,7 @@ struct RootView: View {
                 .tabItem { Label("Settings", systemImage: "gearshape") }
                 .tag(Screen.settings)
         }
+        .onChange(of: bench.running == nil) { _, idle in chat.isHeld = !idle }
     }
 }
 

@@ -10,6 +10,7 @@ import os
     ("stop, and a new chat", stopped),
     ("short of memory, off the screen", interrupted),
     ("what cannot be opened is said, and the question comes back", refusals),
+    ("another bundle in the middle of an answer", anotherBundle),
     ("by ExecuTorch's runner", byRunner),
 ]
 
@@ -127,6 +128,23 @@ import os
     chat.choose(try toyBundle("other", targets: ["executorch"]), .coreML)
     try await ask(chat, "hi")
     try expect(chat.problem?.what, "the bundle has nothing for this engine")
+}
+
+@MainActor private func anotherBundle() async throws {
+    let (chat, _) = try begun()
+    chat.draft = "long"
+    chat.send()
+    try await wait("first words") { chat.turns.last?.text.isEmpty == false }
+    chat.choose(try toyBundle("next"), .coreML)
+    try await ask(chat, "hi")
+    try expect(chat.turns.map(\.text), ["hi", "é🙂 1"])  // nothing of the answer before
+    try await Task.sleep(for: .milliseconds(100))
+    try expect(chat.turns.last?.text, "é🙂 1")
+    chat.forget("next")
+    try expect(chat.state, .empty)
+    chat.isHeld = true
+    chat.draft = "hi"
+    try expect(chat.canSend, false)
 }
 
 @MainActor private func byRunner() async throws {

@@ -32,19 +32,23 @@ final class ChatModel {
         didSet { if settings != oldValue { settingsChanged() } }
     }
 
+    /// A benchmark runs: nothing else is to compute.
+    var isHeld = false
+
     private var live: LiveChat?
     private var work: Task<Void, Never>?
     private var why = ""  // the answer under way is ended
+    private var round = 0  // of chats: what is under way for an earlier one is let go
+    private var isRestored = false
 
     var isBusy: Bool { if case .opening = state { true } else { state == .answering } }
     var canSend: Bool {
-        bundle != nil && !isBusy && !draft.trimmingCharacters(in: .whitespacesAndNewlines).isEmpty
+        bundle != nil && !isBusy && !isHeld && !draft.trimmingCharacters(in: .whitespacesAndNewlines).isEmpty
     }
 
     /// Talk with another bundle, or by another engine: a new chat.
     func choose(_ bundle: ModelBundle, _ kind: EngineKind) {
-        stop("")
-        unload()
+        letGo()
         (self.bundle, self.kind) = (bundle, kind)
         (turns, ending, reused) = ([], nil, 0)
         state = .idle
@@ -54,10 +58,15 @@ final class ChatModel {
     /// The bundle was removed.
     func forget(_ name: String) {
         guard bundle?.root.lastPathComponent == name else { return }
-        stop("")
-        unload()
+        letGo()
         (bundle, kind, state) = (nil, nil, .empty)
         save()
+    }
+
+    private func letGo() {
+        stop("")
+        unload()
+        round += 1
     }
 
     func send() {
@@ -70,15 +79,19 @@ final class ChatModel {
         turns += [Turn(role: .user, text: question), Turn(role: .assistant, text: "", isOpen: true)]
         save()
         state = live == nil ? .opening("Opening the bundle") : .answering
+        let round = round
         work = Task {
             do {
                 let live = try await opened(bundle, kind, earlier)
+                guard round == self.round else { return live.close() }
+                self.live = live
                 state = .answering
-                try await listen(to: live.ask(question, maxTokens: settings.maxTokens))
+                try await listen(to: live.ask(question, maxTokens: settings.maxTokens), round)
             } catch {
-                ended(with: error)
+                if round == self.round { ended(with: error) }
             }
-            if state != .empty { state = live == nil ? .idle : .ready }
+            guard round == self.round else { return }
+            state = live == nil ? .idle : .ready
             save()
         }
     }
@@ -106,18 +119,24 @@ final class ChatModel {
 
     /// The system is short of memory: it ends apps that do not give theirs back.
     func memoryWarning() {
+        if case .opening = state {
+            problem = Refusal(
+                "the system is short of memory, and the model was not loaded", todo: "close other apps, or take a smaller model")
+        }
         stop("Ended: the system is short of memory. The model was unloaded.")
         unload()
     }
 
     /// The GPU does not compute for an app that is not on the screen.
     func leavingScreen() {
-        stop("Ended: the app left the screen.")
+        if state == .answering { stop("Ended: the app left the screen.") }
         save()
     }
 
     /// Go on with what was saved; `find` looks a bundle up.
     func restore(_ find: (String) -> ModelBundle?) {
+        guard !isRestored else { return }
+        isRestored = true
         do {
             guard let saved = try SavedChat.load() else { return }
             (turns, draft, kind) = (saved.turns, saved.draft, saved.kind)
@@ -155,12 +174,11 @@ final class ChatModel {
             live.close()
             throw CancellationError()
         }
-        self.live = live
         return live
     }
 
     /// Pieces come up to a hundred times a second; the screen is told twenty times.
-    private func listen(to events: AsyncThrowingStream<LiveChat.Event, any Error>) async throws {
+    private func listen(to events: AsyncThrowingStream<LiveChat.Event, any Error>, _ round: Int) async throws {
         var held = ""
         let start = ContinuousClock.now
         var (shown, kept) = (start, start)
@@ -168,6 +186,7 @@ final class ChatModel {
         var pieces = 0
         do {
             for try await event in events {
+                guard round == self.round else { return }
                 switch event {
                 case .piece(let text):
                     held += text
@@ -188,7 +207,7 @@ final class ChatModel {
                 }
             }
         } catch {
-            add(&held)
+            if round == self.round { add(&held) }
             throw error
         }
     }

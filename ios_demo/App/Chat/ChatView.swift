@@ -144,6 +144,7 @@ private struct MeterBar: View {
 
     private var status: String {
         let engine = chat.kind?.title ?? ""
+        if chat.isHeld { return "A benchmark is running" }
         return switch chat.state {
         case .empty: "No bundle: choose one under Bundles"
         case .idle: "\(engine), not loaded: the next message loads the model"
