@@ -146,22 +146,6 @@ final class FileTests: XCTestCase {
         XCTAssertNotNil(refusal { _ = try bundle.read("c") })
         XCTAssertNotNil(refusal { _ = try ModelBundle(root.appending(path: "nowhere")) })
     }
-
-    func testAFullDisk() throws {
-        guard FileManager.default.fileExists(atPath: "/dev/full") else { return XCTAssertTrue(canImportDarwin) }
-        let output = try Output(URL(filePath: "/dev/full"), name: "a", new: false)
-        let found = refusal { try [UInt8]([1]).withUnsafeBytes(output.write) }
-        XCTAssertEqual(found?.what, "a could not be written")
-        XCTAssertTrue(found?.todo?.hasPrefix("remove a bundle") ?? false)
-    }
-
-    private var canImportDarwin: Bool {
-        #if canImport(Darwin)
-            true
-        #else
-            false
-        #endif
-    }
 }
 
 final class Sha256Tests: XCTestCase {
