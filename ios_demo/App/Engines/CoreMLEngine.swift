@@ -49,7 +49,7 @@ final class CoreMLEngine: TokenEngine {
             at += function.tokens
         }
         guard let values = logits?.shapedArrayValue(of: Float16.self) else {
-            throw Refusal("Core ML gave other logits than the package declares", got: logits as Any, expected: "float16")
+            throw Refusal("Core ML gave other logits than the package declares", got: logits, expected: "float16")
         }
         return values.scalars.map(Float.init)
     }

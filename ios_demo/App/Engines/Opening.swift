@@ -64,7 +64,7 @@ struct Opening: Sendable {
         case .executorch:
             guard let chunk = target.info["chunk"]?.intValue, chunk >= 1 else {
                 throw Refusal(
-                    "the manifest does not say how many tokens the program takes at once", got: target.info["chunk"] as Any,
+                    "the manifest does not say how many tokens the program takes at once", got: target.info["chunk"],
                     expected: "a whole number", todo: "export the bundle again")
             }
             return { try ExecuTorchEngine(model: model, capacity: capacity, vocab: vocab, chunk: chunk) }

@@ -18,8 +18,8 @@ struct Prompt: Sendable {
         let source = bundle.manifest.file("chat_template.jinja")?.sha256
         guard program["source_sha256"]?.stringValue == source else {
             throw Refusal(
-                "template.json is of another chat template", got: program["source_sha256"]?.stringValue as Any,
-                expected: source as Any, todo: "export the bundle again")
+                "template.json is of another chat template", got: program["source_sha256"]?.stringValue,
+                expected: source, todo: "export the bundle again")
         }
         template = try Template(program)
         let special = bundle.manifest.generation.specialTokens.sorted { $0.key < $1.key }
