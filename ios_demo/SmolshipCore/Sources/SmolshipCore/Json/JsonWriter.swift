@@ -81,9 +81,9 @@ func pythonRepr(_ value: Double) -> String {
     let (digits, point) = shortestDigits(value.magnitude)
     if point > 16 || point < -3 {
         let exponent = point - 1
-        let tail = digits.dropFirst()
+        let tail = String(digits.dropFirst())
         let size = abs(exponent) < 10 ? "0\(abs(exponent))" : "\(abs(exponent))"
-        return sign + digits.prefix(1) + (tail.isEmpty ? "" : "." + tail) + (exponent < 0 ? "e-" : "e+") + size
+        return sign + String(digits.prefix(1)) + (tail.isEmpty ? "" : "." + tail) + (exponent < 0 ? "e-" : "e+") + size
     }
     if point <= 0 { return sign + "0." + String(repeating: "0", count: -point) + digits }
     if digits.count <= point { return sign + digits + String(repeating: "0", count: point - digits.count) + ".0" }
