@@ -16,10 +16,11 @@ struct SmolshipApp: App {
                     library.refresh()
                     chat.restore(library.bundle)
                 }
-                .onReceive(NotificationCenter.default.publisher(for: UIApplication.didReceiveMemoryWarningNotification)) { _ in
-                    chat.memoryWarning()
-                    bench.memoryWarning()
-                }
+                .onReceive(NotificationCenter.default.publisher(for: UIApplication.didReceiveMemoryWarningNotification))
+            { _ in
+                chat.memoryWarning()
+                bench.memoryWarning()
+            }
                 .onChange(of: phase) { _, phase in
                     switch phase {
                     case .background:

@@ -33,7 +33,9 @@ func expect(_ good: Bool, _ what: String, line: Int = #line) throws {
 }
 
 /// Expects `body` to throw an error whose description contains `words`.
-@MainActor func expectRefusal(_ words: String, line: Int = #line, _ body: @MainActor () async throws -> Void) async throws {
+@MainActor func expectRefusal(_ words: String, line: Int = #line, _ body: @MainActor () async throws -> Void)
+    async throws
+{
     do {
         try await body()
     } catch {

@@ -56,7 +56,8 @@ private func benchmark(_ plan: Plan, _ flag: Flag = Flag()) throws -> (Benchmark
 
 @MainActor private func refusedPlans() async throws {
     for (plan, words) in [
-        (try plan(engine: "executorch"), "Core ML alone"), (try plan(info: #", "units": "NPU""#), "unknown compute units"),
+        (try plan(engine: "executorch"), "Core ML alone"),
+        (try plan(info: #", "units": "NPU""#), "unknown compute units"),
     ] {
         let (bench, _) = try benchmark(plan)
         try await expectRefusal(words) { _ = try await bench.run() }

@@ -14,7 +14,9 @@ import os
     ("by ExecuTorch's runner", byRunner),
 ]
 
-@MainActor private func begun(_ kind: EngineKind = .coreML, _ name: String = UUID().uuidString) throws -> (ChatModel, Toy) {
+@MainActor private func begun(_ kind: EngineKind = .coreML, _ name: String = UUID().uuidString) throws -> (
+    ChatModel, Toy
+) {
     let toy = Toy()
     (toyPackage, toyTokenizer) = (toy, ToyTokens())
     let chat = ChatModel()
@@ -154,7 +156,7 @@ import os
     try await ask(chat, "second")
     try expect(chat.problem, nil)
     try expect(chat.turns.map(\.text), ["first", "One", "second", "Two"])
-    try expect(
-        TextRunner.made.last!.prompts.last, "<|end|>\n<|start|>user\nsecond<|end|>\n<|start|>assistant\n")  // the rest alone
+    let rest = "<|end|>\n<|start|>user\nsecond<|end|>\n<|start|>assistant\n"
+    try expect(TextRunner.made.last!.prompts.last, rest)
     try expect(chat.reused > 0, "the text that is held is not fed again")
 }

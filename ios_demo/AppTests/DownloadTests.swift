@@ -25,7 +25,8 @@ private func server() throws -> URL {
         let http = URLSessionHttp()
         defer { http.close() }
         nonisolated(unsafe) var percents: [Int] = []
-        let made = try await store.download(from: server().appending(path: path), as: name, http: http) { @Sendable _, done, total in
+        let made = try await store.download(from: server().appending(path: path), as: name, http: http) {
+            @Sendable _, done, total in
             percents.append(100 * done / total)
             return true
         }
@@ -42,8 +43,12 @@ private func server() throws -> URL {
     let store = try Store(URL.cachesDirectory.appending(path: "store"))
     let http = URLSessionHttp()
     defer { http.close() }
-    try await expectRefusal("404") { _ = try await store.download(from: server().appending(path: "none"), as: "x", http: http) }
-    try await expectRefusal("http://") { _ = try await store.download(from: URL(filePath: "/toy"), as: "x", http: http) }
+    try await expectRefusal("404") {
+        _ = try await store.download(from: server().appending(path: "none"), as: "x", http: http)
+    }
+    try await expectRefusal("http://") {
+        _ = try await store.download(from: URL(filePath: "/toy"), as: "x", http: http)
+    }
     let closed = URL(string: "http://127.0.0.1:1/toy")!
     do {
         _ = try await store.download(from: closed, as: "x", http: http)

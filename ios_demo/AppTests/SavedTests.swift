@@ -13,7 +13,8 @@ import SmolshipCore
 ]
 
 @MainActor private func byteLevel() async throws {
-    let file = #"{"decoder": {"type": "ByteLevel"}, "added_tokens": [{"id": 256, "special": true}, {"id": 258, "special": false}]}"#
+    let file =
+        #"{"decoder": {"type": "ByteLevel"}, "added_tokens": [{"id": 256, "special": true}, {"id": 258, "special": false}]}"#
     let bytes = try ByteLevel(tokenizer: Data(file.utf8))
     let tokens = ToyTokens()
     for id in 0..<256 { try expect(bytes.bytes(id, tokens.convertIdToToken(id)), [UInt8(id)]) }
@@ -27,7 +28,8 @@ import SmolshipCore
 @MainActor private func otherDecoders() async throws {
     let llama = #"{"decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}}"#
     for (file, words) in [
-        (llama, "ByteFallback, Fuse"), (#"{"decoder": null}"#, "no decoder"), ("[]", "cannot be read"), ("{", "cannot be read"),
+        (llama, "ByteFallback, Fuse"), (#"{"decoder": null}"#, "no decoder"), ("[]", "cannot be read"),
+        ("{", "cannot be read"),
     ] {
         try await expectRefusal(words) { _ = try ByteLevel(tokenizer: Data(file.utf8)) }
     }

@@ -87,13 +87,15 @@ struct ToyTokens: Tokenizers.Tokenizer {
 }
 
 /// A bundle of the toy in a new folder below Documents.
-func toyBundle(_ name: String, targets: [String] = ["coreml", "executorch"], template: Bool = true) throws -> ModelBundle {
+func toyBundle(_ name: String, targets: [String] = ["coreml", "executorch"], template: Bool = true) throws
+    -> ModelBundle
+{
     let template = template ? ["chat_template.jinja": "toy", "template.json": try program()] : [:]
     let files = template.merging([
         "tokenizer.json": """
-            {"decoder": {"type": "ByteLevel"},
-             "added_tokens": [{"id": 256, "special": true}, {"id": 257, "special": true}]}
-            """,
+        {"decoder": {"type": "ByteLevel"},
+         "added_tokens": [{"id": 256, "special": true}, {"id": 257, "special": true}]}
+        """,
         "coreml/model.mlpackage/Data/weights": String(repeating: "w", count: 5000), "executorch/model.pte": "program",
     ]) { $1 }
     let root = URL.documentsDirectory.appending(path: name)
@@ -133,7 +135,8 @@ private func program() throws -> String {
         #"{"node": "Getattr", "line": 1, "value": {"node": "Name", "line": 1, "name": "m", "ctx": "load"}, "attr": "\#(name)", "ctx": "load"}"#
     }
     func data(_ text: String) -> String { #"{"node": "TemplateData", "line": 1, "data": "\#(text)"}"# }
-    let message = [data("<|start|>"), part("role"), data(#"\n"#), part("content"), data(#"<|end|>\n"#)].joined(separator: ",")
+    let message = [data("<|start|>"), part("role"), data(#"\n"#), part("content"), data(#"<|end|>\n"#)].joined(
+        separator: ",")
     return """
         {"schema": 1, "source_sha256": "\(Sha256.hex(Array("toy".utf8)))", "body": [
         {"node": "For", "line": 1, "target": {"node": "Name", "line": 1, "name": "m", "ctx": "store"},

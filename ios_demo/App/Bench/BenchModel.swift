@@ -18,7 +18,9 @@ final class BenchModel {
 
     private var stopping: Flag?
 
-    nonisolated static var folder: URL { URL.documentsDirectory.appending(path: Library.results, directoryHint: .isDirectory) }
+    nonisolated static var folder: URL {
+        URL.documentsDirectory.appending(path: Library.results, directoryHint: .isDirectory)
+    }
 
     /// Read a plan that a person picked.
     func choose(_ url: URL) {
@@ -76,9 +78,16 @@ final class BenchModel {
 
     func list() {
         let files = FileManager.default
-        let found = try? files.contentsOfDirectory(at: BenchModel.folder, includingPropertiesForKeys: [.contentModificationDateKey])
+        let found = try? files.contentsOfDirectory(
+            at: BenchModel.folder, includingPropertiesForKeys: [.contentModificationDateKey])
         results = (found ?? []).filter { $0.pathExtension == "json" && !$0.lastPathComponent.hasPrefix(".") }
-            .map { ($0, (try? $0.resourceValues(forKeys: [.contentModificationDateKey]))?.contentModificationDate ?? .distantPast) }
+            .map {
+                (
+                    $0,
+                    (try? $0.resourceValues(forKeys: [.contentModificationDateKey]))?.contentModificationDate
+                        ?? .distantPast
+                )
+            }
             .sorted { $0.1 > $1.1 }.map(\.0)
     }
 

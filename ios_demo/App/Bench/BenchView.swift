@@ -22,7 +22,9 @@ struct BenchView: View {
                 } header: {
                     Text("Plan")
                 } footer: {
-                    Text("A JSON file that smolship wrote: see the demo's README. Charge the device, close other apps, and leave this one on the screen.")
+                    Text(
+                        "A JSON file that smolship wrote: see the demo's README. Charge the device, close other apps, and leave this one on the screen."
+                    )
                 }
                 if let stage = bench.running {
                     running(stage)
@@ -89,8 +91,10 @@ struct BenchView: View {
 
     private func running(_ stage: Benchmark.Stage) -> some View {
         Section("Running") {
-            ProgressView(value: stage.total > 0 ? Double(stage.done) / Double(stage.total) : nil) { Text(verbatim: stage.what) }
-                .accessibilityAddTraits(.updatesFrequently)
+            ProgressView(value: stage.total > 0 ? Double(stage.done) / Double(stage.total) : nil) {
+                Text(verbatim: stage.what)
+            }
+            .accessibilityAddTraits(.updatesFrequently)
             Button("Stop", systemImage: "stop.fill", role: .cancel, action: bench.stop)
         }
     }

@@ -25,7 +25,8 @@ struct Benchmark: Sendable {
                 todo: "execute the others on a board or a phone: docs/devices.md")
         }
         guard let target = bundle.manifest.target(plan.target), target.engine == plan.engine else {
-            throw Refusal("the bundle has not what the plan is for", got: plan.target, todo: "choose the bundle it was made of")
+            throw Refusal(
+                "the bundle has not what the plan is for", got: plan.target, todo: "choose the bundle it was made of")
         }
         let units = try units()
         let machine = machine(target)
@@ -50,7 +51,8 @@ struct Benchmark: Sendable {
         guard let asked = plan.info["units"] else { return .cpuAndGPU }
         guard let units = asked.stringValue.flatMap(ComputeUnits.init) else {
             throw Refusal(
-                "unknown compute units", got: asked, expected: ComputeUnits.allCases.map(\.rawValue).joined(separator: ", "))
+                "unknown compute units", got: asked,
+                expected: ComputeUnits.allCases.map(\.rawValue).joined(separator: ", "))
         }
         return units
     }
@@ -69,13 +71,17 @@ struct Benchmark: Sendable {
 
     private func words(_ result: PlanResult) -> [String] {
         var found: [String] = []
-        if let loads = result.loads { found.append("Loaded in \(rounded(loads.coldMs)) ms, again in \(rounded(loads.warmMs)) ms.") }
+        if let loads = result.loads {
+            found.append("Loaded in \(rounded(loads.coldMs)) ms, again in \(rounded(loads.warmMs)) ms.")
+        }
         for (length, times) in (result.times?.ttftMs ?? [:]).sorted(by: { $0.key < $1.key }) {
-            found.append("\(length) tokens fed: first token after \(rounded(median(times))) ms, median of \(times.count).")
+            found.append(
+                "\(length) tokens fed: first token after \(rounded(median(times))) ms, median of \(times.count).")
         }
         for depth in (result.times?.gapsMs ?? [:]).keys.sorted() {
             let rates = result.times?.decodeTokensPerSecond(depth) ?? []
-            found.append("Decoding behind \(depth) tokens: \(rounded(median(rates))) tokens/s, median of \(rates.count).")
+            found.append(
+                "Decoding behind \(depth) tokens: \(rounded(median(rates))) tokens/s, median of \(rates.count).")
         }
         if !result.seen.isEmpty { found.append("\(result.seen.count) calls looked at.") }
         if let generated = result.generated { found.append("An answer of \(generated.ids.count) tokens.") }

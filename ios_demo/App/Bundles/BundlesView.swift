@@ -96,8 +96,11 @@ private struct BundleRow: View {
                 .font(.subheadline)
                 .foregroundStyle(.secondary)
             if manifest.file("template.json") == nil {
-                Label("Its chat template cannot be rendered here: benchmarks only.", systemImage: "exclamationmark.triangle")
-                    .font(.footnote)
+                Label(
+                    "Its chat template cannot be rendered here: benchmarks only.",
+                    systemImage: "exclamationmark.triangle"
+                )
+                .font(.footnote)
             }
             if kinds.isEmpty {
                 Text("Nothing in it runs here: \(manifest.targets.map(\.target).joined(separator: ", ")).")

@@ -1,5 +1,6 @@
 import Foundation
 import SmolshipCore
+
 #if canImport(FoundationNetworking)
     import FoundationNetworking
 #endif

@@ -121,7 +121,8 @@ final class ChatModel {
     func memoryWarning() {
         if case .opening = state {
             problem = Refusal(
-                "the system is short of memory, and the model was not loaded", todo: "close other apps, or take a smaller model")
+                "the system is short of memory, and the model was not loaded",
+                todo: "close other apps, or take a smaller model")
         }
         stop("Ended: the system is short of memory. The model was unloaded.")
         unload()
@@ -142,7 +143,8 @@ final class ChatModel {
             (turns, draft, kind) = (saved.turns, saved.draft, saved.kind)
             bundle = saved.bundle.flatMap(find)
             if let name = saved.bundle, bundle == nil {
-                problem = Refusal("the bundle of the last chat is not here any more", got: name, todo: "choose another one")
+                problem = Refusal(
+                    "the bundle of the last chat is not here any more", got: name, todo: "choose another one")
             }
         } catch {
             problem = Refusal(of: error)
@@ -155,7 +157,8 @@ final class ChatModel {
         do {
             try SavedChat(bundle: name, kind: kind, turns: turns, draft: draft).save()
         } catch {
-            problem = Refusal("the conversation cannot be saved", got: error.localizedDescription, todo: "free some storage")
+            problem = Refusal(
+                "the conversation cannot be saved", got: error.localizedDescription, todo: "free some storage")
         }
     }
 
@@ -168,8 +171,14 @@ final class ChatModel {
             }
         }
         let opening = Opening(bundle: bundle, kind: kind, units: settings.units, said: said)
-        let task = Task.detached(priority: .userInitiated) { try await opening.chat(settings, settings.opening + earlier) }
-        let live = try await withTaskCancellationHandler { try await task.value } onCancel: { task.cancel() }
+        let task = Task.detached(priority: .userInitiated) {
+            try await opening.chat(settings, settings.opening + earlier)
+        }
+        let live = try await withTaskCancellationHandler {
+            try await task.value
+        } onCancel: {
+            task.cancel()
+        }
         guard !Task.isCancelled else {
             live.close()
             throw CancellationError()
@@ -213,7 +222,8 @@ final class ChatModel {
     }
 
     private func speed(
-        _ pieces: Int, _ first: ContinuousClock.Instant, _ start: ContinuousClock.Instant, _ now: ContinuousClock.Instant
+        _ pieces: Int, _ first: ContinuousClock.Instant, _ start: ContinuousClock.Instant,
+        _ now: ContinuousClock.Instant
     ) -> String {
         let (wait, span) = (start.duration(to: first) / .milliseconds(1), first.duration(to: now) / .seconds(1))
         let rate = span > 0 ? ", about \(Int((Double(pieces - 1) / span).rounded())) tokens/s" : ""

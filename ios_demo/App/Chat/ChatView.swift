@@ -128,7 +128,8 @@ private struct MeterBar: View {
                 .font(.footnote.monospacedDigit())
             Label(device.spoken, systemImage: device.thermal == .nominal ? "thermometer.low" : "thermometer.high")
                 .font(.footnote.monospacedDigit())
-                .foregroundStyle(device.thermal == .critical || device.thermal == .serious ? Color.red : Color.secondary)
+                .foregroundStyle(
+                    device.thermal == .critical || device.thermal == .serious ? Color.red : Color.secondary)
         }
         .frame(maxWidth: .infinity, alignment: .leading)
         .padding(.horizontal)
@@ -159,7 +160,9 @@ private struct MeterBar: View {
         guard let ending = chat.ending else { return chat.state == .answering ? chat.running : "No answer yet" }
         let number = FloatingPointFormatStyle<Double>.number.precision(.fractionLength(1))
         let parts = [
-            ending.ttftSeconds.map { "first token after \((1000 * $0).formatted(number.precision(.fractionLength(0)))) ms" },
+            ending.ttftSeconds.map {
+                "first token after \((1000 * $0).formatted(number.precision(.fractionLength(0)))) ms"
+            },
             ending.tokensPerSecond.map { "\($0.formatted(number)) tokens/s" },
             ending.tokens.map { "\($0) tokens" },
             ending.promptTokens.map { "\($0) fed" },

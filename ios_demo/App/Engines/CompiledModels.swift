@@ -27,9 +27,10 @@ enum CompiledModels {
                 expected: "a package for iOS 18", todo: "export the bundle again")
         }
         try files.createDirectory(at: folder, withIntermediateDirectories: true)
+        forget { $0.hasPrefix(digest.prefix(32)) }  // of an earlier system
         do {
             try files.moveItem(at: made, to: place)
-        } catch where files.fileExists(atPath: place.path) {  // another opening was faster
+        } catch  where files.fileExists(atPath: place.path) {  // another opening was faster
             try? files.removeItem(at: made)
         }
         return place
@@ -37,13 +38,17 @@ enum CompiledModels {
 
     /// Forget one that cannot be opened, or all but those of `digests`.
     static func forget(_ digest: String) {
-        try? FileManager.default.removeItem(at: folder.appending(path: name(digest)))
+        forget { $0 == name(digest) }
     }
 
     static func forget(allBut digests: [String]) {
         let kept = Set(digests.map(name))
-        let found = (try? FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: nil)) ?? []
-        for url in found where !kept.contains(url.lastPathComponent) { try? FileManager.default.removeItem(at: url) }
+        forget { !kept.contains($0) }
+    }
+
+    private static func forget(where wanted: (String) -> Bool) {
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
+        for name in names where wanted(name) { try? FileManager.default.removeItem(at: folder.appending(path: name)) }
     }
 
     private static func name(_ digest: String) -> String {

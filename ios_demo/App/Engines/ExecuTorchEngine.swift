@@ -38,7 +38,8 @@ final class ExecuTorchEngine: TokenEngine {
         }
         let logits: Tensor<Float>? = outputs.first?.tensor()
         guard let logits else {
-            throw Refusal("ExecuTorch gave other outputs than the program's", got: outputs.count, expected: "float32 logits")
+            throw Refusal(
+                "ExecuTorch gave other outputs than the program's", got: outputs.count, expected: "float32 logits")
         }
         position += ids.count
         return logits.scalars()

@@ -112,7 +112,8 @@ struct Opening: Sendable {
     private func target() throws -> TargetEntry {
         guard let target = kind.target(in: bundle.manifest) else {
             throw Refusal(
-                "the bundle has nothing for this engine", got: bundle.manifest.targets.map(\.target).joined(separator: ", "),
+                "the bundle has nothing for this engine",
+                got: bundle.manifest.targets.map(\.target).joined(separator: ", "),
                 expected: kind.title, todo: "export with --to coreml,executorch")
         }
         return target

@@ -57,7 +57,8 @@ struct TaskMemory: Equatable, Sendable {
         }
         guard result == KERN_SUCCESS else { return nil }
         return TaskMemory(
-            footprint: Int(info.phys_footprint), fileBacked: Int(info.external), peakResident: Int(info.resident_size_peak))
+            footprint: Int(info.phys_footprint), fileBacked: Int(info.external),
+            peakResident: Int(info.resident_size_peak))
     }
 }
 

@@ -22,7 +22,9 @@ struct SettingsView: View {
                         LabeledContent("Most tokens of an answer", value: settings.maxTokens.formatted())
                     }
                 } footer: {
-                    Text("ExecuTorch's runner samples by temperature alone: top-p, top-k, min-p and the repetition penalty are left out there.")
+                    Text(
+                        "ExecuTorch's runner samples by temperature alone: top-p, top-k, min-p and the repetition penalty are left out there."
+                    )
                 }
                 Section {
                     Toggle("Thinking", isOn: $settings.thinking)
@@ -36,7 +38,9 @@ struct SettingsView: View {
                         ForEach(ComputeUnits.allCases, id: \.self) { Text(verbatim: $0.rawValue) }
                     }
                 } footer: {
-                    Text("The packages are made for the GPU. Stateful int4 programs are known to fail on the Neural Engine.")
+                    Text(
+                        "The packages are made for the GPU. Stateful int4 programs are known to fail on the Neural Engine."
+                    )
                 }
                 Section {
                     LabeledContent("Device", value: machineName)
@@ -48,7 +52,9 @@ struct SettingsView: View {
         }
     }
 
-    private func amount(_ title: LocalizedStringKey, _ value: Binding<Double>, in range: ClosedRange<Double>) -> some View {
+    private func amount(_ title: LocalizedStringKey, _ value: Binding<Double>, in range: ClosedRange<Double>)
+        -> some View
+    {
         VStack(alignment: .leading) {
             LabeledContent(title) { Text(value.wrappedValue, format: .number.precision(.fractionLength(2))) }
             Slider(value: value, in: range, step: 0.05) { Text(title) }
