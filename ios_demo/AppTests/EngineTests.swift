@@ -7,6 +7,7 @@ import SmolshipCore
 @MainActor let engineTests: [(String, @MainActor () async throws -> Void)] = [
     ("Core ML: whole chunks by prefill, the rest by decode", coreMLChunks),
     ("Core ML: packages that are not the manifest's are refused", coreMLRefusals),
+    ("Core ML: a package is compiled once for each digest and system", compiledOnce),
     ("ExecuTorch: ids and positions, chunk by chunk", execuTorchCalls),
     ("ExecuTorch's runner: end token, lost bytes, stop, limits", runner),
 ]
@@ -52,6 +53,32 @@ private func packageFolder() throws -> URL {
     }
 }
 
+@MainActor private func compiledOnce() async throws {
+    toyPackage = Toy()
+    let package = try toyBundle("compiled").root.appending(path: "coreml/model.mlpackage")
+    let (one, other) = (String(repeating: "1", count: 64), String(repeating: "2", count: 64))
+    let first = try await CompiledModels.url(of: package, bytes: 1, digest: one)
+    let folder = first.deletingLastPathComponent()
+    func names() throws -> [String] { try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted() }
+    let before = try names()
+    try expect(try await CompiledModels.url(of: URL(filePath: "/gone"), bytes: 1, digest: one), first)
+    // What another version of the system compiled goes when this one compiles.
+    let old = folder.appending(path: "\(other.prefix(32))-1.0.0.mlmodelc")
+    try FileManager.default.createDirectory(at: old, withIntermediateDirectories: true)
+    let second = try await CompiledModels.url(of: package, bytes: 1, digest: other)
+    try expect(try names(), (before + [second.lastPathComponent]).sorted())
+    try await expectRefusal("too little storage") {
+        _ = try await CompiledModels.url(of: package, bytes: 1 << 60, digest: String(repeating: "3", count: 64))
+    }
+    try await expectRefusal("cannot compile") {
+        _ = try await CompiledModels.url(of: URL(filePath: "/gone"), bytes: 1, digest: String(repeating: "4", count: 64))
+    }
+    CompiledModels.forget(allBut: [other])
+    try expect(try names(), [second.lastPathComponent])
+    CompiledModels.forget(other)
+    try expect(try names(), [])
+}
+
 @MainActor private func execuTorchCalls() async throws {
     nonisolated(unsafe) var calls: [[Int64]] = []
     toyProgram = { ids, position in
@@ -73,9 +100,12 @@ private func packageFolder() throws -> URL {
 @MainActor private func runner() async throws {
     toyRunner = { _ in ["Hel", "lo", "", "", " you", "<|end|>"] }
     let engine = try ExecuTorchRunner(
-        model: URL(filePath: "/model.pte"), tokenizer: URL(filePath: "/tokenizer.json"), capacity: 512, ends: ["<|end|>"])
+        model: URL(filePath: "/model.pte"), tokenizer: URL(filePath: "/tokenizer.json"), capacity: 512,
+        ends: ["<|end|>"])
     var said = ""
-    func ask(_ text: String, maxTokens: Int? = nil, _ sampling: Sampling = .greedy, until: String = "never") throws -> Ending {
+    func ask(_ text: String, maxTokens: Int? = nil, _ sampling: Sampling = .greedy, until: String = "never") throws
+        -> Ending
+    {
         said = ""
         return try engine.generate(text, maxTokens: maxTokens, sampling: sampling) { piece in
             said += piece

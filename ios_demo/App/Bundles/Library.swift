@@ -33,7 +33,7 @@ final class Library {
             bundles = try store.list().filter { ![Library.results, "Inbox"].contains($0.name) }
             unfinished = try store.unfinishedBytes()
             free = freeSpace(store.root)
-            for stored in bundles { excludeFromBackup(store.root.appending(path: stored.name)) }
+            excludeFromBackup(store.root)
         } catch {
             problem = Refusal(of: error)
         }
@@ -58,7 +58,8 @@ final class Library {
             !url.lastPathComponent.isEmpty, url.lastPathComponent != "/"
         else {
             problem = Refusal(
-                "the address cannot be used", got: address, expected: "http://computer.local:8000/smollm2, the bundle's folder")
+                "the address cannot be used", got: address,
+                expected: "http://computer.local:8000/smollm2, the bundle's folder")
             return
         }
         UserDefaults.standard.set(address, forKey: Library.addressKey)
@@ -103,7 +104,11 @@ final class Library {
                 try await body(try Library.store()) { _, done, total in progress.tell(done, of: total) }
             }
             do {
-                try await withTaskCancellationHandler { try await task.value } onCancel: { task.cancel() }
+                try await withTaskCancellationHandler {
+                    try await task.value
+                } onCancel: {
+                    task.cancel()
+                }
             } catch is CancellationError {
                 // the person broke it off
             } catch {
@@ -117,12 +122,14 @@ final class Library {
 
     nonisolated private static func store() throws -> Store { try Store(URL.documentsDirectory) }
 
-    /// Bundles can be brought here again; the person's backup is not for them.
-    private func excludeFromBackup(_ folder: URL) {
-        var folder = folder
-        var values = URLResourceValues()
-        values.isExcludedFromBackup = true
-        try? folder.setResourceValues(values)
+    /// All but the results: bundles, and what was broken off, can be brought here again.
+    private func excludeFromBackup(_ root: URL) {
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: root.path)) ?? [] where name != Library.results {
+            var url = root.appending(path: name)
+            var values = URLResourceValues()
+            values.isExcludedFromBackup = true
+            try? url.setResourceValues(values)
+        }
     }
 }
 
