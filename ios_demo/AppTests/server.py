@@ -9,6 +9,7 @@ import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 BROKEN_OFF = 1000  # bytes
 
@@ -17,7 +18,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers GET."""
 
     folder: Path
-    broken: set[str] = set()
+    broken: ClassVar[set[str]] = set()
 
     def do_GET(self) -> None:
         """Send a file, or the part that is asked for."""
