@@ -31,7 +31,7 @@ public struct Download: Sendable {
         let manifest = try Manifest(raw)
         try refuseUnsafe(manifest)
         try forget(otherThan: manifest)
-        try replace(Manifest.name, with: raw)
+        try keep(raw)
         try checkSpace(manifest)
         var done = manifest.files.reduce(0) { $0 + (isComplete($1) ? $1.size : 0) }
         for file in manifest.files where !isComplete(file) {
@@ -76,10 +76,14 @@ public struct Download: Sendable {
         }
     }
 
-    private func replace(_ name: String, with bytes: [UInt8]) throws {
-        discard(bundle.appending(path: name))
-        let output = try Output(bundle.appending(path: name), name: name, new: true)
-        try bytes.withUnsafeBytes(output.write)
+    /// In one step: without the manifest that they came with, complete files count as unknown.
+    private func keep(_ manifest: [UInt8]) throws {
+        let temporary = folder.appending(path: "manifest.partial")
+        discard(temporary)
+        let output = try Output(temporary, name: Manifest.name, new: true)
+        try manifest.withUnsafeBytes(output.write)
+        try output.finish()
+        try put(temporary, at: Manifest.name)
     }
 
     private func checkSpace(_ manifest: Manifest) throws {
@@ -188,10 +192,12 @@ public struct Download: Sendable {
 
     private func place(_ file: ListedFile, _ partial: URL) throws {
         try makeFolder(of: file.path, below: bundle)
-        let target = try inside(bundle, file.path)
-        guard rename(partial.path, target.path) == 0 else {
-            throw Refusal(
-                "\(file.path) cannot be put into the bundle", got: systemError(), expected: "a place for a new file")
+        try put(partial, at: file.path)
+    }
+
+    private func put(_ made: URL, at path: String) throws {
+        guard rename(made.path, try inside(bundle, path).path) == 0 else {
+            throw Refusal("\(path) cannot be put into the bundle", got: systemError(), expected: "a place for a file")
         }
     }
 
