@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "ios_demo" / "toolchain"
 NEEDED = (
-    *("bash", "chmod", "chroot", "cut", "dirname", "env", "grep", "mkdir", "mktemp", "mount", "mv", "realpath", "rm"),
-    *("sha256sum", "tail", "uname", "unshare"),
+    *("bash", "chmod", "chroot", "cut", "dirname", "env", "find", "grep", "mkdir", "mktemp", "mount", "mv"),
+    *("realpath", "rm", "sha256sum", "tail", "uname", "unshare"),
 )
 
 
@@ -59,6 +60,9 @@ def test_who_is_not_root(project: Path) -> None:
     ids=["no packages", "an empty root"],
 )
 def test_a_root_that_cannot_be_made(project: Path, line: str, said: str) -> None:
+    left = project / ".cache" / "swift-new-of-a-killed-run"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
     done = toolchain(project, mmdebstrap=line)
     assert done.returncode == 3
     assert said in done.stderr
