@@ -71,7 +71,8 @@ private func packageFolder() throws -> URL {
         _ = try await CompiledModels.url(of: package, bytes: 1 << 60, digest: String(repeating: "3", count: 64))
     }
     try await expectRefusal("cannot compile") {
-        _ = try await CompiledModels.url(of: URL(filePath: "/gone"), bytes: 1, digest: String(repeating: "4", count: 64))
+        _ = try await CompiledModels.url(
+            of: URL(filePath: "/gone"), bytes: 1, digest: String(repeating: "4", count: 64))
     }
     CompiledModels.forget(allBut: [other])
     try expect(try names(), [second.lastPathComponent])
@@ -118,7 +119,8 @@ private func packageFolder() throws -> URL {
     try expect(whole.tokens, 5)
     try expect(try ask("hi", maxTokens: 2).end, .maxTokens)
     try expect(said, "Hello")
-    try expect(try ask("hi", until: "Hel").end, .interrupted)  // the runner itself forgets a stop during the first piece
+    // The runner itself forgets a stop during the first piece.
+    try expect(try ask("hi", until: "Hel").end, .interrupted)
     try expect(said, "Hel")
     try await expectRefusal("temperature alone") { _ = try ask("hi", try Sampling(temperature: 1, topP: 0.5)) }
     try await expectRefusal("a text to go on from") { _ = try ask("") }

@@ -18,7 +18,8 @@ extension URL {
     static var documentsDirectory: URL { ofThisRun("documents") }
     /// Each run of the tests has its own.
     private static func ofThisRun(_ name: String) -> URL {
-        FileManager.default.temporaryDirectory.appending(path: "smolship-\(ProcessInfo.processInfo.processIdentifier)/\(name)")
+        FileManager.default.temporaryDirectory.appending(
+            path: "smolship-\(ProcessInfo.processInfo.processIdentifier)/\(name)")
     }
 
     func startAccessingSecurityScopedResource() -> Bool { fatalError("a stub: signatures only") }
@@ -31,5 +32,7 @@ extension NotificationCenter {
         typealias Failure = Never
     }
 
-    func publisher(for name: Notification.Name, object: AnyObject? = nil) -> Publisher { fatalError("a stub: signatures only") }
+    func publisher(for name: Notification.Name, object: AnyObject? = nil) -> Publisher {
+        fatalError("a stub: signatures only")
+    }
 }

@@ -124,7 +124,8 @@ final class Library {
 
     /// All but the results: bundles, and what was broken off, can be brought here again.
     private func excludeFromBackup(_ root: URL) {
-        for name in (try? FileManager.default.contentsOfDirectory(atPath: root.path)) ?? [] where name != Library.results {
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: root.path)) ?? []
+        where name != Library.results {
             var url = root.appending(path: name)
             var values = URLResourceValues()
             values.isExcludedFromBackup = true

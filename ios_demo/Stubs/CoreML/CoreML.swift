@@ -36,7 +36,9 @@ public class MLModel: NSObject, @unchecked Sendable {
 
     public func makeState() -> MLState { MLState() }
 
-    public func prediction(from inputFeatures: any MLFeatureProvider, using state: MLState) throws -> any MLFeatureProvider {
+    public func prediction(from inputFeatures: any MLFeatureProvider, using state: MLState) throws
+        -> any MLFeatureProvider
+    {
         guard let ids = inputFeatures.featureValue(for: "input_ids")?.shapedArrayValue(of: Int32.self),
             let position = inputFeatures.featureValue(for: "position")?.shapedArrayValue(of: Int32.self),
             ids.shape == [1, toy.functions[function]!], position.shape == [1]
@@ -70,7 +72,9 @@ public class MLModelDescription: NSObject {
     public let stateDescriptionsByName: [String: MLFeatureDescription]
 
     init(_ tokens: Int, _ vocab: Int) {
-        inputDescriptionsByName = ["input_ids": MLFeatureDescription([1, tokens]), "position": MLFeatureDescription([1])]
+        inputDescriptionsByName = [
+            "input_ids": MLFeatureDescription([1, tokens]), "position": MLFeatureDescription([1]),
+        ]
         outputDescriptionsByName = ["logits": MLFeatureDescription([1, 1, vocab])]
         stateDescriptionsByName = ["keys": MLFeatureDescription(nil), "values": MLFeatureDescription(nil)]
     }
@@ -105,7 +109,8 @@ public class MLFeatureValue: NSObject {
     private let array: Any
 
     public init<Scalar>(shapedArray: MLShapedArray<Scalar>) where Scalar: MLShapedArrayScalar { array = shapedArray }
-    public func shapedArrayValue<Scalar>(of type: Scalar.Type) -> MLShapedArray<Scalar>? where Scalar: MLShapedArrayScalar {
+    public func shapedArrayValue<Scalar>(of type: Scalar.Type) -> MLShapedArray<Scalar>?
+    where Scalar: MLShapedArrayScalar {
         array as? MLShapedArray<Scalar>
     }
 }

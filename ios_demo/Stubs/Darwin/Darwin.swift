@@ -21,5 +21,6 @@ public struct task_vm_info_data_t {
 }
 
 public func task_info(
-    _ target: mach_port_t, _ flavor: task_flavor_t, _ info: task_info_t!, _ count: UnsafeMutablePointer<mach_msg_type_number_t>!
+    _ target: mach_port_t, _ flavor: task_flavor_t, _ info: task_info_t!,
+    _ count: UnsafeMutablePointer<mach_msg_type_number_t>!
 ) -> kern_return_t { 1 }

@@ -43,7 +43,8 @@ public class Module: NSObject {
     public func load(_ method: String) throws { if toyProgram == nil { stub() } }
 
     public func forward(_ inputs: [ValueConvertible]) throws -> [Value] {
-        guard let toyProgram, inputs.count == 2, let ids = inputs[0] as? Tensor<Int64>, let place = inputs[1] as? Tensor<Int64>,
+        guard let toyProgram, inputs.count == 2, let ids = inputs[0] as? Tensor<Int64>,
+            let place = inputs[1] as? Tensor<Int64>,
             ids.shape.count == 2, place.shape == [1]
         else { stub() }
         let logits = try toyProgram(ids.scalars(), place.scalars()[0])

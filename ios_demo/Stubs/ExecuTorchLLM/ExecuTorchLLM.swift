@@ -26,7 +26,9 @@ public class TextRunner: NSObject {
     public func generate(_ prompt: String, _ config: Config, tokenCallback: ((String) -> Void)? = nil) throws {
         guard let toyRunner else { stub() }
         prompts.append(prompt)
-        for (i, piece) in toyRunner(prompt).prefix(config.maximumNewTokens < 0 ? .max : config.maximumNewTokens).enumerated() {
+        for (i, piece) in toyRunner(prompt).prefix(config.maximumNewTokens < 0 ? .max : config.maximumNewTokens)
+            .enumerated()
+        {
             if i <= 1 { stopped = false }
             tokenCallback?(piece)
             if i > 0, stopped { return }

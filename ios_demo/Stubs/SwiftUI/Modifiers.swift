@@ -25,7 +25,6 @@ extension ShapeStyle where Self == HierarchicalShapeStyle {
     public static var secondary: HierarchicalShapeStyle { stub() }
 }
 
-
 public struct Edge {
     public struct Set: OptionSet, Sendable {
         public let rawValue: Int8
@@ -47,7 +46,9 @@ extension View {
     public func tabItem<V: View>(@ViewBuilder _ label: () -> V) -> some View { EmptyView() }
     public func navigationTitle(_ titleKey: LocalizedStringKey) -> some View { EmptyView() }
     @_disfavoredOverload public func navigationTitle<S: StringProtocol>(_ title: S) -> some View { EmptyView() }
-    public func toolbar<Content: ToolbarContent>(@ToolbarContentBuilder content: () -> Content) -> some View { EmptyView() }
+    public func toolbar<Content: ToolbarContent>(@ToolbarContentBuilder content: () -> Content) -> some View {
+        EmptyView()
+    }
     public func refreshable(action: @escaping @Sendable @MainActor () async -> Void) -> some View { EmptyView() }
     public func autocorrectionDisabled(_ disable: Bool = true) -> some View { EmptyView() }
     public func focused(_ condition: FocusState<Bool>.Binding) -> some View { EmptyView() }
@@ -61,17 +62,21 @@ extension View {
     ) -> some View { EmptyView() }
     public func onAppear(perform action: (() -> Void)? = nil) -> some View { EmptyView() }
     public func onDisappear(perform action: (() -> Void)? = nil) -> some View { EmptyView() }
-    public func onChange<V: Equatable>(of value: V, initial: Bool = false, _ action: @escaping (V, V) -> Void) -> some View {
+    public func onChange<V: Equatable>(of value: V, initial: Bool = false, _ action: @escaping (V, V) -> Void)
+        -> some View
+    {
         EmptyView()
     }
-    public func onReceive<P: Combine.Publisher>(_ publisher: P, perform action: @escaping (P.Output) -> Void) -> some View
+    public func onReceive<P: Combine.Publisher>(_ publisher: P, perform action: @escaping (P.Output) -> Void)
+        -> some View
     where P.Failure == Never { EmptyView() }
     public func alert<S: StringProtocol, T, A: View, M: View>(
         _ title: S, isPresented: Binding<Bool>, presenting data: T?, @ViewBuilder actions: (T) -> A,
         @ViewBuilder message: (T) -> M
     ) -> some View { EmptyView() }
     public func fileImporter(
-        isPresented: Binding<Bool>, allowedContentTypes: [UTType], onCompletion: @escaping (Result<URL, any Error>) -> Void
+        isPresented: Binding<Bool>, allowedContentTypes: [UTType],
+        onCompletion: @escaping (Result<URL, any Error>) -> Void
     ) -> some View { EmptyView() }
 }
 
@@ -87,7 +92,9 @@ public struct AccessibilityTraits: SetAlgebra, Sendable {
     public func union(_ other: AccessibilityTraits) -> AccessibilityTraits { stub() }
     public func intersection(_ other: AccessibilityTraits) -> AccessibilityTraits { stub() }
     public func symmetricDifference(_ other: AccessibilityTraits) -> AccessibilityTraits { stub() }
-    public mutating func insert(_ newMember: AccessibilityTraits) -> (inserted: Bool, memberAfterInsert: AccessibilityTraits) { stub() }
+    public mutating func insert(_ newMember: AccessibilityTraits) -> (
+        inserted: Bool, memberAfterInsert: AccessibilityTraits
+    ) { stub() }
     public mutating func remove(_ member: AccessibilityTraits) -> AccessibilityTraits? { stub() }
     public mutating func update(with newMember: AccessibilityTraits) -> AccessibilityTraits? { stub() }
     public mutating func formUnion(_ other: AccessibilityTraits) { stub() }
@@ -172,9 +179,15 @@ extension View {
     public func labelStyle<S: LabelStyle>(_ style: S) -> some View { EmptyView() }
     public func textSelection<S: TextSelectability>(_ selectability: S) -> some View { EmptyView() }
     public func scrollDismissesKeyboard(_ mode: ScrollDismissesKeyboardMode) -> some View { EmptyView() }
-    public func keyboardShortcut(_ key: KeyEquivalent, modifiers: EventModifiers = .command) -> some View { EmptyView() }
-    public func textInputAutocapitalization(_ autocapitalization: TextInputAutocapitalization?) -> some View { EmptyView() }
+    public func keyboardShortcut(_ key: KeyEquivalent, modifiers: EventModifiers = .command) -> some View {
+        EmptyView()
+    }
+    public func textInputAutocapitalization(_ autocapitalization: TextInputAutocapitalization?) -> some View {
+        EmptyView()
+    }
     public func textContentType(_ textContentType: UITextContentType?) -> some View { EmptyView() }
     public func keyboardType(_ type: UIKeyboardType) -> some View { EmptyView() }
-    public func navigationBarTitleDisplayMode(_ displayMode: NavigationBarItem.TitleDisplayMode) -> some View { EmptyView() }
+    public func navigationBarTitleDisplayMode(_ displayMode: NavigationBarItem.TitleDisplayMode) -> some View {
+        EmptyView()
+    }
 }

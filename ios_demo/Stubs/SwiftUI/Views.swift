@@ -22,7 +22,9 @@ public struct ViewBuilder {
     public static func buildExpression<Content: View>(_ content: Content) -> Content { stub() }
     public static func buildBlock() -> EmptyView { stub() }
     public static func buildBlock<Content: View>(_ content: Content) -> Content { stub() }
-    public static func buildBlock<each Content: View>(_ content: repeat each Content) -> TupleView<(repeat each Content)> { stub() }
+    public static func buildBlock<each Content: View>(_ content: repeat each Content) -> TupleView<
+        (repeat each Content)
+    > { stub() }
     public static func buildIf<Content: View>(_ content: Content?) -> Content? { stub() }
     public static func buildEither<A: View, B: View>(first: A) -> Conditional<A, B> { stub() }
     public static func buildEither<A: View, B: View>(second: B) -> Conditional<A, B> { stub() }
@@ -45,7 +47,8 @@ public struct Text: Primitive {
     public init(_ key: LocalizedStringKey) { stub() }
     @_disfavoredOverload public init<S: StringProtocol>(_ content: S) { stub() }
     public init(verbatim content: String) { stub() }
-    public init<F: FormatStyle>(_ input: F.FormatInput, format: F) where F.FormatInput: Equatable, F.FormatOutput == String {
+    public init<F: FormatStyle>(_ input: F.FormatInput, format: F)
+    where F.FormatInput: Equatable, F.FormatOutput == String {
         stub()
     }
 }
@@ -76,11 +79,15 @@ extension Button where Label == Text {
 }
 
 extension Button where Label == SwiftUI.Label<Text, Image> {
-    @_disfavoredOverload public init<S: StringProtocol>(_ title: S, systemImage: String, action: @escaping @MainActor () -> Void) {
+    @_disfavoredOverload public init<S: StringProtocol>(
+        _ title: S, systemImage: String, action: @escaping @MainActor () -> Void
+    ) {
         stub()
     }
     public init(_ titleKey: LocalizedStringKey, systemImage: String, action: @escaping @MainActor () -> Void) { stub() }
-    public init(_ titleKey: LocalizedStringKey, systemImage: String, role: ButtonRole?, action: @escaping @MainActor () -> Void) { stub() }
+    public init(
+        _ titleKey: LocalizedStringKey, systemImage: String, role: ButtonRole?, action: @escaping @MainActor () -> Void
+    ) { stub() }
 }
 
 public struct TextField<Label: View>: Primitive {}
@@ -99,7 +106,9 @@ extension Toggle where Label == Text {
 public struct Picker<Label: View, Selection: Hashable, Content: View>: Primitive {}
 
 extension Picker where Label == Text {
-    public init(_ titleKey: LocalizedStringKey, selection: Binding<Selection>, @ViewBuilder content: () -> Content) { stub() }
+    public init(_ titleKey: LocalizedStringKey, selection: Binding<Selection>, @ViewBuilder content: () -> Content) {
+        stub()
+    }
 }
 
 public struct Stepper<Label: View>: Primitive {

@@ -8,5 +8,7 @@ public class UIApplication: NSObject {
         get { fatalError("a stub: signatures only") }
         set { fatalError("a stub: signatures only") }
     }
-    public nonisolated class var didReceiveMemoryWarningNotification: NSNotification.Name { fatalError("a stub: signatures only") }
+    public nonisolated class var didReceiveMemoryWarningNotification: NSNotification.Name {
+        fatalError("a stub: signatures only")
+    }
 }
