@@ -41,7 +41,7 @@ final class Toy: ToyPackage, @unchecked Sendable {
         guard let start = ids.lastIndex(of: 256), let line = ids[start...].firstIndex(of: 10) else { return 257 }
         let said = ids.count - line - 1
         let slow = String(decoding: ids.filter { $0 < 256 }.map(UInt8.init), as: UTF8.self).contains("long")
-        if slow { usleep(2000) }
+        if slow { usleep(10_000) }
         let text = Array((slow ? String(repeating: "a", count: 400) : "é🙂 \(ids.filter { $0 == 257 }.count)").utf8)
         return said < text.count ? Int(text[said]) : 257
     }
