@@ -68,13 +68,14 @@ enum Compiler {
         case "If":
             var soft = scope
             soft.soft = true
-            let branches = try ([node] + node.nodes("elif_")).map {
-                (test: try expression($0.node("test"), soft), body: try statements($0.nodes("body"), soft))
+            let branches = try ([node] + node.nodes("elif_")).map { branch in
+                guard branch.kind == "If" else { throw unknown(branch, "a condition's branch") }
+                return (test: try expression(branch.node("test"), soft), body: try statements(branch.nodes("body"), soft))
             }
             return [.branch(branches, other: try statements(node.nodes("else_"), soft), line: node.line)]
         case "Macro": return [.macro(try scope.variable(node.text("name")), try macro(node, scope))]
         case "CallBlock":
-            let call = node.node("call")
+            let call = try node.node("call")
             guard call.kind == "Call" else { throw unknown(call, "a call") }
             let code = try macro(node, scope)
             let (callee, list) = (try expression(call.node("value"), scope), try arguments(call, scope))
@@ -183,7 +184,11 @@ enum Compiler {
         let (code, function) = (MacroCode(), Function(in: scope.symbols.function))
         let symbols = Symbols(parent: scope.symbols, function: function)
         try symbols.analyze(node, own: true)
+        for argument in node.nodes("args") where argument.kind != "Name" || argument.text("ctx") != "param" {
+            throw unknown(argument, "a parameter's name")
+        }
         let (names, defaults) = (node.nodes("args").map { $0.text("name") }, node.nodes("defaults"))
+        guard defaults.count <= names.count else { throw unknown(node, "as many defaults as parameters at most") }
         let special = undeclared(node.nodes("body"), ["caller", "kwargs", "varargs"])
         let first = names.count - defaults.count  // of those with a default
         code.name = node.kind == "Macro" ? node.text("name") : nil

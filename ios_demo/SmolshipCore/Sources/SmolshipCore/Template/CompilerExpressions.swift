@@ -34,7 +34,7 @@ extension Compiler {
             return node.kind == "Filter" ? .filter(name, value, list) : .test(name, value, list)
         case "Call": return .call(try inner("value"), try arguments(node, scope))
         case "Getitem":
-            let (value, place) = (try inner("value"), node.node("arg"))
+            let (value, place) = (try inner("value"), try node.node("arg"))
             guard place.kind == "Slice" else { return .item(value, try expression(place, scope)) }
             func bound(_ field: String) throws -> Expression? { try place.maybe(field).map { try expression($0, scope) } }
             return .slice(value, try bound("start"), try bound("stop"), try bound("step"))

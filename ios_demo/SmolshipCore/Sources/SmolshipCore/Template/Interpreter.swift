@@ -35,7 +35,7 @@ final class Interpreter {
     private var given: [ExactString: Value] = [:]
     private var kept: [AnyObject] = []  // what can refer to itself, taken apart in the end
     private let stack = Interpreter.stackPointer()
-    private let deadline = ContinuousClock.now + .seconds(10)
+    private let deadline = SuspendingClock.now + .seconds(10)
 
     init(limits: TemplateLimits, clock: Clock) {
         self.limits = limits
@@ -67,8 +67,8 @@ final class Interpreter {
         let before = steps
         steps += count
         guard steps <= limits.steps else { throw Fault.limit("more than \(limits.steps) steps") }
-        if steps >> 12 != before >> 12, ContinuousClock.now > deadline { throw Fault.limit("more than ten seconds") }
-        guard stack < Interpreter.stackPointer() + (40 << 20) else { throw Fault.limit("calls nested too deep") }
+        if steps >> 12 != before >> 12, SuspendingClock.now > deadline { throw Fault.limit("more than ten seconds") }
+        guard stack < Interpreter.stackPointer() + (20 << 20) else { throw Fault.limit("calls nested too deep") }
     }
 
     /// Room for a string of so many characters, before it is made.

@@ -69,11 +69,11 @@ final class Node {
         }
         (self.kind, self.line) = (kind, line)
         fields = try schema.map { name, type in
-            let value = object[name] ?? .null
+            guard let value = object[name] else { throw wrong("the field \(name)", name) }
             switch (type, value) {
-            case (.text, .string(let text)): return (name, .text(text))
+            case (.text, .string(let text)) where name != "ctx" || ["load", "store", "param"].contains(text): return (name, .text(text))
             case (.flag, .bool(let flag)): return (name, .flag(flag))
-            case (.constant, _) where object[name] != nil:
+            case (.constant, _):
                 guard let constant = Value(scalar: value) else { throw wrong("null, true or false, a number or a text", name) }
                 return (name, .constant(constant))
             case (.node, .object), (.maybe, .object): return (name, .node(try Node(value, depth: depth + 1)))
@@ -93,8 +93,10 @@ final class Node {
     func maybe(_ name: String) -> Node? { if case .node(let node) = field(name) { node } else { nil } }
     func nodes(_ name: String) -> [Node] { if case .nodes(let nodes) = field(name) { nodes } else { [] } }
 
-    /// A field that the schema says is always there.
-    func node(_ name: String) -> Node { maybe(name)! }
+    func node(_ name: String) throws -> Node {
+        guard let found = maybe(name) else { throw Compiler.unknown(self, "a node with the field \(name)") }
+        return found
+    }
 
     /// The nodes of all fields, in jinja's order.
     var children: [Node] {

@@ -29,7 +29,7 @@ public final class Template: Sendable {
 /// What one rendering may use. A template is a program from an untrusted file.
 public struct TemplateLimits: Sendable {
     /// Nodes evaluated, and pieces of work of about the same size.
-    public var steps = 4_000_000
+    public var steps = 2_000_000
     /// Characters of the text, and of any one string; items of any one list.
     public var size = 4 << 20
     /// Bytes of all strings and lists that are ever made.
@@ -72,7 +72,7 @@ private func onDeepStack<Result: Sendable>(_ body: @escaping @Sendable () throws
         outcome.value = Swift.Result(catching: body)
         outcome.done.signal()
     }
-    thread.stackSize = 64 << 20
+    thread.stackSize = 32 << 20
     thread.start()
     outcome.done.wait()
     return try outcome.value!.get()
