@@ -46,7 +46,9 @@ final class TemplateTests: XCTestCase {
 
     /// Small templates of all kinds, of tests/vectors/template_kinds.json: none refused that Python renders.
     func testKinds() throws {
-        let file = try Json.parse([UInt8](Data(contentsOf: Vectors.folder.deletingLastPathComponent().appending(path: "template_kinds.json"))))
+        let file = try Json.parse(
+            [UInt8](Data(contentsOf: Vectors.folder.deletingLastPathComponent().appending(path: "template_kinds.json")))
+        )
         var (texts, errors) = (0, 0)
         for one in try XCTUnwrap(file["cases"]?.arrayValue) {
             let found = try rendered(one["program"]!, file["context"], file["date"]?.stringValue)
@@ -83,7 +85,12 @@ final class TemplateTests: XCTestCase {
     private func name(_ name: String) -> Json { node("Name", ["name": .string(name), "ctx": .string("load")]) }
 
     private func call(_ function: Json, _ arguments: [Json] = []) -> Json {
-        node("Call", ["value": function, "args": .array(arguments), "kwargs": .array([]), "dyn_args": .null, "dyn_kwargs": .null])
+        node(
+            "Call",
+            [
+                "value": function, "args": .array(arguments), "kwargs": .array([]), "dyn_args": .null,
+                "dyn_kwargs": .null,
+            ])
     }
 
     private func output(_ expression: Json) -> Json { node("Output", ["nodes": .array([expression])]) }
@@ -98,18 +105,30 @@ final class TemplateTests: XCTestCase {
         let range = call(name("range"), [node("Const", ["value": .int(count)])])
         return node(
             "For",
-            ["target": x, "iter": range, "body": .array(body), "else_": .array([]), "test": .null, "recursive": .bool(false)])
+            [
+                "target": x, "iter": range, "body": .array(body), "else_": .array([]), "test": .null,
+                "recursive": .bool(false),
+            ])
     }
 
     /// {% macro f() %}body{% endmacro %}{{ f() }}
     private func macro(_ body: [Json]) -> [Json] {
-        [node("Macro", ["name": .string("f"), "args": .array([]), "defaults": .array([]), "body": .array(body)]), output(call(name("f")))]
+        [
+            node("Macro", ["name": .string("f"), "args": .array([]), "defaults": .array([]), "body": .array(body)]),
+            output(call(name("f"))),
+        ]
     }
 
     func testARefusalSaysWhatAndWhere() throws {
-        let said = try XCTUnwrap(refusal {
-            _ = try Template(program([output(call(name("raise_exception"), [node("Const", ["value": .string("Roles must alternate")])]))])).render([:])
-        })
+        let said = try XCTUnwrap(
+            refusal {
+                _ = try Template(
+                    program([
+                        output(
+                            call(name("raise_exception"), [node("Const", ["value": .string("Roles must alternate")])]))
+                    ])
+                ).render([:])
+            })
         XCTAssertEqual(said.what, "the chat template refuses these messages")
         XCTAssertEqual(said.got, "Roles must alternate (line 7 of the template)")
         let missing = try XCTUnwrap(refusal { _ = try Template(program([output(call(name("nothing")))])).render([:]) })
@@ -119,10 +138,22 @@ final class TemplateTests: XCTestCase {
     func testProgramsThatAreNone() throws {
         for (body, schema) in [
             ([], 2), ([node("Include", ["template": .null])], 1), ([.int(1)], 1), ([node("Output")], 1),
-            ([output(node("Const"))], 1), ([output(node("Const", ["value": .array([])]))], 1), ([output(node("Break"))], 1),
-            ([node("Break")], 1), ([output(node("Name", ["name": .string("x"), "ctx": .string("load"), "more": .null]))], 1),
+            ([output(node("Const"))], 1), ([output(node("Const", ["value": .array([])]))], 1),
+            ([output(node("Break"))], 1),
+            ([node("Break")], 1),
+            ([output(node("Name", ["name": .string("x"), "ctx": .string("load"), "more": .null]))], 1),
             ([.object(["node": .string("Break")])], 1), ([node("If", ["test": .string("x"), "body": .array([])])], 1),
-            ([output(node("Filter", ["value": name("x"), "name": .string("nope"), "args": .array([]), "kwargs": .array([]), "dyn_args": .null, "dyn_kwargs": .null]))], 1),
+            (
+                [
+                    output(
+                        node(
+                            "Filter",
+                            [
+                                "value": name("x"), "name": .string("nope"), "args": .array([]), "kwargs": .array([]),
+                                "dyn_args": .null, "dyn_kwargs": .null,
+                            ]))
+                ], 1
+            ),
         ] as [([Json], Int)] {
             XCTAssertNotNil(refusal { _ = try Template(program(body, schema: schema)) }, "\(body)")
         }
@@ -145,10 +176,14 @@ final class TemplateTests: XCTestCase {
         XCTAssertTrue(try refused([loop(1000, [])]) { $0.steps = 500 }.contains("more than 500 steps"))
         XCTAssertTrue(try refused([loop(10, [text])]) { $0.size = 99 }.contains("more than 99 characters"))
         XCTAssertTrue(try refused(macro([output(call(name("f")))])) { _ in }.contains("calls inside one another"))
-        let product = node("Mul", ["left": node("Const", ["value": .string("x")]), "right": node("Const", ["value": .int(1 << 40)])])
+        let product = node(
+            "Mul", ["left": node("Const", ["value": .string("x")]), "right": node("Const", ["value": .int(1 << 40)])])
         XCTAssertTrue(try refused([output(product)]) { _ in }.contains("too much time or memory"))
-        let part = node("Mul", ["left": node("Const", ["value": .string("x")]), "right": node("Const", ["value": .int(1000)])])
-        XCTAssertTrue(try refused([loop(1000, [node("ExprStmt", ["value": part])])]) { $0.bytes = 100_000 }.contains("100000 bytes"))
+        let part = node(
+            "Mul", ["left": node("Const", ["value": .string("x")]), "right": node("Const", ["value": .int(1000)])])
+        XCTAssertTrue(
+            try refused([loop(1000, [node("ExprStmt", ["value": part])])]) { $0.bytes = 100_000 }.contains(
+                "100000 bytes"))
     }
 
     /// A rendering leaves nothing behind, although macros and namespaces refer to themselves.
@@ -174,7 +209,8 @@ final class TemplateTests: XCTestCase {
         XCTAssertEqual(try Clock("2021-01-03").format("%G-W%V-%u %U %W"), "2020-W53-7 01 00")
         XCTAssertEqual(try Clock("2020-12-31").format("%G-W%V %a"), "2020-W53 Thu")
         XCTAssertEqual(try Clock("2018-12-31").format("%G-W%V %a"), "2019-W01 Mon")
-        for wrong in ["2024-02-30", "2023-02-29", "24-01-01", "2024-13-01", "2024-01-01T25:00:00", "now", "2024-01-0１"] {
+        for wrong in ["2024-02-30", "2023-02-29", "24-01-01", "2024-13-01", "2024-01-01T25:00:00", "now", "2024-01-0１"]
+        {
             XCTAssertNotNil(refusal { _ = try Clock(wrong) }, wrong)
         }
         XCTAssertEqual(try Clock(nil).format("%Y").count, 4)

@@ -76,7 +76,9 @@ private struct JsonReader {
             let start = at
             guard peek() == UInt8(ascii: "\"") else { throw JsonError("a key in quotes is expected", at: at) }
             let key = try string()
-            guard found[key] == nil else { throw JsonError("the key \(key.debugDescription) is given twice", at: start) }
+            guard found[key] == nil else {
+                throw JsonError("the key \(key.debugDescription) is given twice", at: start)
+            }
             skipSpace()
             guard take(UInt8(ascii: ":")) else { throw JsonError("':' is expected", at: at) }
             found[key] = try value()

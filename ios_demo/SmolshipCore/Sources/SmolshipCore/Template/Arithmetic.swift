@@ -21,7 +21,8 @@ extension Interpreter {
             if case .view = left { throw Fault.unsupported("sets") }
         default: break
         }
-        throw Fault.failed("TypeError: unsupported operand type(s) for \(operation.rawValue): '\(left.type)' and '\(right.type)'")
+        throw Fault.failed(
+            "TypeError: unsupported operand type(s) for \(operation.rawValue): '\(left.type)' and '\(right.type)'")
     }
 
     private func joined(_ left: Value, _ right: Value) throws -> Value? {
@@ -109,7 +110,9 @@ extension Interpreter {
             return .float(try a.divided(by: b))
         case .pow:
             guard !b.negative else { return .float(try power(try a.value.double(), try b.value.double())) }
-            if a.isZero || a.words == [1] { return (b.isZero || !a.negative ? (b.isZero ? BigInt(1) : a) : b.isOdd ? a : BigInt(1)).value }
+            if a.isZero || a.words == [1] {
+                return (b.isZero || !a.negative ? (b.isZero ? BigInt(1) : a) : b.isOdd ? a : BigInt(1)).value
+            }
             guard case .int(let exponent) = b.value else { throw Fault.limit("a number of thousands of digits") }
             return try a.power(exponent).value
         }
@@ -119,7 +122,9 @@ extension Interpreter {
         if a == 0, b < 0 { throw Fault.failed("ZeroDivisionError: 0.0 cannot be raised to a negative power") }
         if a < 0, a.isFinite, b.isFinite, b.rounded() != b { throw Fault.unsupported("complex numbers") }
         let result = Foundation.pow(a, b)
-        guard result.isFinite || !a.isFinite || !b.isFinite else { throw Fault.failed("OverflowError: the result of ** is too large") }
+        guard result.isFinite || !a.isFinite || !b.isFinite else {
+            throw Fault.failed("OverflowError: the result of ** is too large")
+        }
         return result
     }
 
@@ -145,7 +150,9 @@ extension Interpreter {
         case .float(let number): return .float(-number)
         case .undefined(let undefined): throw undefined.fault
         default:
-            guard let whole = BigInt(value) else { throw Fault.failed("TypeError: bad operand type for unary -: '\(value.type)'") }
+            guard let whole = BigInt(value) else {
+                throw Fault.failed("TypeError: bad operand type for unary -: '\(value.type)'")
+            }
             return (-whole).value
         }
     }

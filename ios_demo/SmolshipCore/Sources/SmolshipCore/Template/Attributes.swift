@@ -75,9 +75,12 @@ extension Interpreter {
 
     private func find(_ value: Value, _ name: String) throws -> Found {
         if name.hasPrefix("__"), name.hasSuffix("__") {
-            return Found.everywhere.contains(name) || Found.special[value.type]?.contains(name) == true ? .unsafe : .absent
+            return Found.everywhere.contains(name) || Found.special[value.type]?.contains(name) == true
+                ? .unsafe : .absent
         }
-        func method(_ names: Set<String>) -> Found { names.contains(name) ? .value(.object(BoundMethod(value, name))) : .absent }
+        func method(_ names: Set<String>) -> Found {
+            names.contains(name) ? .value(.object(BoundMethod(value, name))) : .absent
+        }
         switch value {
         case .undefined(let undefined):
             if name.hasPrefix("_undefined") || name == "_fail_with_undefined_error" { return .unsafe }
@@ -88,7 +91,8 @@ extension Interpreter {
             case "real", "numerator": return .value(try plus(value))
             case "imag": return .value(.int(0))
             case "denominator": return .value(.int(1))
-            default: return method(["bit_length", "bit_count", "conjugate", "as_integer_ratio", "to_bytes", "from_bytes"])
+            default:
+                return method(["bit_length", "bit_count", "conjugate", "as_integer_ratio", "to_bytes", "from_bytes"])
             }
         case .float:
             if name == "real" { return .value(value) }
@@ -97,7 +101,9 @@ extension Interpreter {
         case .string: return method(Interpreter.textMethods)
         case .markup: return method(Interpreter.textMethods.union(["unescape", "striptags", "escape"]))
         case .list:
-            if ["append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"].contains(name) { return .unsafe }
+            if ["append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"].contains(name) {
+                return .unsafe
+            }
             return method(["copy", "count", "index"])
         case .tuple(let items):
             if let place = items.fields.firstIndex(of: name) { return .value(items.items[place]) }
@@ -153,7 +159,8 @@ extension Interpreter {
             return .tuple(part)
         case .range(let range):
             let (start, stop, step, _) = try bounds(range.count)
-            guard abs(step) <= 1 << 40, let part = RangeValue(range.item(start), range.item(stop), range.step * step) else {
+            guard abs(step) <= 1 << 40, let part = RangeValue(range.item(start), range.item(stop), range.step * step)
+            else {
                 throw Fault.limit("a slice with a huge step")
             }
             return .range(part)
@@ -184,7 +191,8 @@ extension Interpreter {
         }
         switch value {
         case .undefined: return try count(to: 0, "generator") { _ in .none }
-        case .string(let text), .markup(let text): return try count(to: text.count, "str_iterator") { .string([text[$0]]) }
+        case .string(let text), .markup(let text):
+            return try count(to: text.count, "str_iterator") { .string([text[$0]]) }
         case .list(let items): return try count(to: items.items.count, "list_iterator") { items.items[$0] }
         case .tuple(let items): return try count(to: items.items.count, "tuple_iterator") { items.items[$0] }
         case .dict(let dict): return try count(to: dict.count, "dict_keyiterator") { dict.keys[$0] }
@@ -233,15 +241,18 @@ extension Interpreter {
 extension Found {
     /// Attributes of all objects of Python, which the sandbox hides.
     static let everywhere: Set<String> = [
-        "__class__", "__delattr__", "__dir__", "__doc__", "__eq__", "__format__", "__ge__", "__getattribute__", "__getstate__", "__gt__",
-        "__hash__", "__init__", "__init_subclass__", "__le__", "__lt__", "__ne__", "__new__", "__reduce__", "__reduce_ex__", "__repr__",
+        "__class__", "__delattr__", "__dir__", "__doc__", "__eq__", "__format__", "__ge__", "__getattribute__",
+        "__getstate__", "__gt__",
+        "__hash__", "__init__", "__init_subclass__", "__le__", "__lt__", "__ne__", "__new__", "__reduce__",
+        "__reduce_ex__", "__repr__",
         "__setattr__", "__sizeof__", "__str__", "__subclasshook__",
     ]
 
     /// Those of single types that a dict's key may share a name with.
     static let special: [String: Set<String>] = [
         "dict": [
-            "__contains__", "__delitem__", "__getitem__", "__iter__", "__len__", "__or__", "__reversed__", "__ror__", "__ior__",
+            "__contains__", "__delitem__", "__getitem__", "__iter__", "__len__", "__or__", "__reversed__", "__ror__",
+            "__ior__",
             "__setitem__", "__class_getitem__",
         ]
     ]

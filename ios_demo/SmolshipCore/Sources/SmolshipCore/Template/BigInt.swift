@@ -15,7 +15,8 @@ struct BigInt: Comparable {
 
     init(_ value: Int) {
         let size = value.magnitude
-        self.init(words: [UInt32(truncatingIfNeeded: size), UInt32(truncatingIfNeeded: size >> 32)], negative: value < 0)
+        self.init(
+            words: [UInt32(truncatingIfNeeded: size), UInt32(truncatingIfNeeded: size >> 32)], negative: value < 0)
     }
 
     /// A whole number or boolean of a template; nil for other values.
@@ -49,14 +50,16 @@ struct BigInt: Comparable {
         guard !plain.isEmpty, plain.utf8.count <= 4300 else { return nil }
         var words: [UInt32] = []
         for character in plain {
-            guard character.isASCII, let digit = character.hexDigitValue ?? BigInt.letter(character), digit < base else { return nil }
+            guard character.isASCII, let digit = character.hexDigitValue ?? BigInt.letter(character), digit < base
+            else { return nil }
             BigInt.multiply(&words, by: UInt32(base), adding: UInt32(digit))
         }
         self.init(words: words, negative: negative)
     }
 
     private static func letter(_ character: Character) -> Int? {
-        guard let ascii = character.lowercased().utf8.first, (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(ascii) else { return nil }
+        guard let ascii = character.lowercased().utf8.first, (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(ascii)
+        else { return nil }
         return Int(ascii - UInt8(ascii: "a")) + 10
     }
 
@@ -80,7 +83,9 @@ struct BigInt: Comparable {
         guard !isZero else { return "0" }
         var rest = words
         var digits: [String] = []
-        let (group, size) = base == 10 ? (UInt32(1_000_000_000), 9) : base == 8 ? (UInt32(1 << 30), 10) : base == 2 ? (1 << 31, 31) : (1 << 28, 7)
+        let (group, size) =
+            base == 10
+            ? (UInt32(1_000_000_000), 9) : base == 8 ? (UInt32(1 << 30), 10) : base == 2 ? (1 << 31, 31) : (1 << 28, 7)
         while !rest.isEmpty {
             let part = String(BigInt.divide(&rest, by: group), radix: Int(base), uppercase: uppercase)
             digits.append(rest.isEmpty ? part : String(repeating: "0", count: size - part.count) + part)
@@ -116,13 +121,16 @@ struct BigInt: Comparable {
     }
 
     private static func smaller(_ left: [UInt32], _ right: [UInt32]) -> Bool {
-        left.count != right.count ? left.count < right.count : left.reversed().lexicographicallyPrecedes(right.reversed())
+        left.count != right.count
+            ? left.count < right.count : left.reversed().lexicographicallyPrecedes(right.reversed())
     }
 
     static prefix func - (value: BigInt) -> BigInt { BigInt(words: value.words, negative: !value.negative) }
 
     static func + (left: BigInt, right: BigInt) -> BigInt {
-        if left.negative == right.negative { return BigInt(words: sum(left.words, right.words), negative: left.negative) }
+        if left.negative == right.negative {
+            return BigInt(words: sum(left.words, right.words), negative: left.negative)
+        }
         return smaller(left.words, right.words)
             ? BigInt(words: difference(right.words, left.words), negative: right.negative)
             : BigInt(words: difference(left.words, right.words), negative: left.negative)
@@ -153,7 +161,9 @@ struct BigInt: Comparable {
     }
 
     static func * (left: BigInt, right: BigInt) throws -> BigInt {
-        guard left.words.count + right.words.count <= maximalWords else { throw Fault.limit("a number of thousands of digits") }
+        guard left.words.count + right.words.count <= maximalWords else {
+            throw Fault.limit("a number of thousands of digits")
+        }
         var result = [UInt32](repeating: 0, count: left.words.count + right.words.count)
         for (i, a) in left.words.enumerated() {
             var carry: UInt64 = 0
@@ -191,8 +201,11 @@ struct BigInt: Comparable {
         let (size, divisorSize) = (BigInt(words: words, negative: false), BigInt(words: divisor.words, negative: false))
         var (quotient, rest) = try (size * BigInt(2).power(shift)).dividedDown(by: divisorSize)
         if !rest.isZero { quotient = quotient + quotient + BigInt(1) } else { quotient = quotient + quotient }
-        let result = Double(sign: negative == divisor.negative ? .plus : .minus, exponent: -shift - 1, significand: quotient.double)
-        guard result.isFinite else { throw Fault.failed("OverflowError: integer division result too large for a float") }
+        let result = Double(
+            sign: negative == divisor.negative ? .plus : .minus, exponent: -shift - 1, significand: quotient.double)
+        guard result.isFinite else {
+            throw Fault.failed("OverflowError: integer division result too large for a float")
+        }
         return result
     }
 

@@ -17,14 +17,18 @@ struct Clock: Sendable {
         let parts = date.split(maxSplits: 1, omittingEmptySubsequences: false) { $0 == "T" || $0 == " " }
         func numbers(_ text: Substring, _ separator: Character, _ sizes: [Int]) throws -> [Int] {
             let parts = text.split(separator: separator, omittingEmptySubsequences: false)
-            guard parts.map(\.count) == sizes, parts.allSatisfy({ $0.allSatisfy { $0.isASCII && $0.isNumber } }) else { throw wrong }
+            guard parts.map(\.count) == sizes, parts.allSatisfy({ $0.allSatisfy { $0.isASCII && $0.isNumber } }) else {
+                throw wrong
+            }
             return parts.map { Int($0)! }
         }
         let days = try numbers(parts[0], "-", [4, 2, 2])
         let times = try parts.count > 1 ? numbers(parts[1], ":", [2, 2, 2]) : [0, 0, 0]
         (year, month, day) = (days[0], days[1], days[2])
         (hour, minute, second, microsecond) = (times[0], times[1], times[2], 0)
-        guard year > 0, (1...12).contains(month), day > 0, day <= Clock.length(year, month), hour < 24, minute < 60, second < 60 else {
+        guard year > 0, (1...12).contains(month), day > 0, day <= Clock.length(year, month), hour < 24, minute < 60,
+            second < 60
+        else {
             throw wrong
         }
     }
@@ -36,7 +40,8 @@ struct Clock: Sendable {
     }
 
     private static let months = [
-        "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+        "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+        "December",
     ]
     private static let days = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"]
 

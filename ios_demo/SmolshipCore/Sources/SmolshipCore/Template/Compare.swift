@@ -11,7 +11,8 @@ struct Key: Hashable {
     private static func check(_ value: Value) throws {
         switch value {
         case .list, .dict: throw Fault.failed("TypeError: unhashable type: '\(value.type)'")
-        case .view(let view) where view.part != .values: throw Fault.failed("TypeError: unhashable type: '\(value.type)'")
+        case .view(let view) where view.part != .values:
+            throw Fault.failed("TypeError: unhashable type: '\(value.type)'")
         case .float(let number) where number.isNaN: throw Fault.unsupported("NaN as a key")
         case .tuple(let items):
             guard items.depth <= 8, items.items.count <= 1000 else { throw Fault.limit("a large tuple as a key") }

@@ -31,19 +31,23 @@ enum Compiler {
     static func compile(_ program: Json) throws -> CompiledTemplate {
         guard let object = program.objectValue, object["schema"]?.intValue == Template.schema else {
             throw Refusal(
-                "template.json cannot be used", got: "schema \(shown(program["schema"]))", expected: "schema \(Template.schema)",
+                "template.json cannot be used", got: "schema \(shown(program["schema"]))",
+                expected: "schema \(Template.schema)",
                 todo: "update the app, or export the bundle again")
         }
         for key in object.keys where !["schema", "source_sha256", "body"].contains(key) {
             throw Refusal("template.json has an unknown key", got: key, todo: "update the app")
         }
         guard let body = object["body"]?.arrayValue else {
-            throw Refusal("template.json cannot be used", got: "body: \(shown(object["body"]))", expected: "a list of nodes")
+            throw Refusal(
+                "template.json cannot be used", got: "body: \(shown(object["body"]))", expected: "a list of nodes")
         }
         do {
             return try template(body.map { try Node($0) })
         } catch let fault as Fault {
-            throw Refusal("the chat template cannot be used", got: fault.message, todo: "use another model's bundle, or an engine with a template of its own")
+            throw Refusal(
+                "the chat template cannot be used", got: fault.message,
+                todo: "use another model's bundle, or an engine with a template of its own")
         }
     }
 
@@ -70,7 +74,9 @@ enum Compiler {
             soft.soft = true
             let branches = try ([node] + node.nodes("elif_")).map { branch in
                 guard branch.kind == "If" else { throw unknown(branch, "a condition's branch") }
-                return (test: try expression(branch.node("test"), soft), body: try statements(branch.nodes("body"), soft))
+                return (
+                    test: try expression(branch.node("test"), soft), body: try statements(branch.nodes("body"), soft)
+                )
             }
             return [.branch(branches, other: try statements(node.nodes("else_"), soft), line: node.line)]
         case "Macro": return [.macro(try scope.variable(node.text("name")), try macro(node, scope))]
@@ -79,7 +85,9 @@ enum Compiler {
             guard call.kind == "Call" else { throw unknown(call, "a call") }
             let code = try macro(node, scope)
             let (callee, list) = (try expression(call.node("value"), scope), try arguments(call, scope))
-            guard !list.keywords.contains(where: { $0.name == "caller" }) else { throw Fault.failed("SyntaxError: keyword argument repeated: caller") }
+            guard !list.keywords.contains(where: { $0.name == "caller" }) else {
+                throw Fault.failed("SyntaxError: keyword argument repeated: caller")
+            }
             return [.callBlock(code, callee: callee, list, line: node.line)]
         case "Generation": return [.generation(try macro(node, scope))]
         case "FilterBlock":
@@ -103,17 +111,24 @@ enum Compiler {
             try find("NSRef", in: node) { namespaces.append((try scope.variable($0.text("name")), $0.text("name"))) }
             return [
                 .assign(
-                    namespaces: namespaces, try target(node.node("target"), scope), try expression(node.node("value"), scope),
+                    namespaces: namespaces, try target(node.node("target"), scope),
+                    try expression(node.node("value"), scope),
                     line: node.line)
             ]
         case "AssignBlock":
             let inner = scope.inner(Symbols(parent: scope.symbols, function: scope.symbols.function))
             try inner.symbols.analyze(node, own: true)
-            let (body, filter) = (try statements(node.nodes("body"), inner), try node.maybe("filter").map { try expression($0, inner) })
-            return [.assignBlock(inner.frame, body, try target(node.node("target"), scope), filter: filter, line: node.line)]
+            let (body, filter) = (
+                try statements(node.nodes("body"), inner), try node.maybe("filter").map { try expression($0, inner) }
+            )
+            return [
+                .assignBlock(inner.frame, body, try target(node.node("target"), scope), filter: filter, line: node.line)
+            ]
         case "ExprStmt": return [.evaluate(try expression(node.node("value"), scope), line: node.line)]
         case "Break", "Continue":
-            guard scope.loops > 0 else { throw Fault.failed("SyntaxError: '\(node.kind.lowercased())' outside loop, at line \(node.line)") }
+            guard scope.loops > 0 else {
+                throw Fault.failed("SyntaxError: '\(node.kind.lowercased())' outside loop, at line \(node.line)")
+            }
             return [.leave(node.kind == "Break" ? .stop : .next)]
         default: throw unknown(node, "a statement")
         }
@@ -144,7 +159,9 @@ enum Compiler {
         }
         var body = Scope(symbols: Symbols(parent: outer, function: function), loops: recursive ? 1 : scope.loops + 1)
         let loop = Loop()
-        if recursive || !undeclared(node.nodes("body"), ["loop"]).isEmpty { loop.loopSlot = body.symbols.parameter("loop") }
+        if recursive || !undeclared(node.nodes("body"), ["loop"]).isEmpty {
+            loop.loopSlot = body.symbols.parameter("loop")
+        }
         try body.symbols.analyze(node, own: true)
         body.soft = false
         loop.iterable = try expression(node.node("iter"), scope)
@@ -196,7 +213,8 @@ enum Compiler {
             code.usesCaller = true
             if let place = names.firstIndex(of: "caller") {
                 guard place >= first else {
-                    throw Fault.failed("TemplateAssertionError: the special \"caller\" argument must be omitted or be given a default")
+                    throw Fault.failed(
+                        "TemplateAssertionError: the special \"caller\" argument must be omitted or be given a default")
                 }
             } else {
                 code.callerSlot = symbols.parameter("caller")
@@ -208,7 +226,9 @@ enum Compiler {
         var inner = Scope(symbols: symbols)
         inner.inDefaults = true
         for (place, name) in names.enumerated() {
-            guard Set(names).count == names.count else { throw Fault.failed("SyntaxError: duplicate argument '\(name)' of a macro") }
+            guard Set(names).count == names.count else {
+                throw Fault.failed("SyntaxError: duplicate argument '\(name)' of a macro")
+            }
             let fallback = try place >= first ? expression(defaults[place - first], inner) : nil
             code.parameters.append((name, try scope.inner(symbols).variable(name).slot, fallback))
         }

@@ -14,10 +14,13 @@ extension Compiler {
         case "List": return .list(try node.nodes("items").map { try expression($0, scope) })
         case "Tuple": return .tuple(try node.nodes("items").map { try expression($0, scope) })
         case "Dict":
-            return .dict(try node.nodes("items").map { pair in
-                guard pair.kind == "Pair" else { throw unknown(pair, "a pair of key and value") }
-                return (key: try expression(pair.node("key"), scope), value: try expression(pair.node("value"), scope))
-            })
+            return .dict(
+                try node.nodes("items").map { pair in
+                    guard pair.kind == "Pair" else { throw unknown(pair, "a pair of key and value") }
+                    return (
+                        key: try expression(pair.node("key"), scope), value: try expression(pair.node("value"), scope)
+                    )
+                })
         case "CondExpr":
             var soft = scope
             soft.soft = true
@@ -27,7 +30,8 @@ extension Compiler {
         case "Filter", "Test":
             let name = node.text("name")
             guard scope.soft || (node.kind == "Filter" ? Filters.names : Tests.names).contains(name) else {
-                throw Fault.failed("TemplateAssertionError: No \(node.kind.lowercased()) named '\(name)', at line \(node.line)")
+                throw Fault.failed(
+                    "TemplateAssertionError: No \(node.kind.lowercased()) named '\(name)', at line \(node.line)")
             }
             let value = try node.maybe("value").map { try expression($0, scope) } ?? .captured
             let list = try arguments(node, scope)
@@ -36,17 +40,21 @@ extension Compiler {
         case "Getitem":
             let (value, place) = (try inner("value"), try node.node("arg"))
             guard place.kind == "Slice" else { return .item(value, try expression(place, scope)) }
-            func bound(_ field: String) throws -> Expression? { try place.maybe(field).map { try expression($0, scope) } }
+            func bound(_ field: String) throws -> Expression? {
+                try place.maybe(field).map { try expression($0, scope) }
+            }
             return .slice(value, try bound("start"), try bound("stop"), try bound("step"))
         case "Getattr": return .attribute(try inner("value"), node.text("attr"))
         case "Concat": return .concat(try node.nodes("nodes").map { try expression($0, scope) })
         case "Compare":
-            return .compare(try inner("expr"), try node.nodes("ops").map { operand in
-                guard operand.kind == "Operand", let comparison = Comparison(rawValue: operand.text("op")) else {
-                    throw unknown(operand, "an operand of a comparison")
-                }
-                return (comparison, try expression(operand.node("expr"), scope))
-            })
+            return .compare(
+                try inner("expr"),
+                try node.nodes("ops").map { operand in
+                    guard operand.kind == "Operand", let comparison = Comparison(rawValue: operand.text("op")) else {
+                        throw unknown(operand, "an operand of a comparison")
+                    }
+                    return (comparison, try expression(operand.node("expr"), scope))
+                })
         case "And": return .and(try inner("left"), try inner("right"))
         case "Or": return .or(try inner("left"), try inner("right"))
         case "Not": return .not(try inner("value"))
@@ -60,7 +68,9 @@ extension Compiler {
     private static func power(_ left: Expression, _ right: Expression) throws -> Expression {
         guard left.isConstant, !right.isConstant else { return .binary(.pow, left, right) }
         let interpreter = Interpreter(limits: TemplateLimits(), clock: try Clock("2000-01-01"))
-        guard let value = try? interpreter.evaluate(left, Activation(0, in: nil)), value.isNegative else { return .binary(.pow, left, right) }
+        guard let value = try? interpreter.evaluate(left, Activation(0, in: nil)), value.isNegative else {
+            return .binary(.pow, left, right)
+        }
         return .negative(.binary(.pow, .constant(try interpreter.negated(value)), right))
     }
 
@@ -69,7 +79,8 @@ extension Compiler {
         guard let reference = scope.symbols.reference(name) else {
             throw Fault.failed("AssertionError: '\(name)' is used where jinja does not look for names")
         }
-        let checked = scope.inDefaults && reference.function === scope.symbols.function || !scope.symbols.isParameter(reference)
+        let checked =
+            scope.inDefaults && reference.function === scope.symbols.function || !scope.symbols.isParameter(reference)
         return .name(scope.variable(reference), name, checked: checked)
     }
 
@@ -79,7 +90,8 @@ extension Compiler {
         for keyword in node.nodes("kwargs") {
             guard keyword.kind == "Keyword" else { throw unknown(keyword, "a keyword argument") }
             let name = keyword.text("key")
-            guard !list.keywords.contains(where: { $0.name == name }), name != "_loop_vars", name != "_block_vars" else {
+            guard !list.keywords.contains(where: { $0.name == name }), name != "_loop_vars", name != "_block_vars"
+            else {
                 throw Fault.failed("SyntaxError: keyword argument repeated: \(name)")
             }
             list.keywords.append((name, try expression(keyword.node("value"), scope)))
@@ -94,7 +106,8 @@ extension Expression {
     /// Does jinja compute this when it compiles?
     fileprivate var isConstant: Bool {
         func isConstant(_ list: ArgumentList) -> Bool {
-            (list.positional + list.keywords.map(\.value) + [list.more, list.moreKeywords].compactMap { $0 }).allSatisfy(\.isConstant)
+            (list.positional + list.keywords.map(\.value) + [list.more, list.moreKeywords].compactMap { $0 })
+                .allSatisfy(\.isConstant)
         }
         return switch self {
         case .constant: true
@@ -104,9 +117,11 @@ extension Expression {
         case .condition(let test, let then, let other): [test, then, other].compactMap { $0 }.allSatisfy(\.isConstant)
         case .filter(let name, let value, let list): Filters.lazy[name] == nil && value.isConstant && isConstant(list)
         case .test(_, let value, let list): value.isConstant && isConstant(list)
-        case .item(let left, let right), .binary(_, let left, let right), .and(let left, let right), .or(let left, let right):
+        case .item(let left, let right), .binary(_, let left, let right), .and(let left, let right),
+            .or(let left, let right):
             left.isConstant && right.isConstant
-        case .slice(let value, let start, let stop, let step): [value, start, stop, step].compactMap { $0 }.allSatisfy(\.isConstant)
+        case .slice(let value, let start, let stop, let step):
+            [value, start, stop, step].compactMap { $0 }.allSatisfy(\.isConstant)
         case .attribute(let value, _), .not(let value), .negative(let value), .positive(let value): value.isConstant
         case .compare(let first, let operands): first.isConstant && operands.allSatisfy { $0.1.isConstant }
         }

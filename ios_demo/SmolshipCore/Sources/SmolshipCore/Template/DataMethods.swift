@@ -37,12 +37,14 @@ extension Interpreter {
             try claim(items: dict.count)
             return .dict(dict.copy())
         case (.dict, "fromkeys"): return try Globals.fromkeys(arguments, self)
-        case (.float(let number), "is_integer"): return try call.none { .bool(number.isFinite && number.rounded() == number) }
+        case (.float(let number), "is_integer"):
+            return try call.none { .bool(number.isFinite && number.rounded() == number) }
         case (.float, "conjugate"): return try call.none { value }
         case (.int, "conjugate"), (.bool, "conjugate"), (.big, "conjugate"): return try call.none { try plus(value) }
         case (.int, "bit_length"), (.bool, "bit_length"):
             return try call.none { .int(Int.bitWidth - value.int!.magnitude.leadingZeroBitCount) }
-        case (.int, "bit_count"), (.bool, "bit_count"): return try call.none { .int(value.int!.magnitude.nonzeroBitCount) }
+        case (.int, "bit_count"), (.bool, "bit_count"):
+            return try call.none { .int(value.int!.magnitude.nonzeroBitCount) }
         default: throw Fault.unsupported("the method \(value.type).\(name)")
         }
     }

@@ -19,7 +19,8 @@ extension Interpreter {
         case .condition(let test, let then, let other):
             if try evaluate(test, activation).truth(self) { return try evaluate(then, activation) }
             guard let other else {
-                return .undefined(Undefined("the inline if-expression evaluated to false and no else section was defined."))
+                return .undefined(
+                    Undefined("the inline if-expression evaluated to false and no else section was defined."))
             }
             return try evaluate(other, activation)
         case .filter(let name, let value, let list):
@@ -37,7 +38,9 @@ extension Interpreter {
             return try item(value, try evaluate(place, activation))
         case .slice(let value, let start, let stop, let step):
             let value = try evaluate(value, activation)
-            func bound(_ expression: Expression?) throws -> Value { try expression.map { try evaluate($0, activation) } ?? .none }
+            func bound(_ expression: Expression?) throws -> Value {
+                try expression.map { try evaluate($0, activation) } ?? .none
+            }
             let (first, last) = (try bound(start), try bound(stop))
             return try slice(value, first, last, try bound(step))
         case .attribute(let value, let name): return try attribute(try evaluate(value, activation), name)
@@ -164,14 +167,17 @@ struct Arguments {
     /// The values of a function's parameters, nil where they are not given; the first `required` must be.
     func bind(_ function: String, _ names: [String], required: Int = 0) throws -> [Value?] {
         guard positional.count <= names.count else {
-            throw Fault.failed("TypeError: \(function) takes at most \(names.count) arguments, \(positional.count) given")
+            throw Fault.failed(
+                "TypeError: \(function) takes at most \(names.count) arguments, \(positional.count) given")
         }
         var values: [Value?] = positional + Array(repeating: nil, count: names.count - positional.count)
         for (name, value) in keywords {
             guard let place = names.firstIndex(of: name), !name.isEmpty else {
                 throw Fault.failed("TypeError: \(function) got an unexpected keyword argument '\(name)'")
             }
-            guard values[place] == nil else { throw Fault.failed("TypeError: \(function) got multiple values for argument '\(name)'") }
+            guard values[place] == nil else {
+                throw Fault.failed("TypeError: \(function) got multiple values for argument '\(name)'")
+            }
             values[place] = value
         }
         for place in 0..<required where values[place] == nil {

@@ -16,7 +16,9 @@ extension Interpreter {
             for expression in expressions { try write(try str(try evaluate(expression, activation))) }
         case .branch(let branches, let other, let line):
             self.line = line
-            for (test, body) in branches where try evaluate(test, activation).truth(self) { return try execute(body, activation) }
+            for (test, body) in branches where try evaluate(test, activation).truth(self) {
+                return try execute(body, activation)
+            }
             return try execute(other, activation)
         case .loop(let loop, let line):
             self.line = line
@@ -63,7 +65,9 @@ extension Interpreter {
             enter(frame, activation)
             let (text, flow) = try capture { try execute(body, activation) }
             guard flow == .normal else { return flow }
-            let value = try filter.map { filter in try withCaptured(text) { try evaluate(filter, activation) } } ?? .string(text)
+            let value =
+                try filter.map { filter in try withCaptured(text) { try evaluate(filter, activation) } }
+                ?? .string(text)
             try assign(target, value, activation)
             leave(frame, activation)
         case .evaluate(let expression, let line):
@@ -84,7 +88,9 @@ extension Interpreter {
 
     private func run(_ loop: Loop, _ activation: Activation) throws -> Flow {
         let iterable = try evaluate(loop.iterable, activation)
-        guard loop.recursiveSlots != nil else { return try run(loop, iterable, activation, outside: activation, depth: 0) }
+        guard loop.recursiveSlots != nil else {
+            return try run(loop, iterable, activation, outside: activation, depth: 0)
+        }
         try write(try recurse(loop, iterable, outside: activation, depth: 0))
         return .normal
     }
@@ -95,7 +101,9 @@ extension Interpreter {
         return try capture { try run(loop, iterable, inside, outside: outside, depth: depth) }.0
     }
 
-    private func run(_ loop: Loop, _ iterable: Value, _ activation: Activation, outside: Activation, depth: Int) throws -> Flow {
+    private func run(_ loop: Loop, _ iterable: Value, _ activation: Activation, outside: Activation, depth: Int) throws
+        -> Flow
+    {
         var values = iterable
         if let test = loop.test { values = .iterator(try filtered(iterable, test, outside)) }
         let context = try loop.loopSlot.map { slot in

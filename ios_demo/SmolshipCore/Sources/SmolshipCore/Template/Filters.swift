@@ -2,12 +2,16 @@
 enum Filters {
     typealias Filter = @Sendable (Value, Arguments, Interpreter) throws -> Value
 
-    private static let table = text.merging(numbers) { $1 }.merging(sequences) { $1 }.merging(lazy) { $1 }.merging(markup) { $1 }
+    private static let table = text.merging(numbers) { $1 }.merging(sequences) { $1 }.merging(lazy) { $1 }.merging(
+        markup
+    ) { $1 }
     private static let unsupported: Set<String> = ["pprint", "random", "urlize"]
 
     static let names = Set(table.keys).union(unsupported)
 
-    static func apply(_ name: String, _ value: Value, _ arguments: Arguments, _ interpreter: Interpreter) throws -> Value {
+    static func apply(_ name: String, _ value: Value, _ arguments: Arguments, _ interpreter: Interpreter) throws
+        -> Value
+    {
         guard let filter = table[name] else {
             if unsupported.contains(name) { throw Fault.unsupported("the filter \(name)") }
             throw Fault.failed("TemplateRuntimeError: No filter named '\(name)' found.")
@@ -29,7 +33,9 @@ enum Filters {
     static func int(_ value: Value?, _ fallback: Int) throws -> Int {
         guard let value else { return fallback }
         if case .undefined(let undefined) = value { throw undefined.fault }
-        guard let number = value.int else { throw Fault.failed("TypeError: '\(value.type)' object cannot be interpreted as an integer") }
+        guard let number = value.int else {
+            throw Fault.failed("TypeError: '\(value.type)' object cannot be interpreted as an integer")
+        }
         return number
     }
 
@@ -63,9 +69,12 @@ enum Filters {
         },
         "replace": { value, arguments, interpreter in
             let values = try arguments.bind("replace", ["old", "new", "count"], required: 2)
-            let (text, old, new) = (try interpreter.str(value), try interpreter.str(values[0]!), try interpreter.str(values[1]!))
+            let (text, old, new) = (
+                try interpreter.str(value), try interpreter.str(values[0]!), try interpreter.str(values[1]!)
+            )
             let count = values[2].map { $0.isNone } ?? true ? -1 : try int(values[2], -1)
-            return .string(try text.replacing(old, with: new, limit: count < 0 ? .max : count) { try interpreter.claim($0) })
+            return .string(
+                try text.replacing(old, with: new, limit: count < 0 ? .max : count) { try interpreter.claim($0) })
         },
         "format": { value, arguments, interpreter in
             let (text, isMarkup) = try soft(value, interpreter)
@@ -73,7 +82,8 @@ enum Filters {
                 return try interpreter.percent(text, .tuple(try Items(arguments.positional)), isMarkup: isMarkup)
             }
             guard arguments.positional.isEmpty else {
-                throw Fault.failed("FilterArgumentError: can't handle positional and keyword arguments at the same time")
+                throw Fault.failed(
+                    "FilterArgumentError: can't handle positional and keyword arguments at the same time")
             }
             let dict = Dict()
             for (name, value) in arguments.keywords { try dict.set(.text(name), value) }
@@ -81,8 +91,11 @@ enum Filters {
         },
         "indent": { value, arguments, interpreter in
             let values = try arguments.bind("indent", ["width", "first", "blank"])
-            guard let text = value.text else { throw Fault.failed("TypeError: indent wants a string, not \(value.type)") }
-            let width = values[0]?.text == nil ? [" "] * min(try int(values[0], 4), interpreter.limits.size) : values[0]!.text!
+            guard let text = value.text else {
+                throw Fault.failed("TypeError: indent wants a string, not \(value.type)")
+            }
+            let width =
+                values[0]?.text == nil ? [" "] * min(try int(values[0], 4), interpreter.limits.size) : values[0]!.text!
             let lines = (text + ["\n"]).lines()
             try interpreter.claim(text.count + lines.count * (width.count + 1))
             let blank = try bool(values[2], false, interpreter)
@@ -95,16 +108,23 @@ enum Filters {
         },
         "truncate": { value, arguments, interpreter in
             let values = try arguments.bind("truncate", ["length", "killwords", "end", "leeway"])
-            let end = try values[2].map { value -> Text in
-                guard let text = value.text else { throw Fault.failed("TypeError: truncate's end is no string") }
-                return text
-            } ?? Text(of: "...")
+            let end =
+                try values[2].map { value -> Text in
+                    guard let text = value.text else { throw Fault.failed("TypeError: truncate's end is no string") }
+                    return text
+                } ?? Text(of: "...")
             let length = try int(values[0], 255)
             let leeway = values[3]?.isNone ?? true ? 5 : try int(values[3], 5)
-            guard length >= end.count, leeway >= 0 else { throw Fault.failed("AssertionError: expected length >= \(end.count), got \(length)") }
-            guard let count = try interpreter.length(value) else { throw Fault.failed("TypeError: object of type '\(value.type)' has no len()") }
+            guard length >= end.count, leeway >= 0 else {
+                throw Fault.failed("AssertionError: expected length >= \(end.count), got \(length)")
+            }
+            guard let count = try interpreter.length(value) else {
+                throw Fault.failed("TypeError: object of type '\(value.type)' has no len()")
+            }
             if count - length <= leeway { return value }
-            guard let text = value.text else { throw Fault.failed("TypeError: truncate wants a string, not \(value.type)") }
+            guard let text = value.text else {
+                throw Fault.failed("TypeError: truncate wants a string, not \(value.type)")
+            }
             var kept = Text(text.prefix(length - end.count))
             if try !bool(values[1], false, interpreter) { kept = kept.splitFromRight(on: [" "], limit: 1)[0] }
             return wrap(kept + end, value.isMarkup)
@@ -115,8 +135,11 @@ enum Filters {
             return .int(text.indices.filter { text[$0].isWord && ($0 == 0 || !text[$0 - 1].isWord) }.count)
         },
         "wordwrap": { value, arguments, interpreter in
-            let values = try arguments.bind("wordwrap", ["width", "break_long_words", "wrapstring", "break_on_hyphens"])
-            guard let text = value.text else { throw Fault.failed("TypeError: wordwrap wants a string, not \(value.type)") }
+            let values = try arguments.bind(
+                "wordwrap", ["width", "break_long_words", "wrapstring", "break_on_hyphens"])
+            guard let text = value.text else {
+                throw Fault.failed("TypeError: wordwrap wants a string, not \(value.type)")
+            }
             let separator = values[2]?.isNone ?? true ? ["\n"] : values[2]!.text
             guard let separator else { throw Fault.failed("TypeError: wordwrap's wrapstring is no string") }
             let wrap = WordWrap(
@@ -152,17 +175,24 @@ enum Filters {
         func quoted(_ value: Value, query: Bool) throws -> Text {
             let text = try interpreter.str(value).string
             try interpreter.claim(text.utf8.count * 3)
-            return Text(of: text.utf8.map { byte -> String in
-                let character = Unicode.Scalar(byte)
-                if character.isASCII, character.isAlphanumeric || "_.-~".unicodeScalars.contains(character) { return String(character) }
-                if character == "/", !query { return "/" }
-                if character == " ", query { return "+" }
-                return "%" + (byte < 16 ? "0" : "") + String(byte, radix: 16, uppercase: true)
-            }.joined())
+            return Text(
+                of: text.utf8.map { byte -> String in
+                    let character = Unicode.Scalar(byte)
+                    if character.isASCII, character.isAlphanumeric || "_.-~".unicodeScalars.contains(character) {
+                        return String(character)
+                    }
+                    if character == "/", !query { return "/" }
+                    if character == " ", query { return "+" }
+                    return "%" + (byte < 16 ? "0" : "") + String(byte, radix: 16, uppercase: true)
+                }.joined())
         }
         if value.text != nil || !Tests.isIterable(value) { return try quoted(value, query: false) }
         var pairs: [Value]
-        if case .dict(let dict) = value { pairs = try interpreter.list(.view(DictView(dict, .items))) } else { pairs = try interpreter.list(value) }
+        if case .dict(let dict) = value {
+            pairs = try interpreter.list(.view(DictView(dict, .items)))
+        } else {
+            pairs = try interpreter.list(value)
+        }
         let parts = try pairs.map { pair -> Text in
             let items = try interpreter.list(pair)
             guard items.count == 2 else { throw Fault.failed("ValueError: urlencode wants pairs") }

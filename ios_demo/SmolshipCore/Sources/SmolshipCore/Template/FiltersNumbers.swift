@@ -26,7 +26,8 @@ extension Filters {
             _ = try arguments.bind("abs", [])
             switch value {
             case .float(let number): return .float(number.magnitude)
-            case .int, .big, .bool: return try less(value, .int(0)) ? interpreter.negated(value) : interpreter.plus(value)
+            case .int, .big, .bool:
+                return try less(value, .int(0)) ? interpreter.negated(value) : interpreter.plus(value)
             default: throw Fault.failed("TypeError: bad operand type for abs(): '\(value.type)'")
             }
         },
@@ -43,7 +44,9 @@ extension Filters {
                 guard scaled.isNumber else { throw Fault.failed("TypeError: must be real number, not \(scaled.type)") }
                 var whole = scaled
                 if case .float(let number) = scaled {
-                    guard number.isFinite else { throw Fault.failed("OverflowError: cannot convert float infinity or NaN to integer") }
+                    guard number.isFinite else {
+                        throw Fault.failed("OverflowError: cannot convert float infinity or NaN to integer")
+                    }
                     whole = BigInt(number.rounded(method.text?.string == "ceil" ? .up : .down)).value
                 }
                 return try interpreter.apply(.div, whole, power)
@@ -53,14 +56,18 @@ extension Filters {
         "filesizeformat": { value, arguments, interpreter in
             let binary = try bool(try arguments.bind("filesizeformat", ["binary"])[0], false, interpreter)
             if case .undefined(let undefined) = value { throw undefined.fault }
-            guard let bytes = try floating(value) else { throw Fault.failed("TypeError: float() argument must be a string or a real number") }
+            guard let bytes = try floating(value) else {
+                throw Fault.failed("TypeError: float() argument must be a string or a real number")
+            }
             return .text(try size(bytes, binary))
         },
         "sum": { value, arguments, interpreter in
             let values = try arguments.bind("sum", ["attribute", "start"])
             let items = try attributes(of: value, values[0], interpreter)
             var total = values[1] ?? .int(0)
-            guard total.text == nil else { throw Fault.failed("TypeError: sum() can't sum strings [use ''.join(seq) instead]") }
+            guard total.text == nil else {
+                throw Fault.failed("TypeError: sum() can't sum strings [use ''.join(seq) instead]")
+            }
             for item in items { total = try interpreter.apply(.add, total, item) }
             return total
         },
@@ -112,11 +119,15 @@ extension Filters {
         let bare = digits.hasPrefix("-") || digits.hasPrefix("+") ? digits.dropFirst() : digits[...]
         if bare == "inf" || bare == "infinity" { return digits.hasPrefix("-") ? -Double.infinity : .infinity }
         if bare == "nan" { return .nan }
-        guard let first = bare.first, first.isNumber || first == ".", bare.allSatisfy({ $0.isNumber || "._e+-".contains($0) }) else { return nil }
+        guard let first = bare.first, first.isNumber || first == ".",
+            bare.allSatisfy({ $0.isNumber || "._e+-".contains($0) })
+        else { return nil }
         if digits.contains("_") {
             let characters = Array(digits)
             for (place, character) in characters.enumerated() where character == "_" {
-                guard place > 0, place + 1 < characters.count, characters[place - 1].isNumber, characters[place + 1].isNumber else { return nil }
+                guard place > 0, place + 1 < characters.count, characters[place - 1].isNumber,
+                    characters[place + 1].isNumber
+                else { return nil }
             }
             digits = digits.replacingOccurrences(of: "_", with: "")
         }
@@ -134,7 +145,9 @@ extension Filters {
     private static func rounded(_ value: Value, _ places: Int?) throws -> Value {
         if case .float(let number) = value {
             guard let places else {
-                guard number.isFinite else { throw Fault.failed("OverflowError: cannot convert float infinity or NaN to integer") }
+                guard number.isFinite else {
+                    throw Fault.failed("OverflowError: cannot convert float infinity or NaN to integer")
+                }
                 return BigInt(number.rounded(.toNearestOrEven)).value
             }
             guard number.isFinite, places < 400 else { return value }
@@ -144,7 +157,9 @@ extension Filters {
             let near = try nearest(BigInt(whole), tens: -places, hasFraction: whole < number.magnitude)
             return .float(copysign(near.double, number))
         }
-        guard let whole = BigInt(value) else { throw Fault.failed("TypeError: type \(value.type) doesn't define __round__ method") }
+        guard let whole = BigInt(value) else {
+            throw Fault.failed("TypeError: type \(value.type) doesn't define __round__ method")
+        }
         guard let places, places < 0 else { return whole.value }
         guard places > -4000 else { return .int(0) }
         let near = try nearest(whole.negative ? -whole : whole, tens: -places, hasFraction: false)
@@ -167,10 +182,14 @@ extension Filters {
             guard bytes.isFinite else { throw Fault.failed("OverflowError: cannot convert float infinity to integer") }
             return "\(BigInt(bytes.rounded(.towardZero)).digits()) Bytes"
         }
-        let prefixes = ["k", "M", "G", "T", "P", "E", "Z", "Y"].map { binary ? ($0 == "k" ? "K" : $0) + "iB" : $0 + "B" }
+        let prefixes = ["k", "M", "G", "T", "P", "E", "Z", "Y"].map {
+            binary ? ($0 == "k" ? "K" : $0) + "iB" : $0 + "B"
+        }
         for (place, prefix) in prefixes.enumerated() {
             let unit = pow(base, Double(place + 2))
-            if bytes < unit || place == prefixes.count - 1 { return String(format: "%.1f", base * bytes / unit) + " " + prefix }
+            if bytes < unit || place == prefixes.count - 1 {
+                return String(format: "%.1f", base * bytes / unit) + " " + prefix
+            }
         }
         return ""
     }

@@ -13,7 +13,9 @@ extension Filters {
                 return
             }
             parts = text.split(on: ["."], limit: .max).map { part in
-                if !part.isEmpty, part.allSatisfy(\.isDecimal), let place = BigInt(digits: part.string) { return place.value }
+                if !part.isEmpty, part.allSatisfy(\.isDecimal), let place = BigInt(digits: part.string) {
+                    return place.value
+                }
                 return .string(part)
             }
         }
@@ -59,7 +61,9 @@ extension Filters {
         "reverse": { value, arguments, interpreter in
             _ = try arguments.bind("reverse", [])
             if let text = value.text { return wrap(Text(text.reversed()), value.isMarkup) }
-            do { return .iterator(try reversed(value, interpreter)) } catch let fault as Fault where fault.kind == .failed {
+            do { return .iterator(try reversed(value, interpreter)) } catch let fault as Fault
+                where fault.kind == .failed
+            {
                 return .list(try Items(try interpreter.list(value).reversed()))
             }
         },
@@ -73,7 +77,8 @@ extension Filters {
             let values = try arguments.bind("sort", ["reverse", "case_sensitive", "attribute"])
             let items = try interpreter.list(value)
             let (reverse, exact) = (try bool(values[0], false, interpreter), try bool(values[1], false, interpreter))
-            let paths = values[2]?.text.map { $0.split(on: [","], limit: .max).map { Path(.string($0)) } } ?? [Path(values[2])]
+            let paths =
+                values[2]?.text.map { $0.split(on: [","], limit: .max).map { Path(.string($0)) } } ?? [Path(values[2])]
             let keys = try items.map { item in
                 try Value.list(Items(try paths.map { key(try $0.value(in: item, interpreter), caseSensitive: exact) }))
             }
@@ -82,13 +87,19 @@ extension Filters {
         "dictsort": { value, arguments, interpreter in
             let values = try arguments.bind("dictsort", ["case_sensitive", "by", "reverse"])
             if case .undefined(let undefined) = value { throw undefined.fault }
-            guard case .dict(let dict) = value else { throw Fault.failed("AttributeError: '\(value.type)' object has no attribute 'items'") }
+            guard case .dict(let dict) = value else {
+                throw Fault.failed("AttributeError: '\(value.type)' object has no attribute 'items'")
+            }
             let by = values[1]?.text?.string ?? (values[1] == nil ? "key" : "")
-            guard by == "key" || by == "value" else { throw Fault.failed("FilterArgumentError: You can only sort by either \"key\" or \"value\"") }
+            guard by == "key" || by == "value" else {
+                throw Fault.failed("FilterArgumentError: You can only sort by either \"key\" or \"value\"")
+            }
             let exact = try bool(values[0], false, interpreter)
             let items = try interpreter.list(.view(DictView(dict, .items)))
             let keys = (by == "key" ? dict.keys : dict.values).map { key($0, caseSensitive: exact) }
-            return .list(try Items(try inOrder(items, keys: keys, reverse: try bool(values[2], false, interpreter), interpreter)))
+            return .list(
+                try Items(try inOrder(items, keys: keys, reverse: try bool(values[2], false, interpreter), interpreter))
+            )
         },
         "min": { try extreme($0, $1, "min", $2) { try less($0, $1) } },
         "max": { try extreme($0, $1, "max", $2) { try less($1, $0) } },
@@ -97,7 +108,8 @@ extension Filters {
             let (path, exact) = (Path(values[0]), try bool(values[2], false, interpreter))
             func found(_ item: Value) throws -> Value { try path.value(in: item, fallback: values[1], interpreter) }
             let items = try interpreter.list(value)
-            let ordered = try inOrder(items, keys: try items.map { key(try found($0), caseSensitive: exact) }, interpreter)
+            let ordered = try inOrder(
+                items, keys: try items.map { key(try found($0), caseSensitive: exact) }, interpreter)
             var groups: [(key: Value, items: [Value])] = []
             for item in ordered {
                 let own = key(try found(item), caseSensitive: exact)
@@ -107,10 +119,12 @@ extension Filters {
                     groups.append((own, [item]))
                 }
             }
-            return .list(try Items(try groups.map { group in
-                let shown = exact ? group.key : try found(group.items[0])
-                return .tuple(try Items([shown, .list(try Items(group.items))], fields: ["grouper", "list"]))
-            }))
+            return .list(
+                try Items(
+                    try groups.map { group in
+                        let shown = exact ? group.key : try found(group.items[0])
+                        return .tuple(try Items([shown, .list(try Items(group.items))], fields: ["grouper", "list"]))
+                    }))
         },
         "default": fallback, "d": fallback,
         "attr": { value, arguments, interpreter in
@@ -122,10 +136,16 @@ extension Filters {
         "xmlattr": { value, arguments, interpreter in
             let autospace = try bool(try arguments.bind("xmlattr", ["autospace"])[0], true, interpreter)
             if case .undefined(let undefined) = value { throw undefined.fault }
-            guard case .dict(let dict) = value else { throw Fault.failed("AttributeError: '\(value.type)' object has no attribute 'items'") }
+            guard case .dict(let dict) = value else {
+                throw Fault.failed("AttributeError: '\(value.type)' object has no attribute 'items'")
+            }
             var parts: [Text] = []
             for (key, value) in zip(dict.keys, dict.values) where !value.isNone && !value.isUndefined {
-                guard let name = key.text, !name.contains(where: { $0.isASCII && $0.isSpace && $0.value < 0x1C || " />=".unicodeScalars.contains($0) }) else {
+                guard let name = key.text,
+                    !name.contains(where: {
+                        $0.isASCII && $0.isSpace && $0.value < 0x1C || " />=".unicodeScalars.contains($0)
+                    })
+                else {
                     throw Fault.failed("ValueError: Invalid character in attribute name")
                 }
                 parts.append(try interpreter.escaped(key) + ["=", "\""] + interpreter.escaped(value) + ["\""])
@@ -136,8 +156,12 @@ extension Filters {
     ]
 
     private static let length: Filter = { value, arguments, interpreter in
-        guard arguments.keywords.isEmpty, arguments.positional.isEmpty else { throw Fault.failed("TypeError: len() takes exactly one argument") }
-        guard let length = try interpreter.length(value) else { throw Fault.failed("TypeError: object of type '\(value.type)' has no len()") }
+        guard arguments.keywords.isEmpty, arguments.positional.isEmpty else {
+            throw Fault.failed("TypeError: len() takes exactly one argument")
+        }
+        guard let length = try interpreter.length(value) else {
+            throw Fault.failed("TypeError: object of type '\(value.type)' has no len()")
+        }
         return .int(length)
     }
 
@@ -158,7 +182,8 @@ extension Filters {
             }
         }
         switch value {
-        case .string(let text), .markup(let text): return try from(text.count) { value.isMarkup ? .markup([text[$0]]) : .string([text[$0]]) }
+        case .string(let text), .markup(let text):
+            return try from(text.count) { value.isMarkup ? .markup([text[$0]]) : .string([text[$0]]) }
         case .list(let items), .tuple(let items): return try from(items.items.count) { items.items[$0] }
         case .dict(let dict): return try from(dict.count) { dict.keys[$0] }
         case .view(let view): return try from(view.dict.count) { try view.item($0) }
@@ -169,7 +194,8 @@ extension Filters {
     }
 
     private static func extreme(
-        _ value: Value, _ arguments: Arguments, _ name: String, _ interpreter: Interpreter, _ isBetter: (Value, Value) throws -> Bool
+        _ value: Value, _ arguments: Arguments, _ name: String, _ interpreter: Interpreter,
+        _ isBetter: (Value, Value) throws -> Bool
     ) throws -> Value {
         let values = try arguments.bind(name, ["case_sensitive", "attribute"])
         let (exact, path) = (try bool(values[0], false, interpreter), Path(values[1]))

@@ -7,7 +7,9 @@ extension Interpreter {
 
     private struct Numbering { var next = 0, isManual = false }
 
-    private func format(_ text: Text, _ arguments: Arguments, _ escaping: Bool, depth: Int, _ numbering: inout Numbering) throws -> Text {
+    private func format(
+        _ text: Text, _ arguments: Arguments, _ escaping: Bool, depth: Int, _ numbering: inout Numbering
+    ) throws -> Text {
         guard depth >= 0 else { throw Fault.failed("ValueError: Max string recursion exceeded") }
         var (result, at): (Text, Int) = ([], 0)
         while at < text.count {
@@ -73,16 +75,24 @@ extension Interpreter {
         let end = name.firstIndex { $0 == "." || $0 == "[" } ?? name.count
         var (first, at) = (Text(name[..<end]).string, end)
         if name.isEmpty {
-            guard !numbering.isManual else { throw Fault.failed("ValueError: cannot switch from manual field specification to automatic field numbering") }
+            guard !numbering.isManual else {
+                throw Fault.failed(
+                    "ValueError: cannot switch from manual field specification to automatic field numbering")
+            }
             first = String(numbering.next)
             numbering.next += 1
         } else if Int(first) != nil {
-            guard numbering.next == 0 else { throw Fault.failed("ValueError: cannot switch from automatic field numbering to manual field specification") }
+            guard numbering.next == 0 else {
+                throw Fault.failed(
+                    "ValueError: cannot switch from automatic field numbering to manual field specification")
+            }
             numbering.isManual = true
         }
         var value: Value
         if let place = Int(first), first.allSatisfy(\.isNumber) {
-            guard place < arguments.positional.count else { throw Fault.failed("IndexError: Replacement index \(place) out of range") }
+            guard place < arguments.positional.count else {
+                throw Fault.failed("IndexError: Replacement index \(place) out of range")
+            }
             value = arguments.positional[place]
         } else {
             guard let found = arguments.keywords.first(where: { ExactString($0.name) == ExactString(first) }) else {
@@ -92,7 +102,9 @@ extension Interpreter {
         }
         while at < name.count {
             let isItem = name[at] == "["
-            guard isItem || name[at] == "." else { throw Fault.failed("ValueError: Only '.' or '[' may follow ']' in format field specifier") }
+            guard isItem || name[at] == "." else {
+                throw Fault.failed("ValueError: Only '.' or '[' may follow ']' in format field specifier")
+            }
             let stop = name[(at + 1)...].firstIndex { isItem ? $0 == "]" : $0 == "." || $0 == "[" } ?? name.count
             guard !isItem || stop < name.count else { throw Fault.failed("ValueError: Missing ']' in format string") }
             let part = Text(name[(at + 1)..<stop]).string
@@ -107,7 +119,9 @@ extension Interpreter {
     private func formatted(_ value: Value, _ specification: Text, _ escaping: Bool) throws -> Text {
         guard escaping else { return try format(value, specification) }
         if case .markup(let text) = value {
-            guard specification.isEmpty else { throw Fault.failed("ValueError: Unsupported format specification for Markup.") }
+            guard specification.isEmpty else {
+                throw Fault.failed("ValueError: Unsupported format specification for Markup.")
+            }
             return text
         }
         return try escaped(.string(try format(value, specification)))
@@ -175,7 +189,9 @@ private struct FormatSpecification {
         width = try number() ?? 0
         style.grouping = take(",_").map { Character($0) }
         if take(".") != nil {
-            guard let precision = try number() else { throw Fault.failed("ValueError: Format specifier missing precision") }
+            guard let precision = try number() else {
+                throw Fault.failed("ValueError: Format specifier missing precision")
+            }
             style.precision = precision
         }
         type = peek()
@@ -193,7 +209,9 @@ private struct FormatSpecification {
     mutating func number(_ value: Value) throws -> String {
         switch type {
         case nil, "d", "n", "b", "o", "x", "X":
-            guard style.precision == nil else { throw Fault.failed("ValueError: Precision not allowed in integer format specifier") }
+            guard style.precision == nil else {
+                throw Fault.failed("ValueError: Precision not allowed in integer format specifier")
+            }
             style.type = Character(type ?? "d")
             let isDecimal = type == nil || type == "d" || type == "n"
             guard style.grouping != "," || isDecimal, style.grouping == nil || type != "n" else {
@@ -201,7 +219,8 @@ private struct FormatSpecification {
             }
             return parts(style.whole(BigInt(value)!), size: isDecimal ? 3 : 4)
         case "c":
-            guard !hasSign, let number = value.int, let scalar = UInt32(exactly: number).flatMap(Unicode.Scalar.init) else {
+            guard !hasSign, let number = value.int, let scalar = UInt32(exactly: number).flatMap(Unicode.Scalar.init)
+            else {
                 throw Fault.failed("OverflowError: %c arg not in range")
             }
             return String(scalar)

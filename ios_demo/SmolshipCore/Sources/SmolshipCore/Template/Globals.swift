@@ -27,7 +27,8 @@ enum Globals {
     }
 
     private static let functions = Functions(all: [
-        "range": function("range", range), "dict": function("dict", dict), "namespace": function("namespace", namespace),
+        "range": function("range", range), "dict": function("dict", dict),
+        "namespace": function("namespace", namespace),
         "cycler": function("cycler") { arguments, _ in
             guard arguments.keywords.isEmpty, !arguments.positional.isEmpty else {
                 throw Fault.failed("RuntimeError: at least one item has to be provided")
@@ -44,7 +45,9 @@ enum Globals {
         },
         "strftime_now": function("strftime_now") { arguments, interpreter in
             let format = try arguments.bind("strftime_now", ["format"], required: 1)[0]!
-            guard let text = format.text else { throw Fault.failed("TypeError: strftime() argument 1 must be str, not \(format.type)") }
+            guard let text = format.text else {
+                throw Fault.failed("TypeError: strftime() argument 1 must be str, not \(format.type)")
+            }
             return .text(try interpreter.clock.format(text.string))
         },
     ])
@@ -59,7 +62,9 @@ enum Globals {
         }
         let numbers = try arguments.positional.map { value -> Int in
             if case .big = value { throw Fault.failed("OverflowError: Range too big.") }
-            guard let number = value.int else { throw Fault.failed("TypeError: '\(value.type)' object cannot be interpreted as an integer") }
+            guard let number = value.int else {
+                throw Fault.failed("TypeError: '\(value.type)' object cannot be interpreted as an integer")
+            }
             return number
         }
         let step = numbers.count == 3 ? numbers[2] : 1
@@ -90,7 +95,8 @@ enum Globals {
             for item in try interpreter.list(value) {
                 let pair = try interpreter.list(item)
                 guard pair.count == 2 else {
-                    throw Fault.failed("ValueError: dictionary update sequence element has length \(pair.count); 2 is required")
+                    throw Fault.failed(
+                        "ValueError: dictionary update sequence element has length \(pair.count); 2 is required")
                 }
                 try dict.set(pair[0], pair[1])
             }
@@ -104,7 +110,9 @@ enum Globals {
         let namespace = Namespace(interpreter)
         let attributes = try members(arguments, "namespace", interpreter)
         for key in attributes.keys {
-            if let name = key.text, name.first == "_" { throw Fault.failed("SecurityError: a namespace cannot hold '\(name.string)'") }
+            if let name = key.text, name.first == "_" {
+                throw Fault.failed("SecurityError: a namespace cannot hold '\(name.string)'")
+            }
         }
         namespace.attributes = attributes
         return .object(namespace)

@@ -99,7 +99,9 @@ final class Interpreter {
     // MARK: Text
 
     func write(_ text: Text) throws {
-        guard output.count + text.count <= limits.size else { throw Fault.limit("it writes more than \(limits.size) characters") }
+        guard output.count + text.count <= limits.size else {
+            throw Fault.limit("it writes more than \(limits.size) characters")
+        }
         output += text
     }
 
@@ -174,7 +176,8 @@ final class Interpreter {
         var values: [Value] = []
         while values.count <= count, let next = try iterator.next() { values.append(next) }
         guard values.count == count else {
-            throw Fault.failed("ValueError: \(values.count > count ? "too many" : "not enough") values to unpack (expected \(count))")
+            throw Fault.failed(
+                "ValueError: \(values.count > count ? "too many" : "not enough") values to unpack (expected \(count))")
         }
         return values
     }

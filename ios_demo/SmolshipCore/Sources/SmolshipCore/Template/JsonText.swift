@@ -15,7 +15,9 @@ struct JsonText {
         switch values[1] {
         case nil, .some(.none): indent = nil
         case .some(let value):
-            if let text = value.text { indent = text } else {
+            if let text = value.text {
+                indent = text
+            } else {
                 let width = try Filters.int(value, 0)
                 try interpreter.claim(max(width, 0))
                 indent = [" "] * width
@@ -23,7 +25,9 @@ struct JsonText {
         }
         if let separators = values[2], !separators.isNone {
             let parts = try interpreter.list(separators).map { $0.text }
-            guard parts.count == 2, let first = parts[0], let second = parts[1] else { throw Fault.failed("TypeError: separators are two strings") }
+            guard parts.count == 2, let first = parts[0], let second = parts[1] else {
+                throw Fault.failed("TypeError: separators are two strings")
+            }
             (between, colon) = (first, second)
         } else {
             (between, colon) = (indent == nil ? [",", " "] : [","], [":", " "])
@@ -39,7 +43,9 @@ struct JsonText {
 
     private func write(_ value: Value, _ text: inout Text, _ depth: Int) throws {
         try interpreter.step()
-        guard text.count <= interpreter.limits.size else { throw Fault.limit("a text of more than \(interpreter.limits.size) characters") }
+        guard text.count <= interpreter.limits.size else {
+            throw Fault.limit("a text of more than \(interpreter.limits.size) characters")
+        }
         switch value {
         case .string(let string), .markup(let string): text += quoted(string)
         case .list(let items), .tuple(let items):
@@ -69,7 +75,8 @@ struct JsonText {
         switch value {
         case .none: return Text(of: "null")
         case .bool(let truth): return Text(of: truth ? "true" : "false")
-        case .float(let number) where !number.isFinite: return Text(of: number.isNaN ? "NaN" : number < 0 ? "-Infinity" : "Infinity")
+        case .float(let number) where !number.isFinite:
+            return Text(of: number.isNaN ? "NaN" : number < 0 ? "-Infinity" : "Infinity")
         case .int, .big, .float: return try interpreter.str(value)
         default: throw Fault.failed("TypeError: Object of type \(value.type) is not JSON serializable")
         }

@@ -26,7 +26,10 @@ extension Interpreter {
         var (kept, at): (Text, Int) = ([], 0)
         while let start = text.find(["<"], at, text.count) {
             let isComment = text[start...].starts(with: Text(of: "<!--"))
-            let end = isComment ? text.find(Text(of: "-->"), start + 4, text.count).map { $0 + 3 } : text.find([">"], start, text.count).map { $0 + 1 }
+            let end =
+                isComment
+                ? text.find(Text(of: "-->"), start + 4, text.count).map { $0 + 3 }
+                : text.find([">"], start, text.count).map { $0 + 1 }
             guard let end else { break }
             kept += text[at..<start]
             at = end
@@ -36,7 +39,8 @@ extension Interpreter {
 
     private func unescaped(_ text: Text) throws -> Text {
         let known: [(Text, Unicode.Scalar)] = [
-            (Text(of: "&lt;"), "<"), (Text(of: "&gt;"), ">"), (Text(of: "&amp;"), "&"), (Text(of: "&quot;"), "\""), (Text(of: "&#34;"), "\""), (Text(of: "&#39;"), "'"),
+            (Text(of: "&lt;"), "<"), (Text(of: "&gt;"), ">"), (Text(of: "&amp;"), "&"), (Text(of: "&quot;"), "\""),
+            (Text(of: "&#34;"), "\""), (Text(of: "&#39;"), "'"),
         ]
         var (result, at): (Text, Int) = ([], 0)
         while at < text.count {

@@ -14,11 +14,16 @@ final class Node {
     private static let known: [String: [(String, Kind)]] = {
         let binary: [(String, Kind)] = [("left", .node), ("right", .node)]
         let unary: [(String, Kind)] = [("value", .node)]
-        let arguments: [(String, Kind)] = [("args", .nodes), ("kwargs", .nodes), ("dyn_args", .maybe), ("dyn_kwargs", .maybe)]
+        let arguments: [(String, Kind)] = [
+            ("args", .nodes), ("kwargs", .nodes), ("dyn_args", .maybe), ("dyn_kwargs", .maybe),
+        ]
         return [
             "Output": [("nodes", .nodes)],
             "TemplateData": [("data", .text)],
-            "For": [("target", .node), ("iter", .node), ("body", .nodes), ("else_", .nodes), ("test", .maybe), ("recursive", .flag)],
+            "For": [
+                ("target", .node), ("iter", .node), ("body", .nodes), ("else_", .nodes), ("test", .maybe),
+                ("recursive", .flag),
+            ],
             "If": [("test", .node), ("body", .nodes), ("elif_", .nodes), ("else_", .nodes)],
             "Macro": [("name", .text), ("args", .nodes), ("defaults", .nodes), ("body", .nodes)],
             "CallBlock": [("call", .node), ("args", .nodes), ("defaults", .nodes), ("body", .nodes)],
@@ -48,21 +53,27 @@ final class Node {
             "Concat": [("nodes", .nodes)],
             "Compare": [("expr", .node), ("ops", .nodes)],
             "Operand": [("op", .text), ("expr", .node)],
-            "Add": binary, "Sub": binary, "Mul": binary, "Div": binary, "FloorDiv": binary, "Mod": binary, "Pow": binary,
+            "Add": binary, "Sub": binary, "Mul": binary, "Div": binary, "FloorDiv": binary, "Mod": binary,
+            "Pow": binary,
             "And": binary, "Or": binary, "Not": unary, "Neg": unary, "Pos": unary,
         ]
     }()
 
     init(_ json: Json, depth: Int = 0) throws {
         guard depth < 190 else { throw Fault.limit("a template nested more than 190 deep") }
-        guard let object = json.objectValue, let kind = object["node"]?.stringValue, let line = object["line"]?.intValue else {
-            throw Refusal("template.json has something that is not a node", got: shown(json), expected: "an object with node and line")
+        guard let object = json.objectValue, let kind = object["node"]?.stringValue, let line = object["line"]?.intValue
+        else {
+            throw Refusal(
+                "template.json has something that is not a node", got: shown(json),
+                expected: "an object with node and line")
         }
         guard let schema = Node.known[kind] else {
             throw Refusal("template.json has a node that this app does not know", got: kind, todo: "update the app")
         }
         func wrong(_ expected: String, _ field: String) -> Refusal {
-            Refusal("template.json: \(kind) at line \(line) cannot be used", got: "\(field): \(shown(object[field]))", expected: expected)
+            Refusal(
+                "template.json: \(kind) at line \(line) cannot be used", got: "\(field): \(shown(object[field]))",
+                expected: expected)
         }
         for key in object.keys where key != "node" && key != "line" && !schema.contains(where: { $0.0 == key }) {
             throw wrong("no field of this name", key)
@@ -71,10 +82,13 @@ final class Node {
         fields = try schema.map { name, type in
             guard let value = object[name] else { throw wrong("the field \(name)", name) }
             switch (type, value) {
-            case (.text, .string(let text)) where name != "ctx" || ["load", "store", "param"].contains(text): return (name, .text(text))
+            case (.text, .string(let text)) where name != "ctx" || ["load", "store", "param"].contains(text):
+                return (name, .text(text))
             case (.flag, .bool(let flag)): return (name, .flag(flag))
             case (.constant, _):
-                guard let constant = Value(scalar: value) else { throw wrong("null, true or false, a number or a text", name) }
+                guard let constant = Value(scalar: value) else {
+                    throw wrong("null, true or false, a number or a text", name)
+                }
                 return (name, .constant(constant))
             case (.node, .object), (.maybe, .object): return (name, .node(try Node(value, depth: depth + 1)))
             case (.maybe, .null): return (name, .absent)

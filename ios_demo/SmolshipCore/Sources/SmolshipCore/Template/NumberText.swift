@@ -22,7 +22,8 @@ struct NumberParts {
         func grouped() -> String {
             guard let grouping, digits.allSatisfy(\.isHexDigit) else { return digits }
             let reversed = Array(digits.reversed())
-            return String(reversed.enumerated().flatMap { $0 > 0 && $0 % size == 0 ? [grouping, $1] : [$1] }.reversed())
+            return String(
+                reversed.enumerated().flatMap { $0 > 0 && $0 % size == 0 ? [grouping, $1] : [$1] }.reversed())
         }
         let fixed = sign.count + prefix.count + rest.count
         if grouping == nil { digits = String(repeating: "0", count: max(0, width - fixed - digits.count)) + digits }

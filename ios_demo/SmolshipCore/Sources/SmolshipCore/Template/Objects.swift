@@ -34,7 +34,8 @@ final class Macro: Object {
         try bind(arguments, inside)
         interpreter.enter(code.frame, inside)
         for (name, slot, fallback) in code.parameters where inside.slots[slot] == nil {
-            inside.slots[slot] = try fallback.map { try interpreter.evaluate($0, inside) }
+            inside.slots[slot] =
+                try fallback.map { try interpreter.evaluate($0, inside) }
                 ?? .undefined(Undefined("parameter '\(name)' was not provided"))
         }
         return .string(try interpreter.capture { try interpreter.execute(code.body, inside) }.0)
@@ -57,7 +58,9 @@ final class Macro: Object {
         }
         let name = code.name ?? "None"
         if code.usesCaller, !foundCaller {
-            guard let slot = code.callerSlot else { throw Fault.failed("TypeError: macro '\(name)' got two values for caller") }
+            guard let slot = code.callerSlot else {
+                throw Fault.failed("TypeError: macro '\(name)' got two values for caller")
+            }
             let caller = take("caller") ?? .none
             inside.slots[slot] = caller.isNone ? .undefined(Undefined("No caller defined")) : caller
         }
@@ -177,7 +180,9 @@ final class LoopContext: Object {
     }
 
     func method(_ name: String, _ arguments: Arguments) throws -> Value {
-        guard arguments.keywords.isEmpty else { throw Fault.failed("TypeError: loop.\(name) takes no keyword arguments") }
+        guard arguments.keywords.isEmpty else {
+            throw Fault.failed("TypeError: loop.\(name) takes no keyword arguments")
+        }
         if name == "cycle" {
             guard !arguments.positional.isEmpty else { throw Fault.failed("TypeError: no items for cycling given") }
             return arguments.positional[index0 % arguments.positional.count]

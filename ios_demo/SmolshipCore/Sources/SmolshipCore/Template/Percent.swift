@@ -9,7 +9,9 @@ extension Interpreter {
             result += try reader.conversion(self, isMarkup: isMarkup)
             try claim(result.count)
         }
-        guard reader.allUsed else { throw Fault.failed("TypeError: not all arguments converted during string formatting") }
+        guard reader.allUsed else {
+            throw Fault.failed("TypeError: not all arguments converted during string formatting")
+        }
         return isMarkup ? .markup(result) : .string(result)
     }
 }
@@ -86,11 +88,13 @@ private struct PercentReader {
         let text: Text
         switch type {
         case "s", "r", "a":
-            var shown = type == "s" ? try interpreter.str(value) : try represented(value, interpreter, ascii: type == "a")
+            var shown =
+                type == "s" ? try interpreter.str(value) : try represented(value, interpreter, ascii: type == "a")
             if isMarkup { shown = try interpreter.escaped(type == "s" ? value : .string(shown)) }
             text = style.precision.map { Text(shown.prefix($0)) } ?? shown
         case "c": text = try character(value)
-        case "d", "i", "u", "o", "x", "X": text = Text(of: try whole(value, style, type).text(grouping: nil, zerosTo: zeros))
+        case "d", "i", "u", "o", "x", "X":
+            text = Text(of: try whole(value, style, type).text(grouping: nil, zerosTo: zeros))
         case "e", "E", "f", "F", "g", "G":
             if case .undefined(let undefined) = value { throw undefined.fault }
             text = Text(of: try style.float(try value.double()).text(grouping: nil, zerosTo: zeros))
@@ -129,7 +133,8 @@ private struct PercentReader {
             return value
         }
         var value: Int?
-        while let digit = try peek().properties.numericType == .decimal && peek().isASCII ? Int(peek().value) - 48 : nil {
+        while let digit = try peek().properties.numericType == .decimal && peek().isASCII ? Int(peek().value) - 48 : nil
+        {
             value = (value ?? 0) * 10 + digit
             guard value! <= 1 << 31 else { throw Fault.limit("a width of more than \(1 << 31)") }
             at += 1
@@ -151,18 +156,24 @@ private struct PercentReader {
             return text
         }
         guard let number = value.int else { throw Fault.failed("TypeError: %c requires int or char") }
-        guard let scalar = UInt32(exactly: number).flatMap(Unicode.Scalar.init) else { throw Fault.failed("OverflowError: %c arg not in range") }
+        guard let scalar = UInt32(exactly: number).flatMap(Unicode.Scalar.init) else {
+            throw Fault.failed("OverflowError: %c arg not in range")
+        }
         return [scalar]
     }
 
     private func whole(_ value: Value, _ style: NumberStyle, _ type: Unicode.Scalar) throws -> NumberParts {
         var number = BigInt(value)
         if case .float(let double) = value, "diu".unicodeScalars.contains(type) {
-            guard double.isFinite else { throw Fault.failed("ValueError: cannot convert float \(pythonRepr(double)) to integer") }
+            guard double.isFinite else {
+                throw Fault.failed("ValueError: cannot convert float \(pythonRepr(double)) to integer")
+            }
             number = BigInt(double.rounded(.towardZero))
         }
         if case .undefined(let undefined) = value { throw undefined.fault }
-        guard let number else { throw Fault.failed("TypeError: %\(type) format: a real number is required, not \(value.type)") }
+        guard let number else {
+            throw Fault.failed("TypeError: %\(type) format: a real number is required, not \(value.type)")
+        }
         var parts = style.whole(number)
         parts.digits = String(repeating: "0", count: max(0, (style.precision ?? 0) - parts.digits.count)) + parts.digits
         return parts

@@ -32,7 +32,9 @@ struct Printer {
     mutating func repr(_ value: Value) throws {
         depth += 1
         defer { depth -= 1 }
-        guard depth <= Value.maximalDepth else { throw Fault.limit("values nested more than \(Value.maximalDepth) deep") }
+        guard depth <= Value.maximalDepth else {
+            throw Fault.limit("values nested more than \(Value.maximalDepth) deep")
+        }
         switch value {
         case .undefined: try write("Undefined")
         case .none: try write("None")
@@ -40,7 +42,9 @@ struct Printer {
         case .int(let value): try write(String(value))
         case .big(let value):
             let digits = value.digits()
-            guard digits.count <= 4300 + (value.negative ? 1 : 0) else { throw Fault.failed("ValueError: a number of more than 4300 digits") }
+            guard digits.count <= 4300 + (value.negative ? 1 : 0) else {
+                throw Fault.failed("ValueError: a number of more than 4300 digits")
+            }
             try write(digits)
         case .float(let value): try write(pythonRepr(value))
         case .string(let text): try write(quoted(text))
@@ -83,7 +87,9 @@ struct Printer {
         try write("}")
     }
 
-    private mutating func list<Items: Collection>(_ items: Items, _ each: (inout Printer, Items.Element) throws -> Void) throws {
+    private mutating func list<Items: Collection>(_ items: Items, _ each: (inout Printer, Items.Element) throws -> Void)
+        throws
+    {
         var first = true
         for item in items {
             if !first { try write(", ") }

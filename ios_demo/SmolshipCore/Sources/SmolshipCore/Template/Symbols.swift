@@ -74,14 +74,15 @@ final class Symbols {
     }
 
     func frame(_ variable: (Reference) -> Variable) -> Frame {
-        Frame(loads: loads.sorted { $0.key < $1.key }.map { slot, load in
-            switch load {
-            case .parameter: (slot, .parameter)
-            case .resolve(let name): (slot, .resolve(name))
-            case .alias(let reference): (slot, .alias(variable(reference)))
-            case .unset: (slot, .unset)
-            }
-        })
+        Frame(
+            loads: loads.sorted { $0.key < $1.key }.map { slot, load in
+                switch load {
+                case .parameter: (slot, .parameter)
+                case .resolve(let name): (slot, .resolve(name))
+                case .alias(let reference): (slot, .alias(variable(reference)))
+                case .unset: (slot, .unset)
+                }
+            })
     }
 
     /// Takes the names of some part of the tree into account. `own`: the part is what this frame is of.
@@ -97,11 +98,12 @@ final class Symbols {
         case "NSRef": load(node.text("name"))
         case "If":
             try analyze(node.node("test"))
-            try merge(["body", "elif_", "else_"].map { field in
-                let copy = Symbols(copying: self)
-                for child in node.nodes(field) { try copy.analyze(child) }
-                return copy
-            })
+            try merge(
+                ["body", "elif_", "else_"].map { field in
+                    let copy = Symbols(copying: self)
+                    for child in node.nodes(field) { try copy.analyze(child) }
+                    return copy
+                })
         case "Macro": store(node.text("name"))
         case "Assign":
             try analyze(node.node("value"))
@@ -126,7 +128,8 @@ final class Symbols {
                 for child in node.nodes(branch) { try analyze(child) }
             }
         case "AssignBlock": for child in node.nodes("body") { try analyze(child) }
-        case "CallBlock": for field in ["args", "defaults", "body"] { for child in node.nodes(field) { try analyze(child) } }
+        case "CallBlock":
+            for field in ["args", "defaults", "body"] { for child in node.nodes(field) { try analyze(child) } }
         case "With": for field in ["targets", "body"] { for child in node.nodes(field) { try analyze(child) } }
         default: for child in node.children { try analyze(child) }
         }
@@ -134,7 +137,11 @@ final class Symbols {
 
     /// The names of a loop's target are set at each turn, whatever the tree calls them.
     private func parameters(_ target: Node) throws {
-        if target.kind == "Name" { parameter(target.text("name")) } else { for child in target.children { try parameters(child) } }
+        if target.kind == "Name" {
+            parameter(target.text("name"))
+        } else {
+            for child in target.children { try parameters(child) }
+        }
     }
 
     /// The names of a condition's branches: set in any of them, they are those from outside where no branch ran.

@@ -1,12 +1,15 @@
 /// jinja's tests.
 enum Tests {
     static let names: Set<String> = [
-        "odd", "even", "divisibleby", "defined", "undefined", "filter", "test", "none", "boolean", "false", "true", "integer", "float", "lower",
-        "upper", "string", "mapping", "number", "sequence", "iterable", "callable", "sameas", "escaped", "in", "==", "eq", "equalto", "!=", "ne",
+        "odd", "even", "divisibleby", "defined", "undefined", "filter", "test", "none", "boolean", "false", "true",
+        "integer", "float", "lower",
+        "upper", "string", "mapping", "number", "sequence", "iterable", "callable", "sameas", "escaped", "in", "==",
+        "eq", "equalto", "!=", "ne",
         ">", "gt", "greaterthan", "ge", ">=", "<", "lt", "lessthan", "<=", "le",
     ]
 
-    static func apply(_ name: String, _ value: Value, _ arguments: Arguments, _ interpreter: Interpreter) throws -> Bool {
+    static func apply(_ name: String, _ value: Value, _ arguments: Arguments, _ interpreter: Interpreter) throws -> Bool
+    {
         func none() throws { _ = try arguments.bind(name, []) }
         func other(_ parameter: String = "") throws -> Value { try arguments.bind(name, [parameter], required: 1)[0]! }
         switch name {
@@ -87,7 +90,8 @@ enum Tests {
         case (.object(let a), .object(let b)): return a === b
         case (.iterator(let a), .iterator(let b)): return a === b
         case (.int(let a), .int(let b)) where a != b || (-5...256).contains(a): return a == b
-        case (.string(let a), .string(let b)) where a != b || a.count <= 1 && a.allSatisfy({ $0.value < 256 }): return a == b
+        case (.string(let a), .string(let b)) where a != b || a.count <= 1 && a.allSatisfy({ $0.value < 256 }):
+            return a == b
         case (.float(let a), .float(let b)) where a != b && !a.isNaN: return false
         default:
             guard left.type != right.type else { throw Fault.unsupported("whether two equal values are one object") }

@@ -52,7 +52,11 @@ extension Array where Element == Unicode.Scalar {
         var found = false
         for scalar in self {
             let properties = scalar.properties
-            if isRight(properties) { found = true } else if properties.isLowercase || properties.isUppercase || scalar.isTitle { return false }
+            if isRight(properties) {
+                found = true
+            } else if properties.isLowercase || properties.isUppercase || scalar.isTitle {
+                return false
+            }
         }
         return found
     }

@@ -1,9 +1,13 @@
 extension Interpreter {
     static let textMethods: Set<String> = [
-        "capitalize", "casefold", "center", "count", "encode", "endswith", "expandtabs", "find", "format", "format_map", "index", "isalnum",
-        "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric", "isprintable", "isspace", "istitle", "isupper",
-        "join", "ljust", "lower", "lstrip", "maketrans", "partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust",
-        "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "translate", "upper", "zfill",
+        "capitalize", "casefold", "center", "count", "encode", "endswith", "expandtabs", "find", "format", "format_map",
+        "index", "isalnum",
+        "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric", "isprintable", "isspace",
+        "istitle", "isupper",
+        "join", "ljust", "lower", "lstrip", "maketrans", "partition", "removeprefix", "removesuffix", "replace",
+        "rfind", "rindex", "rjust",
+        "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title",
+        "translate", "upper", "zfill",
     ]
 
     /// A method of str, or of Markup, which marks its results as safe and escapes what comes in.
@@ -32,18 +36,27 @@ extension Interpreter {
             let separator = try values[0].flatMap { $0.isNone ? nil : try call.string($0) }
             let most = try values[1].map { try call.int($0) } ?? -1
             let limit = most < 0 ? Int.max : most
-            guard let separator else { return try list(name == "split" ? text.splitOnSpace(limit: limit) : text.splitOnSpaceFromRight(limit: limit)) }
+            guard let separator else {
+                return try list(
+                    name == "split" ? text.splitOnSpace(limit: limit) : text.splitOnSpaceFromRight(limit: limit))
+            }
             guard !separator.isEmpty else { throw Fault.failed("ValueError: empty separator") }
-            return try list(name == "split" ? text.split(on: separator, limit: limit) : text.splitFromRight(on: separator, limit: limit))
+            return try list(
+                name == "split"
+                    ? text.split(on: separator, limit: limit) : text.splitFromRight(on: separator, limit: limit))
         case "splitlines":
             let keep = try arguments.bind(name, ["keepends"])[0]
             return try list(text.lines(keepingEnds: try keep?.truth(self) ?? false))
         case "partition", "rpartition":
             let separator = try call.string(try call.values(1...1)[0])
             guard !separator.isEmpty else { throw Fault.failed("ValueError: empty separator") }
-            let place = name == "partition" ? text.find(separator, 0, text.count) : text.findLast(separator, 0, text.count)
-            guard let place else { return .tuple(try Items((name == "partition" ? [text, [], []] : [[], [], text]).map(wrap))) }
-            return .tuple(try Items([Text(text[..<place]), separator, Text(text[(place + separator.count)...])].map(wrap)))
+            let place =
+                name == "partition" ? text.find(separator, 0, text.count) : text.findLast(separator, 0, text.count)
+            guard let place else {
+                return .tuple(try Items((name == "partition" ? [text, [], []] : [[], [], text]).map(wrap)))
+            }
+            return .tuple(
+                try Items([Text(text[..<place]), separator, Text(text[(place + separator.count)...])].map(wrap)))
         case "replace":
             let values = try call.values(2...3)
             let (old, new) = (try call.string(values[0]), try call.string(values[1]))
@@ -63,24 +76,33 @@ extension Interpreter {
         case "find", "rfind", "index", "rindex", "count":
             let (part, start, end) = try call.search(text.count)
             if name == "count" { return .int(start > text.count ? 0 : text.places(of: part, start, end).count) }
-            let place = start > text.count ? nil : name.hasPrefix("r") ? text.findLast(part, start, end) : text.find(part, start, end)
+            let place =
+                start > text.count
+                ? nil : name.hasPrefix("r") ? text.findLast(part, start, end) : text.find(part, start, end)
             guard place != nil || name.hasSuffix("find") else { throw Fault.failed("ValueError: substring not found") }
             return .int(place ?? -1)
         case "removeprefix", "removesuffix":
             let part = try call.string(try call.values(1...1)[0])
             if name == "removeprefix" { return wrap(text.starts(with: part) ? Text(text.dropFirst(part.count)) : text) }
-            return wrap(!part.isEmpty && text.count >= part.count && Text(text.suffix(part.count)) == part ? Text(text.dropLast(part.count)) : text)
+            return wrap(
+                !part.isEmpty && text.count >= part.count && Text(text.suffix(part.count)) == part
+                    ? Text(text.dropLast(part.count)) : text)
         case "center", "ljust", "rjust", "zfill": return wrap(try padded(text, name, call, incoming))
         case "expandtabs":
             let size = try arguments.bind(name, ["tabsize"])[0].map { try call.int($0) } ?? 8
             return wrap(try expandingTabs(text, size))
         case "format": return wrap(try format(text, arguments, escaping: isMarkup))
         case "format_map":
-            guard case .dict(let dict) = try call.values(1...1)[0] else { throw Fault.unsupported("format_map of what is no dict") }
+            guard case .dict(let dict) = try call.values(1...1)[0] else {
+                throw Fault.unsupported("format_map of what is no dict")
+            }
             var named = Arguments()
-            for (key, value) in zip(dict.keys, dict.values) { if let name = key.text { named.keywords.append((name.string, value)) } }
+            for (key, value) in zip(dict.keys, dict.values) {
+                if let name = key.text { named.keywords.append((name.string, value)) }
+            }
             return wrap(try format(text, named, escaping: isMarkup))
-        case "isalpha", "isalnum", "isdecimal", "isdigit", "isnumeric", "isspace", "isprintable", "isascii", "islower", "isupper", "istitle",
+        case "isalpha", "isalnum", "isdecimal", "isdigit", "isnumeric", "isspace", "isprintable", "isascii", "islower",
+            "isupper", "istitle",
             "isidentifier":
             return .bool(try call.none { try test(name, text) })
         case "striptags" where isMarkup: return .string(try call.none { try striptags(text) })
@@ -96,7 +118,8 @@ extension Interpreter {
         case "isascii": return text.allSatisfy(\.isASCII)
         case "isprintable": return text.allSatisfy(\.isPrintable)
         case "isidentifier":
-            return text.first.map { $0 == "_" || $0.properties.isXIDStart } == true && text.allSatisfy(\.properties.isXIDContinue)
+            return text.first.map { $0 == "_" || $0.properties.isXIDStart } == true
+                && text.allSatisfy(\.properties.isXIDContinue)
         default: break
         }
         guard !text.isEmpty else { return false }
@@ -124,11 +147,19 @@ extension Interpreter {
         return false
     }
 
-    private func padded(_ text: Text, _ name: String, _ call: TextCall, _ incoming: (Value) throws -> Text) throws -> Text {
+    private func padded(_ text: Text, _ name: String, _ call: TextCall, _ incoming: (Value) throws -> Text) throws
+        -> Text
+    {
         let values = try call.values(1...(name == "zfill" ? 1 : 2))
         let width = try call.int(values[0])
-        let fill: Text = try values.count == 2 ? { _ = try call.string(values[1]); return try incoming(values[1]) }() : [" "]
-        guard fill.count == 1 else { throw Fault.failed("TypeError: The fill character must be exactly one character long") }
+        let fill: Text =
+            try values.count == 2
+            ? {
+                _ = try call.string(values[1]); return try incoming(values[1])
+            }() : [" "]
+        guard fill.count == 1 else {
+            throw Fault.failed("TypeError: The fill character must be exactly one character long")
+        }
         let gap = width - text.count
         guard gap > 0 else { return text }
         try claim(width)
@@ -174,7 +205,9 @@ struct TextCall {
     func values(_ count: ClosedRange<Int>) throws -> [Value] {
         guard arguments.keywords.isEmpty else { throw Fault.failed("TypeError: \(name)() takes no keyword arguments") }
         guard count.contains(arguments.positional.count) else {
-            throw Fault.failed("TypeError: \(name) expected \(count.lowerBound) to \(count.upperBound) arguments, got \(arguments.positional.count)")
+            throw Fault.failed(
+                "TypeError: \(name) expected \(count.lowerBound) to \(count.upperBound) arguments, got \(arguments.positional.count)"
+            )
         }
         return arguments.positional
     }

@@ -180,7 +180,8 @@ struct RangeValue {
 
     init?(_ start: Int, _ stop: Int, _ step: Int) {
         (self.start, self.stop, self.step) = (start, stop, step)
-        let (gap, overflow) = step > 0 ? stop.subtractingReportingOverflow(start) : start.subtractingReportingOverflow(stop)
+        let (gap, overflow) =
+            step > 0 ? stop.subtractingReportingOverflow(start) : start.subtractingReportingOverflow(stop)
         guard !overflow, step != Int.min else { return nil }
         count = gap <= 0 ? 0 : (gap - 1) / abs(step) + 1
     }

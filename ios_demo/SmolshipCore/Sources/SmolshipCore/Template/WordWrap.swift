@@ -25,7 +25,9 @@ struct WordWrap {
     private func takeLongWord(_ chunk: Text, _ chunks: inout [Text], _ line: inout [Text], _ room: Int) {
         if breaksWords {
             var end = room
-            if breaksHyphens, let hyphen = chunk.findLast(["-"], 0, room), hyphen > 0, chunk[..<hyphen].contains(where: { $0 != "-" }) {
+            if breaksHyphens, let hyphen = chunk.findLast(["-"], 0, room), hyphen > 0,
+                chunk[..<hyphen].contains(where: { $0 != "-" })
+            {
                 end = hyphen + 1
             }
             line.append(Text(chunk[..<end]))
@@ -37,7 +39,9 @@ struct WordWrap {
 
     private func isSpace(_ text: Text) -> Bool { text.allSatisfy(\.isSpace) }
 
-    private static func isBlank(_ scalar: Unicode.Scalar) -> Bool { "\t\n\u{b}\u{c}\r ".unicodeScalars.contains(scalar) }
+    private static func isBlank(_ scalar: Unicode.Scalar) -> Bool {
+        "\t\n\u{b}\u{c}\r ".unicodeScalars.contains(scalar)
+    }
 
     private func chunks(_ text: Text) -> [Text] {
         var (chunks, at): ([Text], Int) = ([], 0)
@@ -68,7 +72,9 @@ struct WordWrap {
         return end
     }
 
-    private func isPunctuated(_ scalar: Unicode.Scalar) -> Bool { scalar.isWord || "!\"'&.,?".unicodeScalars.contains(scalar) }
+    private func isPunctuated(_ scalar: Unicode.Scalar) -> Bool {
+        scalar.isWord || "!\"'&.,?".unicodeScalars.contains(scalar)
+    }
 
     private func isLetter(_ text: Text, _ place: Int) -> Bool {
         text.indices.contains(place) && text[place].isWord && !text[place].isDecimal
@@ -86,7 +92,8 @@ struct WordWrap {
     private func isHyphenated(_ text: Text, _ place: Int) -> Bool {
         guard text[place] == "-" else { return false }
         let afterWord = isLetter(text, place - 1) && isLetter(text, place - 2)
-        let afterPart = place >= 3 && isPunctuated(text[place - 1]) && text[place - 2] == "-" && isLetter(text, place - 3)
+        let afterPart =
+            place >= 3 && isPunctuated(text[place - 1]) && text[place - 2] == "-" && isLetter(text, place - 3)
         guard afterWord || afterPart, isLetter(text, place + 1) else { return false }
         let next = place + 2
         return isLetter(text, next) || next < text.count && text[next] == "-" && isLetter(text, next + 1)
