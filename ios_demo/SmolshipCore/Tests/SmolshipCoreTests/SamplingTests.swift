@@ -56,6 +56,13 @@ final class SamplingTests: XCTestCase {
         XCTAssertNotEqual(try drawn(nil), try drawn(nil))
     }
 
+    func testMinPKeepsWhatIsAsLikelyAsTheFirst() throws {
+        for (topK, topP) in [(0, 1.0), (2, 1), (0, 0.99)] {
+            let sampling = try Sampling(temperature: 1, topP: topP, topK: topK, minP: 1)
+            XCTAssertEqual(try Sampler(sampling, uniform: { 0.9 }).pick([-9, 1, 0.5, 1]), 3)
+        }
+    }
+
     func testPenaltyOfATokenThatIsNotThere() throws {
         let sampler = Sampler(try Sampling(temperature: 0, repetitionPenalty: 2))
         XCTAssertNotNil(refusal { _ = try sampler.pick([1, 2], after: [2]) })
