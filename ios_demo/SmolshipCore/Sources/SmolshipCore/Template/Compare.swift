@@ -5,18 +5,22 @@ struct Key: Hashable {
     /// Throws for values that cannot be keys.
     init(_ value: Value) throws {
         self.value = value
-        try Key.check(value)
+        var budget = 1000
+        try Key.check(value, &budget)
     }
 
-    private static func check(_ value: Value) throws {
+    private static func check(_ value: Value, _ budget: inout Int) throws {
         switch value {
         case .list, .dict: throw Fault.failed("TypeError: unhashable type: '\(value.type)'")
         case .view(let view) where view.part != .values:
             throw Fault.failed("TypeError: unhashable type: '\(value.type)'")
         case .float(let number) where number.isNaN: throw Fault.unsupported("NaN as a key")
         case .tuple(let items):
-            guard items.depth <= 8, items.items.count <= 1000 else { throw Fault.limit("a large tuple as a key") }
-            try items.items.forEach(check)
+            for item in items.items {
+                budget -= 1
+                guard budget > 0 else { throw Fault.limit("a large tuple as a key") }
+                try check(item, &budget)
+            }
         default: break
         }
     }
@@ -149,6 +153,11 @@ func less(_ left: Value, _ right: Value, orEqual: Bool = false) throws -> Bool {
 
 /// A stable sort as Python's, by keys. NaN has no place in an order.
 func inOrder(_ values: [Value], keys: [Value], reverse: Bool = false, _ interpreter: Interpreter) throws -> [Value] {
+    for key in keys {
+        var parts = [key]
+        if case .list(let items) = key { parts = items.items }
+        guard !parts.contains(where: \.isNaN) else { throw Fault.unsupported("NaN in what is sorted") }
+    }
     let places = try values.indices.sorted { a, b in
         try interpreter.step()
         if try reverse ? less(keys[b], keys[a]) : less(keys[a], keys[b]) { return true }
@@ -159,6 +168,8 @@ func inOrder(_ values: [Value], keys: [Value], reverse: Bool = false, _ interpre
 }
 
 extension Value {
+    var isNaN: Bool { if case .float(let number) = self { number.isNaN } else { false } }
+
     /// Python's bool().
     var isTrue: Bool {
         switch self {

@@ -81,10 +81,12 @@ extension Interpreter {
         return try expressions.map { try evaluate($0, activation) }
     }
 
-    func evaluate(_ list: ArgumentList, _ activation: Activation) throws -> Arguments {
+    /// `caller` is a call block's, which comes before what ** gives.
+    func evaluate(_ list: ArgumentList, _ activation: Activation, caller: Macro? = nil) throws -> Arguments {
         var arguments = Arguments()
         arguments.positional = try list.positional.map { try evaluate($0, activation) }
         arguments.keywords = try list.keywords.map { ($0.name, try evaluate($0.value, activation)) }
+        if let caller { arguments.keywords.append(("caller", .object(caller))) }
         if let more = list.more { arguments.positional += try self.list(try evaluate(more, activation)) }
         if let more = list.moreKeywords {
             let value = try evaluate(more, activation)

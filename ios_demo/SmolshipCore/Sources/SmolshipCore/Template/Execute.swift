@@ -36,9 +36,7 @@ extension Interpreter {
         case .callBlock(let code, let callee, let list, let line):
             self.line = line
             let function = try evaluate(callee, activation)
-            var arguments = try evaluate(list, activation)
-            arguments.keywords.append(("caller", .object(Macro(code, activation, self))))
-            try writeString(try call(function, arguments))
+            try writeString(try call(function, try evaluate(list, activation, caller: Macro(code, activation, self))))
         case .generation(let code):
             try writeString(try Macro(code, activation, self).call(Arguments(), self))
         case .filterBlock(let frame, let body, let filter, let line):

@@ -67,14 +67,17 @@ final class Interpreter {
         let before = steps
         steps += count
         guard steps <= limits.steps else { throw Fault.limit("more than \(limits.steps) steps") }
-        if steps >> 12 != before >> 12, SuspendingClock.now > deadline { throw Fault.limit("more than ten seconds") }
+        if steps >> 8 != before >> 8, SuspendingClock.now > deadline { throw Fault.limit("more than ten seconds") }
         guard stack < Interpreter.stackPointer() + (20 << 20) else { throw Fault.limit("calls nested too deep") }
     }
 
     /// Room for a string of so many characters, before it is made.
     func claim(_ characters: Int) throws { try claim(characters, of: 4) }
 
-    func claim(items: Int) throws { try claim(items, of: 32) }
+    func claim(items: Int) throws {
+        guard items <= limits.size / 4 else { throw Fault.limit("a list of more than \(limits.size / 4)") }
+        try claim(items, of: 32)
+    }
 
     private func claim(_ count: Int, of size: Int) throws {
         guard count <= limits.size else { throw Fault.limit("a string or list of more than \(limits.size)") }

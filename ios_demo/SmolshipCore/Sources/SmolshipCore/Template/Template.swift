@@ -30,10 +30,10 @@ public final class Template: Sendable {
 public struct TemplateLimits: Sendable {
     /// Nodes evaluated, and pieces of work of about the same size.
     public var steps = 2_000_000
-    /// Characters of the text, and of any one string; items of any one list.
+    /// Characters of the text, and of any one string; any one list may have a quarter as many items.
     public var size = 4 << 20
     /// Bytes of all strings and lists that are ever made.
-    public var bytes = 512 << 20
+    public var bytes = 256 << 20
     /// Calls of macros and recursive loops inside one another.
     public var calls = 190
 
