@@ -96,3 +96,8 @@ def test_nothing_of_a_template_is_computed_to_compile_it(monkeypatch: pytest.Mon
     assert computed == []
     environment(None).compile("{{ 1 + 1 }}")
     assert len(computed) == 1
+
+
+def test_a_fault_of_jinjas_own_compiler_is_a_refusal():
+    with pytest.raises(InputError, match="compiler fails"):
+        compile_template("{% set y | replace('A', v) %}A{% endset %}{{ y }}")

@@ -189,7 +189,7 @@ def test_every_weight_is_stored_once(tmp_path, tied, scheme):
     assert theory(weights) < size < 1.02 * theory(weights)
 
 
-def naive_rms_norm(self, x, name, eps):
+def naive_rms_norm(self, x, name, eps, factor=1.0):
     """As everybody writes it: x² is infinite above 256."""
     mean = mb.reduce_mean(x=mb.mul(x=x, y=x), axes=[-1], keep_dims=True)
     scale = mb.rsqrt(x=mb.add(x=mean, y=np.float16(eps)))

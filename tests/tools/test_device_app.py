@@ -94,13 +94,19 @@ def test_how_it_ends(
 def test_a_link_that_is_cut_ends_the_app(begin: Begin, tmp_path: Path) -> None:
     """Heartbeats end: the script on the phone sees that nobody waits."""
     _, there = begin("hangs")
+    begun, ended = threading.Event(), threading.Event()
 
-    def going(what: str, done: int, total: int) -> None:
-        if what == "begin":
-            threading.Timer(0.2, lambda: os.kill(os.getpid(), 2)).start()
+    def press() -> None:  # and again, as one may come where Python cannot raise it
+        begun.wait()
+        while not ended.wait(1):
+            os.kill(os.getpid(), 2)
 
+    threading.Thread(target=press, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        there.execute(PLAN, going)
+        try:
+            there.execute(PLAN, lambda what, done, total: begun.set() if what == "begin" else None)
+        finally:
+            ended.set()
     over = time.monotonic() + 5
     while not (tmp_path / "stopped").exists() and time.monotonic() < over:
         time.sleep(0.05)

@@ -21,6 +21,7 @@ from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.folders import destination, new_folder
 from smolship.runtime.manifest import NAME as MANIFEST
 from smolship.runtime.manifest import listed_files
+from smolship.runtime.template import PROGRAM
 
 # What lies at the top of a bundle, and of one that is being made.
 NAMES = frozenset(
@@ -30,6 +31,7 @@ NAMES = frozenset(
         "config.json",
         "tokenizer.json",
         *SIDE_FILES,
+        PROGRAM,
         "probes.npz",
         "weights.json",
         *TARGETS,

@@ -47,6 +47,8 @@ def compile_template(source: str) -> dict[str, Any]:
         raise _refused(str(error), error.lineno, VALID) from None
     except (RecursionError, MemoryError):
         raise _refused("statements or expressions too deep inside of one another", None, VALID) from None
+    except AssertionError as error:  # jinja's own, as for a name that stands in the filter of a set block alone
+        raise _refused(f"jinja's compiler fails: {str(error) or 'an assertion'}", None, VALID) from None
     except (SyntaxError, ValueError) as error:  # Python's, of what jinja makes of it
         raise _refused(f"{type(error).__name__}: {getattr(error, 'msg', error)}", None, VALID) from None
     program = {"schema": SCHEMA, "source_sha256": hashlib.sha256(source.encode()).hexdigest(), "body": body}
