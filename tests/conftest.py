@@ -93,6 +93,10 @@ TINY: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 4,
     },
 }
+KINDS = [  # of TINY: those that differ from others by factors, or by where norms stand, are tried with the real models
+    pytest.param(kind, marks=[pytest.mark.real] * (kind in ("granite", "llama_bias", "olmo2", "qwen2")))
+    for kind in TINY
+]
 SIZES = {
     "hidden_size": 128,
     "intermediate_size": 192,

@@ -5,9 +5,12 @@ import importlib.util
 import json
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parents[2] / "android_demo" / "core" / "src" / "test" / "templates"
 
 
+@pytest.mark.real
 def test_the_cases_are_what_their_script_makes() -> None:
     spec = importlib.util.spec_from_file_location("make_templates", FOLDER / "make.py")
     assert spec and spec.loader

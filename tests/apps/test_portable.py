@@ -27,6 +27,7 @@ def compiled(case: Case) -> Any:
         return None
 
 
+@pytest.mark.real
 def test_rebuilt_from_template_json_every_vector_renders_as_python_does() -> None:
     counts: Counter[str] = Counter()
     for case in vectors():

@@ -30,7 +30,7 @@ from smolship.runtime.mil import compiling, matrix
 from smolship.runtime.mil.program import Program
 from smolship.tools.cli import run as command
 from tests.bundles import relower
-from tests.conftest import TINY, make_tiny
+from tests.conftest import KINDS, make_tiny
 from tests.edit import double_scales_coreml
 from tests.layers import RandomSource, with_rotary
 
@@ -84,7 +84,7 @@ def say_the_same(built: Built, arithmetic: str, info: dict = INFO) -> None:
 
 
 @pytest.mark.parametrize("arithmetic", CLOSE)
-@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize("kind", KINDS)
 def test_logits_equal_the_reference(built, kind, arithmetic):
     say_the_same(built(kind, SCHEMES["none"]), arithmetic)
 

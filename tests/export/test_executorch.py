@@ -23,7 +23,7 @@ from smolship.export.targets.executorch.light import ScalarType
 from smolship.export.targets.executorch.program import Program, place
 from smolship.export.weights import SCHEMES, Scheme, Weights, write_weights
 from smolship.runtime.engines.executorch import open_session
-from tests.conftest import TINY, make_tiny
+from tests.conftest import KINDS, make_tiny
 from tests.edit import double_scales_pte
 
 CONTEXT = 300  # longer than two chunks of 128
@@ -65,7 +65,7 @@ def close(got: np.ndarray, want: np.ndarray) -> None:
     torch.testing.assert_close(torch.from_numpy(got), torch.from_numpy(want), rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize("kind", KINDS)
 def test_float_logits_equal_the_reference(built, kind):
     made = built(kind, SCHEMES["none"])
     want = simulated(made)

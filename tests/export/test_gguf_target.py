@@ -20,7 +20,7 @@ from smolship.export.weights import SCHEMES, Scheme, Weights, write_weights
 from smolship.runtime.engines.gguf import open_session
 from smolship.runtime.errors import InputError
 from tests.bundles import job_of
-from tests.conftest import TINY, make_tiny
+from tests.conftest import KINDS, make_tiny
 from tests.edit import double_scales_gguf
 from tests.gguf_maker import make_gguf, permute
 
@@ -77,7 +77,7 @@ def distance(built: Built) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("scheme", [SCHEMES["int4"], SCHEMES["int8"], SCHEMES["none"], WIDE], ids=repr)
-@pytest.mark.parametrize("kind", [kind for kind in TINY if kind not in ("phi3", "qwen2_window")])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.values[0] not in ("phi3", "qwen2_window")])
 def test_the_engine_is_as_good_as_its_arithmetic(built, kind, scheme):
     engine, floor = distance(built(kind, scheme))
     assert engine < 5 * floor

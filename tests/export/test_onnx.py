@@ -26,7 +26,7 @@ from smolship.export.weights import SCHEMES, Scheme, Weights, write_weights
 from smolship.runtime.engines.onnx import open_session
 from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.session import Session
-from tests.conftest import TINY, make_tiny
+from tests.conftest import KINDS, make_tiny
 from tests.edit import double_scales_onnx
 
 CONTEXT = 96
@@ -102,7 +102,7 @@ def close(got: np.ndarray, want: np.ndarray) -> None:
     torch.testing.assert_close(torch.from_numpy(got), torch.from_numpy(want), rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize("kind", KINDS)
 def test_float_logits_equal_the_reference(built, kind):
     made = built(kind, SCHEMES["none"])
     want = simulated(made)
@@ -229,7 +229,7 @@ def test_plain_onnxruntime_with_a_growing_past(built):
         close(logits[0], want[position - 1 : position])
 
 
-@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize("kind", KINDS)
 def test_genai_opens_the_folder_and_says_the_same(built, kind):
     import onnxruntime_genai as genai
 
