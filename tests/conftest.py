@@ -161,6 +161,7 @@ def make_tokenizer(folder: Path, vocab: int) -> None:
     (folder / "chat_template.jinja").write_text(template)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What one process runs where there are several (`--dist loadgroup`): a file; all of tests/real, which share the
     demo's bundle; all that have an emulated board."""
