@@ -19,7 +19,7 @@ from smolship.export.families import llama
 from smolship.export.families.fields import Fields
 from smolship.export.forecast import asking, costs, forecast
 from smolship.export.forecast.devices import DEVICES, Device, System
-from smolship.export.forecast.record import Forecast, Need
+from smolship.export.forecast.record import Forecast, Need, StepForecast
 from smolship.export.forecast.step import Foreseen, held_by, make_forecast
 from smolship.export.options import Options, scheme_of
 from smolship.export.tensorfile import Slot
@@ -266,3 +266,20 @@ class TestDisk:
         with pytest.raises(SetupError, match="the disk is full"):
             export(large, tmp_path / "out", to=("gguf",), context=512, probe_tokens=0)
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("step", "of_a_folder", "whole", "measured"),
+    [
+        ("quantize", 116, 0, 504),
+        ("lower coreml", 582, 0, 706),
+        ("lower executorch", 413, 0, 504),
+        ("lower gguf", 690, 0, 937),
+        ("lower onnx", 411, 0, 504),
+        ("probe", 2_380, 1_072, 3_540),
+    ],
+)
+def test_what_a_gguf_checkpoint_takes_besides(step, of_a_folder, whole, measured):
+    """MB, of Gemma-3-270M's 262,144 tokens, its export measured once at a context of 1,024."""
+    cost = costs.with_gguf(StepForecast(1.0, of_a_folder * 10**6), 262_144, whole * 10**6)
+    assert cost.peak_bytes == pytest.approx(measured * 10**6, rel=0.15)

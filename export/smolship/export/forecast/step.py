@@ -110,6 +110,9 @@ def _steps(
         found["probe"] = costs.probe_cost(
             config, entries, options.context, options.probe_tokens, options.targets, speed, options.arm
         )
+    if not checkpoint.path.is_dir():
+        whole = {"probe": 4 * sum(math.prod(shape) for shape in config.shapes().values())}
+        found = {name: costs.with_gguf(one, counted.tokens, whole.get(name, 0)) for name, one in found.items()}
     return found
 
 
