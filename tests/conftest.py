@@ -161,14 +161,12 @@ def make_tokenizer(folder: Path, vocab: int) -> None:
     (folder / "chat_template.jinja").write_text(template)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """What one process runs where there are several (`--dist loadgroup`): a file; all of tests/real, which share the
     demo's bundle; all that have an emulated board."""
-    for item in items:
-        room = item.path.relative_to(Path(__file__).parent).parts[0]
-        group = {"real": "real models", "device": "boards", "native": "boards"}.get(room, str(item.path))
-        item.add_marker(pytest.mark.xdist_group(group))
+    room, *rest = item.path.relative_to(Path(__file__).parent).with_suffix("").parts
+    group = {"real": "models", "device": "boards", "native": "boards"}.get(room, "-".join([room, *rest]))
+    item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", autouse=True)
