@@ -30,7 +30,7 @@ fast: $(VENV)/installed
 
 real: $(VENV)/installed   # servers, an emulator and a cross-compiler come from packages of the system
 	tests/device/install
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m real -n 2 --dist loadgroup --durations 15
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m real -n 2 --dist loadfile --durations 15
 
 board: $(VENV)/installed  ## an emulated arm64 board's root and wheels, in .cache; tests/device/install has the packages
 	$(BIN)/python -m tests.device.board_root

@@ -161,12 +161,19 @@ def make_tokenizer(folder: Path, vocab: int) -> None:
     (folder / "chat_template.jinja").write_text(template)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """What one process runs where there are several (`--dist loadgroup`): a file; all of tests/real, which share the
-    demo's bundle; all that have an emulated board."""
-    room, *rest = item.path.relative_to(Path(__file__).parent).with_suffix("").parts
-    group = {"real": "models", "device": "boards", "native": "boards"}.get(room, "-".join([room, *rest]))
-    item.add_marker(pytest.mark.xdist_group(group))
+ROOMS = {"real": "models", "device": "boards", "native": "boards"}  # folders whose files share what takes minutes
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What one process runs where there are several (`--dist loadfile`): a file, or all files of `ROOMS`."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByRoom(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return ROOMS.get(file.split("/")[1], file)
+
+    return ByRoom(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session", autouse=True)
