@@ -19,20 +19,27 @@ DEFAULTS: dict[str, Any] = llama.DEFAULTS | {  # SmolLM3Config
     "rope_theta": 2e6,
     "tie_word_embeddings": True,
 }
+SLIDING = "sliding_attention"
 
 
 def translate(fields: Fields) -> DecoderConfig:
-    """Llama's translation, and `no_rope_layers`, where **1 means that the layer HAS rotary embedding**."""
+    """Llama's translation, `no_rope_layers`, where **1 means that the layer HAS rotary embedding**, and windows."""
     config = llama.decoder(fields, DEFAULTS, *llama.biases(fields))
-    llama.all_full(fields, config)
-    if (
-        fields.flag("use_sliding_window", False)
-        and fields.has("sliding_window")
-        and fields.int("sliding_window", 1, 1 << 24) < config.positions
-    ):
-        raise fields.wrong("sliding_window", f"null, or at least the {config.positions:,} positions")
-    rotary = config.layers[0].mixer.rotary
-    return with_mixers(config, rotary=[rotary if has else None for has in _rotary_layers(fields, len(config.layers))])
+    rotary, has = config.layers[0].mixer.rotary, _rotary_layers(fields, len(config.layers))
+    return with_mixers(config, rotary=[rotary if one else None for one in has], window=_windows(fields, config, has))
+
+
+def _windows(fields: Fields, config: DecoderConfig, has_rotary: list[bool]) -> list[int | None]:
+    """The window of each layer: where it is asked for, of those without rotary embedding, unless `layer_types` says."""
+    on = fields.flag("use_sliding_window", False)
+    window = fields.int("sliding_window", 1, 1 << 24) if fields.has("sliding_window") else None
+    slides = [on and window is not None and not one for one in has_rotary]
+    if fields.has("layer_types"):
+        slides = [kind == SLIDING for kind in llama.layer_types(fields, len(has_rotary), (llama.FULL, SLIDING))]
+        if any(slides) and not (on and window):
+            raise fields.wrong("layer_types", "layers of full attention alone, where no sliding window is in use")
+    seen = window if window and window < config.positions else None
+    return [seen if slide else None for slide in slides]
 
 
 def _rotary_layers(fields: Fields, count: int) -> list[bool]:
