@@ -28,10 +28,10 @@ QUANTIZE_SECONDS = 0.25  # of imports
 CODES_RATE = 150e6  # numbers a second at 8 and 16 bits
 SEARCHED = 0.92  # of the speed at which a small block is searched
 
-LOWER_BASE = {"executorch": 402 * MB, "onnx": 370 * MB, "coreml": 379 * MB, "gguf": 247 * MB}
+LOWER_BASE = {"executorch": 352 * MB, "onnx": 370 * MB, "coreml": 379 * MB, "gguf": 247 * MB}
 LOWER_LAYER = {"executorch": 600_000, "onnx": 200_000, "coreml": MB, "gguf": 0}  # bytes of each layer's graph
-LOWER_SECONDS = {"executorch": 5.05, "onnx": 3.8, "coreml": 3.3, "gguf": 1.93}  # of imports
-LAYER_SECONDS = {"executorch": 0.15, "onnx": 0.06, "coreml": 0.25, "gguf": 0.0}
+LOWER_SECONDS = {"executorch": 2.4, "onnx": 2.3, "coreml": 3.1, "gguf": 1.1}  # of imports
+LAYER_SECONDS = {"executorch": 0.055, "onnx": 0.037, "coreml": 0.1, "gguf": 0.0}
 WRITE_RATE = {"executorch": 500e6, "onnx": 500e6, "coreml": 400e6, "gguf": 400e6}  # bytes of the artifact a second
 TOKEN_SECONDS = 3e-6  # of a token of GGUF's vocabulary
 
