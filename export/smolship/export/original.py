@@ -231,7 +231,7 @@ def _config(folder: Path, checkpoint: Checkpoint) -> Any:
 
     config = transformers.AutoConfig.from_pretrained(folder, gguf_file=checkpoint.path.name)
     if hasattr(config, "head_dim"):
-        config.head_dim = checkpoint.config.layers[0].mixer.head_dim
+        config.head_dim = checkpoint.config.attentions[0].head_dim
     return config
 
 

@@ -121,7 +121,7 @@ class Probe:
     def formula(self) -> tuple[np.ndarray, np.ndarray]:
         """The same of codes * scales, in float64; and of the magnitudes of what the hidden state is added up from, to
         which its rounding is relative."""
-        a, t = self.config.layers[0].mixer, {name: matrix.values for name, matrix in self.tensors.items()}
+        a, t = self.config.attentions[0], {name: matrix.values for name, matrix in self.tensors.items()}
         past, x = t["embed"][np.array(self.prefix, int)], t["embed"][self.queries]  # [P, H], [N, H]
 
         def project(kind: str, rows: np.ndarray) -> np.ndarray:
@@ -154,7 +154,7 @@ class Probe:
 
     def _rotate(self, x: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """[S, heads, K] at positions [S]."""
-        rotary = self.config.layers[0].mixer.rotary
+        rotary = self.config.attentions[0].rotary
         assert rotary is not None
         angle = positions[:, None, None] * rotary.frequencies()
         first, second = np.split(x, 2, axis=-1)

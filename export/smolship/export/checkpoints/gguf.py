@@ -203,7 +203,7 @@ def _refuse_unknown(metadata: dict[str, Any], architecture: str, config: Decoder
                 got=f"{key} = {show(value)} in {path}",
                 expected=f"only what a plain {FAMILIES[MODEL_TYPES[architecture]][0]} needs",
             )
-    size = config.layers[0].mixer.head_dim
+    size = config.attentions[0].head_dim
     for name in ("attention.value_length", "rope.dimension_count"):
         value = metadata.get(f"{architecture}.{name}", size)
         if not _one_of(value, (size,)):

@@ -158,7 +158,7 @@ def _hyperparameters(config: DecoderConfig, weights: Weights) -> dict[str, Any]:
     bits = [weights.entries[name].bits for name in config.linears() if name != "head"]
     kinds = gguf.LlamaFileType
     most = {4: kinds.MOSTLY_Q4_0, 8: kinds.MOSTLY_Q8_0, 16: kinds.MOSTLY_F16}[max(set(bits), key=bits.count)]
-    mixer, mlp, architecture = config.layers[0].mixer, config.layers[0].mlp, ARCHITECTURES[config.architecture]
+    mixer, mlp, architecture = config.attentions[0], config.layers[0].mlp, ARCHITECTURES[config.architecture]
     rotary = architecture.rotary(config)
     of = {
         "num_hidden_layers": len(config.layers),

@@ -78,7 +78,7 @@ def _slides(config: DecoderConfig) -> list[bool]:
 
 
 def _gemma3(config: DecoderConfig) -> list[str]:
-    mixer, local, slides = config.layers[0].mixer, _windows(config), _slides(config)
+    mixer, local, slides = config.attentions[0], _windows(config), _slides(config)
     size = config.hidden // mixer.heads if len(config.layers) == GEMMA3_27B else mixer.head_dim
     found = []
     if {mixer.scale for mixer in config.attentions} != {size**-0.5}:
@@ -109,13 +109,13 @@ def _granite_keys(config: DecoderConfig) -> dict[str, Any]:
     return {
         "embedding_scale": config.embedding_scale,
         "residual_scale": config.layers[0].residual,
-        "attention.scale": config.layers[0].mixer.scale,
+        "attention.scale": config.attentions[0].scale,
         "logit_scale": 1 / config.logits_scale,
     }
 
 
 def _olmo2(config: DecoderConfig) -> list[str]:
-    mixer = config.layers[0].mixer
+    mixer = config.attentions[0]
     found = ["a head that is the embedding's table, which llama.cpp's olmo2 never has"] * config.tied_head
     if mixer.heads * mixer.head_dim != config.hidden:
         found.append(

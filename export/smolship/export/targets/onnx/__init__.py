@@ -67,7 +67,7 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
 
 def genai_config(config: DecoderConfig, context: int, facts: GenerationFacts) -> dict[str, Any]:
     """onnxruntime-genai's description of the model. It refuses keys that it does not know."""
-    ends, sampling, mixer = list(facts.end_ids), facts.sampling, config.layers[0].mixer
+    ends, sampling, mixer = list(facts.end_ids), facts.sampling, config.attentions[0]
     return {
         "model": {
             "type": GENAI.get(config.architecture, config.architecture),
