@@ -34,7 +34,7 @@ MIN_NUMBERS = 10  # of an array in a package's weight.bin
 MAX_RMS = 2**14  # inputs of a norm: in fp16 the mean square of numbers up to 1 is at least 1 / inputs
 
 
-HOLDS = COMMON | {"heads"}  # of features.py
+HOLDS = COMMON - {"convolution", "conv_bias"} | {"heads"}  # of features.py
 
 
 def problems(config: DecoderConfig) -> list[str]:
