@@ -138,6 +138,9 @@ def test_what_no_target_holds_yet_is_refused_by_all(target, name):
 
 
 GGUF = {
+    ("lfm2", "convolution"): True,
+    ("lfm2", "conv_bias"): False,
+    ("llama", "convolution"): False,
     ("llama", "bias"): True,
     ("llama", "window"): False,
     ("llama", "qk_norm.head"): False,

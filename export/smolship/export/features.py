@@ -1,7 +1,7 @@
 """What a decoder may have beyond the plain one, by name: a target lists those that it holds, and refuses the others.
 
-The plain decoder: full attention in all layers, rotary embedding of halves over whole heads and one for all layers, a gated MLP with
-silu, RMSNorm before both, no biases, layers of one shape.
+The plain decoder: full attention in all layers, rotary embedding of halves over whole heads and one for all layers, a
+gated MLP with silu, RMSNorm before both, no biases, layers of one shape.
 """
 
 from __future__ import annotations

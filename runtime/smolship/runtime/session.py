@@ -75,8 +75,8 @@ class Session(ABC):
 
     def preset(self, layers: Sequence[np.ndarray], count: int) -> None:
         """Begin anew behind `count` tokens that are not fed: their state is that of `layers`, float32
-        [2, N, kv_heads, head_dim] or [1, N, 1, width] each, `over_and_over`. So the end of a long cache can be looked at without the text that
-        would fill it, which takes time for the square of its length."""
+        [2, N, kv_heads, head_dim] or [1, N, 1, width] each, `over_and_over`. So the end of a long cache can be looked
+        at without the text that would fill it, which takes time for the square of its length."""
         if not 0 <= count <= self.capacity:
             raise InputError("the cache does not hold so many tokens", got=count, expected=f"at most {self.capacity:,}")
         self.rewind(0)

@@ -160,7 +160,7 @@ class OnnxSession(Session):
             self.layers.setdefault(past.split(".")[1], []).append(self._places(cache))
 
     def _places(self, cache: np.ndarray) -> np.ndarray:
-        """The numbers of each position, [T, G, K]. The state of a convolution begins with the zeros before the first."""
+        """The numbers of each position, [T, G, K]; a convolution's state begins with the zeros before the first."""
         return cache[0].swapaxes(0, 1) if cache.ndim == 4 else cache[0, -self.capacity :, None]
 
     def _bind(self, bind: Any, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:

@@ -69,13 +69,12 @@ def genai_config(config: DecoderConfig, context: int, facts: GenerationFacts) ->
     """onnxruntime-genai's description of the model. It refuses keys that it does not know."""
     ends, sampling, mixer = list(facts.end_ids), facts.sampling, config.attentions[0]
     convolves = [isinstance(layer.mixer, ShortConv) for layer in config.layers]
-    past, present = {}, {}
+    past: dict[str, str] = {}
+    present: dict[str, str] = {}
     layers: dict[str, Any] = {}
     if any(convolves):
-        past, present = (
-            {"past_conv_names": "past_key_values.%d.conv_state"},
-            {"present_conv_names": "present.%d.conv_state"},
-        )
+        past = {"past_conv_names": "past_key_values.%d.conv_state"}
+        present = {"present_conv_names": "present.%d.conv_state"}
         layers = {"layer_types": ["conv" if one else "full_attention" for one in convolves]}
     return {
         "model": {
