@@ -49,7 +49,7 @@ def read(folder: Path, file: str, shapes: Shapes) -> Iterator[StoredTensor]:
 
 def our_name(name: str) -> str:
     """Ours for llama.cpp's; its own where it is none that we know."""
-    found = re.fullmatch(r"(?:blk\.(\d{1,6})\.)?(\w+)\.(weight|bias)", name)
+    found = re.fullmatch(r"(?:blk\.(\d{1,6})\.)?([\w.]+)\.(weight|bias)", name)
     if not found or found[2] not in KINDS or (found[1] is None) != (KINDS[found[2]] in TOP):
         return name
     return str(Name(int(found[1]) if found[1] else None, KINDS[found[2]], found[3] == "bias"))

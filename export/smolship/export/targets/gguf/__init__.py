@@ -72,7 +72,7 @@ def _unsaid(facts: GenerationFacts) -> list[str]:
 
 
 def stored_bytes(entry: Entry) -> int:
-    """Blocks of an fp16 scale and 32 codes, F16 matrices, F32 vectors and kernels, whose rows are shorter than blocks."""
+    """Blocks of an fp16 scale and 32 codes, F16 matrices, F32 vectors and kernels (rows shorter than a block)."""
     count = math.prod(entry.shape)
     if entry.bits == 16:
         return count * (4 if len(entry.shape) == 1 or entry.shape[1] < BLOCK else 2)
