@@ -38,7 +38,7 @@ CHUNK = 128
 SCORE = 12  # bytes of a score: XNNPACK holds it as the product, with the mask, and after the softmax
 
 
-HOLDS = COMMON - {"convolution", "conv_bias"} | {"heads"}  # of features.py
+HOLDS = COMMON | {"heads"}  # of features.py
 
 
 def problems(config: DecoderConfig) -> list[str]:
