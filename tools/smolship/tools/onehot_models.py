@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from smolship.export.config import DecoderConfig, with_mixers
+from smolship.export.config import Attention, DecoderConfig, with_mixers
 from smolship.export.quantize import QMAX, pack4
 from smolship.export.weights import Weights
 from smolship.runtime.readback.hashing import Entry, TensorHash, digest
@@ -171,7 +171,9 @@ class Maker:
 
     def __init__(self, config: DecoderConfig, layer: int, real: Mapping[str, Matrix], tokenizer_size: int):
         self.real = real
-        self.h, self.mixer = config.hidden, config.layers[layer].mixer
+        mixer = config.layers[layer].mixer
+        assert isinstance(mixer, Attention), "a layer that attends"
+        self.h, self.mixer = config.hidden, mixer
         self.width = config.layers[layer].mlp.width
         self.vocab = max(self.h, tokenizer_size, 2 * COLUMNS, self.mixer.head_dim + COLUMNS)
         # With the biases and norms of queries and keys that an architecture of llama.cpp must have; biases are 0.

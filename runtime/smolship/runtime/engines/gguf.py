@@ -68,7 +68,8 @@ class GgufSession(Session):
 
     def __init__(self, llama: Any, model: Any, context: Any, capacity: int, chunk: int = CHUNK):
         super().__init__(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)), capacity)
-        self.llama, self.model, self.context, self.chunk = llama, model, context, chunk
+        self.llama, self.model, self.context = llama, model, context
+        self.chunk: int = chunk
         self.memory = llama.llama_get_memory(context)
         self.recurs = bool(llama.llama_model_is_hybrid(model) or llama.llama_model_is_recurrent(model))
         self.fed = np.zeros(capacity, np.int64)  # the token at each position

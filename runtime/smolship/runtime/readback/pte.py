@@ -64,7 +64,7 @@ class Program:
                 if tensor is not None and tensor.number(5) not in {0, *seen} and (name := self._name(tensor)):
                     values_of = self._constant(tensor, FLOAT)
                     if name.endswith(TAPS):  # a kernel with its places as rows
-                        name, values_of = name.removesuffix(TAPS), values_of.T
+                        name, values_of = name.removesuffix(TAPS), np.ascontiguousarray(values_of.T)
                     yield from self._floats([name], values_of.shape, values_of)
             for delegate in plan.tables(7):
                 where = delegate.want(1)

@@ -321,7 +321,7 @@ class Emitter:
         seen = self.op("Concat", self.op("Gather", past, before, axis=1), x, axis=1)  # [1, kernel - 1 + S, D]
         turned = self.op("Transpose", self.data.floats([name]), perm=[1, 0])  # a constant to ONNX Runtime
         taps = self.op("Split", turned, outputs=kernel, axis=0, num_outputs=kernel)  # [1, D] each
-        total = None
+        total: ir.Value | None = None
         for i, tap in enumerate(taps):
             part = x
             if i < kernel - 1:
@@ -331,6 +331,7 @@ class Emitter:
         if f"{name}.bias" in self.job.weights.entries:
             total = self.op("Add", total, self.data.floats([f"{name}.bias"]))
         self.present(f"present.{layer}.conv_state", self.op("ScatterND", past, new, x))
+        assert total is not None
         return total
 
     def rows(self, kernel: int) -> tuple[ir.Value, ir.Value]:
