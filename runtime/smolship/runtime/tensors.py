@@ -9,11 +9,13 @@ import re
 from typing import NamedTuple
 
 TOP = ("embed", "head", "norm")
-LINEARS = ("q", "k", "v", "o", "conv_in", "conv_out", "gate", "up", "down")  # of a layer, in the order of storing
+LINEARS = ("q", "k", "v", "o", "gate", "up", "down")  # of a layer that attends, in the order in which they are stored
 # Norms before the attention and the MLP, after them (on what they give), and of queries and keys.
 NORMS = ("attn_norm", "attn_out_norm", "mlp_norm", "mlp_out_norm", "q_norm", "k_norm")
-KERNELS = ("conv",)  # of a convolution between tokens, [hidden, kernel], the token's own weight last
-KINDS = (*TOP, *LINEARS, *NORMS, *KERNELS)
+# Of a layer that convolves, in place of q to o; the kernel is [hidden, tokens], the weight of the token itself last.
+CONVOLUTION = ("conv_in", "conv", "conv_out")
+KERNELS = ("conv",)
+KINDS = (*TOP, *LINEARS, *CONVOLUTION, *NORMS)
 
 GGUF = {  # kind -> its name in a GGUF file, without the ending; {} is the layer
     "embed": "token_embd",
