@@ -85,7 +85,5 @@ def _width(fields: Fields, width: int) -> int:
     if not fields.flag("block_auto_adjust_ff_dim", True):
         return width
     width, multiple = int(2 * width / 3), fields.int("block_multiple_of", 1, 1 << 20, default=256)
-    if "block_ffn_dim_multiplier" in fields.raw and not fields.has("block_ffn_dim_multiplier"):  # null
-        return width
     factor = fields.number("block_ffn_dim_multiplier", 1e-3, 1e3, default=1.0)
     return -(-int(factor * width) // multiple) * multiple

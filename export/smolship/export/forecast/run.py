@@ -148,8 +148,8 @@ GGML_TOKEN = 340  # bytes of a token of the vocabulary, its text and its places 
 
 
 def _gguf(config: DecoderConfig, entries: Entries, context: int, artifact: int) -> tuple[int, int]:
-    """llama.cpp maps the file, and packs int4 matrices anew. Kept for a chunk: scores in float32 and fp16, the mask. Of a
-    convolution it keeps a few rows."""
+    """llama.cpp maps the file, and packs int4 matrices anew. Kept for a chunk: scores in float32 and fp16, the mask. Of
+    convolutions it keeps a few rows."""
     chunk, (heads, _, _) = min(GGML_CHUNK, context), _heads(config)
     packed = _packed_by_ggml(config, entries)
     attention = context * chunk * (6 * heads + 4)
