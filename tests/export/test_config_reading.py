@@ -162,7 +162,14 @@ LFM2: list[dict[str, Any]] = [
 # Taken by transformers, refused here. That it computes with them is seen below only for what the class reads.
 STRICTER = {
     "rotary kinds": ("rope_type", "type", "full_attention"),
-    "read elsewhere": ("layer_types", "full_attn_idxs", "sliding_window", "attention_chunk_size", "is_causal", "is_encoder_decoder"),
+    "read elsewhere": (
+        "layer_types",
+        "full_attn_idxs",
+        "sliding_window",
+        "attention_chunk_size",
+        "is_causal",
+        "is_encoder_decoder",
+    ),
     "two architectures": ("architectures", "model_type"),
     "activations": ("hidden_act",),
     "a crash in the forward": ("factor", "partial_rotary_factor", "rope_theta"),
@@ -209,7 +216,11 @@ def test_we_read_what_transformers_reads(tmp_path, kind, change):
         if model is not None and change.get("head_dim", ...) is not None:
             assert any(f"'{key}'" in str(error) or key in change for keys in STRICTER.values() for key in keys), error
         return
-    if kind in ("granite", "lfm2", "olmo2", "phi3", "qwen2", "smollm3") and "head_dim" in change and change["head_dim"] is None:
+    if (
+        kind in ("granite", "lfm2", "olmo2", "phi3", "qwen2", "smollm3")
+        and "head_dim" in change
+        and change["head_dim"] is None
+    ):
         return  # transformers' classes fail at null; the original is given none
     assert model is not None, "transformers refuses it"
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
