@@ -46,7 +46,8 @@ class OnnxTokens(file: File, override val capacity: Int, threads: Int, kleidiai:
         for (name in names) {
             val shape = inputs.getValue(name) // [1, kv heads, past, head size], or a convolution's [1, rows, width]
             val (first, last) = size(name, shape[1]).toLong() to size(name, shape.last()).toLong()
-            val sizes = if (shape.size == 3) longArrayOf(1, first, last) else longArrayOf(1, first, capacity.toLong(), last)
+            val convolution = shape.size == 3
+            val sizes = if (convolution) longArrayOf(1, first, last) else longArrayOf(1, first, capacity.toLong(), last)
             val buffer = memory.take(sizes.fold(Float.SIZE_BYTES.toLong(), Math::multiplyExact)).asFloatBuffer()
             caches[name] = OnnxTensor.createTensor(environment, buffer, sizes)
         }
