@@ -236,12 +236,15 @@ def _refusals() -> Iterator[None]:
 
 
 def _config(folder: Path, checkpoint: Checkpoint) -> Any:
-    """What transformers reads of a GGUF file, and the size of the heads, which it does not read of every one."""
+    """What transformers reads of a GGUF file, and what it does not read of every one: the size of the heads, and the
+    epsilon of the norms where its class calls that otherwise."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder, gguf_file=checkpoint.path.name)
     if hasattr(config, "head_dim"):
         config.head_dim = checkpoint.config.attentions[0].head_dim
+    if hasattr(config, "norm_eps"):
+        config.norm_eps = checkpoint.config.norm_eps
     return config
 
 
