@@ -164,6 +164,18 @@ def make_tokenizer(folder: Path, vocab: int) -> None:
 ROOMS = {"real": "models", "device": "boards", "native": "boards"}  # folders whose files share what takes minutes
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`sampled(n)`: one in n of a test's cases is tried by `make check`, the others with the real models."""
+    place: dict[str, int] = {}
+    for item in items:
+        if (marked := item.get_closest_marker("sampled")) and not item.get_closest_marker("real"):
+            name = item.nodeid.partition("[")[0]
+            place[name] = place.get(name, -1) + 1
+            if place[name] % marked.args[0]:
+                item.add_marker(pytest.mark.real)
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """What one process runs where there are several (`--dist loadfile`): a file, or all files of `ROOMS`."""
     from xdist.scheduler import LoadFileScheduling

@@ -91,6 +91,7 @@ SCHEMES_TO_TRY = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("scheme", SCHEMES_TO_TRY.values(), ids=list(SCHEMES_TO_TRY))
 @pytest.mark.parametrize("kind", ["llama_bias", "smollm3"])
 def test_quantized_logits_equal_the_simulation(built, kind, scheme):

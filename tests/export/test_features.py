@@ -94,6 +94,7 @@ def simulated(target: str, config: DecoderConfig, weights: Any) -> np.ndarray:
     return run(config, Reference(config, weights, CONTEXT, numerics), IDS)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("target", ["coreml", "executorch", "onnx"])
 @pytest.mark.parametrize("name", MADE)
 def test_a_target_computes_it_or_refuses_it(name, target, tmp_path):

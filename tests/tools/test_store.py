@@ -177,6 +177,7 @@ def test_a_piece_that_arrives_wrong_is_sent_again_once(tmp_path: Path) -> None:
         Store(link, f"{tmp_path}/other", PIECE).put(wanted)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("how", ["shasum", "openssl", "python3", "cksum", ""])
 def test_any_program_that_hashes_is_taken(how: str, tmp_path: Path) -> None:
     programs = tmp_path / "programs"
