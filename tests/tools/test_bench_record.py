@@ -19,6 +19,7 @@ from smolship.runtime.said import Expected
 from smolship.runtime.sensors.tree import Tree
 from smolship.tools import measure
 from smolship.tools.cli import run
+from smolship.tools.commands.bench import default_wait
 from smolship.tools.devices import recording, watching
 from smolship.tools.devices.opening import Place
 from smolship.tools.devices.record import Record
@@ -107,6 +108,14 @@ def test_what_it_still_waited_for_is_noted(made: tuple[measure.Bench, Record], b
     found.around = watching.watched(Tree(), [], Tree())
     record = found.record(open_bundle(bundle), made[0].measured, [1], [])
     assert "not cool and idle after 60 s: 9 threads are running" in record.notes
+
+
+def test_who_is_waited_for_where_nothing_is_said() -> None:
+    def place(emulated: bool | None) -> Any:
+        return Place("ssh://pi", lambda name: None, facts=SimpleNamespace(emulated=emulated))  # type: ignore
+
+    assert [default_wait(place(emulated)) for emulated in (None, False, True)] == [120, 120, 0]
+    assert default_wait(Place("local", lambda name: None)) == 0  # type: ignore
 
 
 @pytest.mark.parametrize(("form", "key"), [("llama-bench", "avg_ts"), ("edge-llm-bench", "schemaVersion")])
