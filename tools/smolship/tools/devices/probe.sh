@@ -55,7 +55,46 @@ bytes() {
   if [ -n "$said" ]; then say "$said"; else say "!$1${tab}no od, hexdump or xxd in $PATH"; fi
 }
 
-# FOLDER: whether a program runs there. Nothing is left of the trial; no folder is made below one that is not there.
+# Memory that this session may take, by its control groups and those above them, of both versions.
+groups() {
+  unified= legacy=
+  while read -r device point kind options rest; do
+    case $kind,$options, in
+      cgroup2,*) unified=$point ;;
+      cgroup,*,memory,*) legacy=$point ;;
+    esac
+  done 2>/dev/null </proc/mounts
+  while IFS=: read -r number kinds group; do
+    case ,$kinds, in
+      ,,) root=$unified names='memory.max memory.high memory.current memory.stat' ;;
+      *,memory,*) root=$legacy names='memory.limit_in_bytes memory.usage_in_bytes memory.stat' ;;
+      *) continue ;;
+    esac
+    group=${group%/}
+    while [ -n "$root" ]; do
+      for name in $names; do
+        [ ! -r "$root$group/$name" ] || files "$root$group/$name"
+      done
+      [ -n "$group" ] || break
+      group=${group%/*}
+    done
+  done 2>/dev/null </proc/self/cgroup
+}
+
+# FILE: whether the loader of this shell maps a program that lies there, as it maps libraries. Where there is none, or
+# it starts no programs by name (old phones), nothing is said against it.
+mapped() {
+  loader=
+  while read -r range rights offset device inode path; do
+    case $path in */ld-* | */ld.so* | */ld64.so* | */linker | */linker64) loader=$path; break ;; esac
+  done 2>/dev/null </proc/self/maps
+  [ -n "$loader" ] && [ "$("$loader" "$shell" -c 'echo runs' 2>&1 </dev/null)" = runs ] || return 0
+  said=$("$loader" "$1" -c 'echo runs' 2>&1 </dev/null)
+  [ "$said" = runs ]
+}
+
+# FOLDER: whether a program runs there, and a library can be loaded. Nothing is left of the trial; no folder is made
+# below one that is not there.
 folder() {
   say "=tried$tab$1"
   case $1 in *[!A-Za-z0-9._/-]*) say "!folder $1${tab}its name has characters that we do not use on devices"; return ;; esac
@@ -70,16 +109,18 @@ folder() {
     fi
     made="$1 $made"
     if ! said=$(umask 077; mkdir -p "$1" 2>&1); then say "!folder $1${tab}$said"; return; fi
-  elif [ -z "$(find "$1" -prune -user "$(id -u)" 2>/dev/null)" ]; then
+  elif [ ! -O "$1" ]; then
     say "!folder $1${tab}it belongs to another user"; return
   fi
   try=$1/probe-$$
   if ! said=$( (umask 077; mkdir "$try" && cat "$shell" >"$try/sh" && chmod 700 "$try/sh") 2>&1); then
     say "!folder $1${tab}$said"
-  elif said=$("$try/sh" -c 'echo runs' 2>&1 </dev/null) && [ "$said" = runs ]; then
-    say "=folder $1${tab}runs"
-  else
+  elif said=$("$try/sh" -c 'echo runs' 2>&1 </dev/null); [ "$said" != runs ]; then
     say "!folder $1${tab}a program that lies there cannot be run: $said"
+  elif ! mapped "$try/sh"; then
+    say "!folder $1${tab}a library that lies there cannot be loaded: $said"
+  else
+    say "=folder $1${tab}runs"
   fi
   say "=real $1${tab}$(cd "$1" 2>/dev/null && pwd -P)"
   df -kP "$1" 2>&1 </dev/null | lines "df $1"
@@ -99,7 +140,8 @@ done
 said=$(readlink "/proc/$$/exe" 2>/dev/null)
 if [ -n "$said" ]; then say "=exe$tab$said"; else say "!exe${tab}readlink says nothing"; fi
 files /proc/sys/kernel/osrelease /proc/sys/kernel/hostname /proc/sys/kernel/random/boot_id /proc/meminfo /proc/swaps
-files /proc/cpuinfo /proc/self/status /proc/mounts /etc/os-release /etc/machine-id /var/lib/dbus/machine-id
+groups
+files /proc/cpuinfo /proc/self/status /proc/self/limits /proc/mounts /etc/os-release /etc/machine-id /var/lib/dbus/machine-id
 files /proc/device-tree/model /proc/device-tree/serial-number /sys/firmware/devicetree/base/model
 for file in /proc/device-tree/compatible /sys/firmware/devicetree/base/compatible; do
   if has tr && [ -r $file ]; then tr '\0' ' ' <$file 2>/dev/null | lines $file; fi
