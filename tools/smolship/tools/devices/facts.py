@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from smolship.runtime.errors import SetupError, clip
+from smolship.runtime.sensors.tree import functions
 from smolship.tools.devices.cores import CPU, Core, cpu_list, parse_cores, threads
 from smolship.tools.devices.elf import Elf, page_size, parse_elf
 from smolship.tools.devices.link import Link, device_path, quote
@@ -153,8 +154,8 @@ def script(folders: Sequence[str]) -> str:
     for folder in folders:
         device_path(folder.removeprefix("~"))
     lists = {"folders": " ".join(folders), "tools": " ".join(TOOLS), "pythons": " ".join(PYTHONS), "python": PYTHON}
-    text = (Path(__file__).parent / "probe.sh").read_text()
-    return "".join(f"{name}={quote(value)}\n" for name, value in lists.items()) + text
+    texts = functions(), (Path(__file__).parent / "probe.sh").read_text()
+    return "".join([*(f"{name}={quote(value)}\n" for name, value in lists.items()), *texts])
 
 
 def parse_texts(lines: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -1,19 +1,14 @@
-# Writes what a device is, for facts.py: a line for each line of a text.
-#     =NAME<TAB>LINE    a line of a file or of what a command printed
+# Writes what a device is, for facts.py, behind the sensors' dump.sh and as that does: a line for each line of a text.
+#     =NAME<TAB>LINE    a line of a file or of what a command printed, and of answers of our own, whose names are words
 #     !NAME<TAB>REASON  there is none, and why
-# For dash, busybox's ash, mksh and bash: files are read by the shell's own commands alone.
+# For dash, busybox's ash, mksh and bash.
 
 # Last, so that nothing of the device's own choice is replaced.
 PATH=${PATH:-/usr/bin:/bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:/opt/vc/bin:/system/bin:/vendor/bin
 case ${HOME-} in /*) PATH=$PATH:$HOME/llama.cpp/build/bin ;; esac
 export PATH
-tab=$(printf '\t')
-
-if [ -n "${KSH_VERSION-}" ]; then # the Korn shells of phones have no printf of their own
-  say() { print -r -- "$1"; }
-else
-  say() { printf '%s\n' "$1"; }
-fi
+tab=$smolship_tab
+say() { smolship_say "$1"; }
 has() { command -v "$1" >/dev/null 2>&1; }
 
 # NAME: each line of standard input.
@@ -22,27 +17,6 @@ lines() {
     say "=$1$tab$line"
     line=
   done
-}
-
-# PATH…: what files hold.
-files() {
-  for file in "$@"; do
-    case $file in *'*'*) continue ;; esac
-    if [ ! -e "$file" ]; then say "!$file${tab}no such file"
-    elif [ ! -r "$file" ]; then say "!$file${tab}may not be read"
-    else
-      said=$(lines "$file" 2>/dev/null <"$file")
-      if [ -n "$said" ]; then say "$said"; else say "!$file${tab}empty"; fi
-    fi
-  done
-}
-
-# WORD…: what a command prints, to either output and whatever its status.
-told() {
-  if ! has "$1"; then say "!\$ $*${tab}$1 is not in $PATH"; return; fi
-  words="$*"
-  said=$("$@" 2>&1 </dev/null | lines "\$ $words")
-  if [ -n "$said" ]; then say "$said"; else say "!\$ $words${tab}nothing was printed"; fi
 }
 
 # PATH NUMBER: the first bytes of a file, as hexadecimal digits.
@@ -73,7 +47,7 @@ groups() {
     group=${group%/}
     while [ -n "$root" ]; do
       for name in $names; do
-        [ ! -r "$root$group/$name" ] || files "$root$group/$name"
+        [ ! -r "$root$group/$name" ] || smolship_file "$root$group/$name"
       done
       [ -n "$group" ] || break
       group=${group%/*}
@@ -139,27 +113,28 @@ done
 # What runs this shell by the kernel's own account: a user-mode emulator shows itself to others than its child.
 said=$(readlink "/proc/$$/exe" 2>/dev/null)
 if [ -n "$said" ]; then say "=exe$tab$said"; else say "!exe${tab}readlink says nothing"; fi
-files /proc/sys/kernel/osrelease /proc/sys/kernel/hostname /proc/sys/kernel/random/boot_id /proc/meminfo /proc/swaps
+smolship_files /proc/sys/kernel/osrelease /proc/sys/kernel/hostname /proc/sys/kernel/random/boot_id
+smolship_files /proc/meminfo /proc/swaps /proc/cpuinfo /proc/self/status /proc/self/limits /proc/mounts
 groups
-files /proc/cpuinfo /proc/self/status /proc/self/limits /proc/mounts /etc/os-release /etc/machine-id /var/lib/dbus/machine-id
-files /proc/device-tree/model /proc/device-tree/serial-number /sys/firmware/devicetree/base/model
+smolship_files /etc/os-release /etc/machine-id /var/lib/dbus/machine-id
+smolship_files /proc/device-tree/model /proc/device-tree/serial-number /sys/firmware/devicetree/base/model
 for file in /proc/device-tree/compatible /sys/firmware/devicetree/base/compatible; do
   if has tr && [ -r $file ]; then tr '\0' ' ' <$file 2>/dev/null | lines $file; fi
 done
-files /sys/firmware/devicetree/base/serial-number /sys/class/dmi/id/product_name /sys/class/dmi/id/sys_vendor
-files /sys/class/dmi/id/product_serial /sys/class/dmi/id/board_serial
-files /sys/devices/system/cpu/online /sys/devices/system/cpu/cpu[0-9]*/cpu_capacity
-files /sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq
-files /sys/devices/system/cpu/cpu[0-9]*/regs/identification/midr_el1
-told uname -m
-told uname -r
-told getconf PAGESIZE
-told getconf GNU_LIBC_VERSION
-told ldd --version
+smolship_files /sys/firmware/devicetree/base/serial-number /sys/class/dmi/id/product_name /sys/class/dmi/id/sys_vendor
+smolship_files /sys/class/dmi/id/product_serial /sys/class/dmi/id/board_serial
+smolship_files /sys/devices/system/cpu/online /sys/devices/system/cpu/cpu[0-9]*/cpu_capacity
+smolship_files /sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq
+smolship_files /sys/devices/system/cpu/cpu[0-9]*/regs/identification/midr_el1
+smolship_command uname -m
+smolship_command uname -r
+smolship_command getconf PAGESIZE
+smolship_command getconf GNU_LIBC_VERSION
+smolship_command ldd --version
 bytes /proc/self/auxv 512
 for name in ro.product.model ro.product.manufacturer ro.soc.model ro.serialno ro.build.version.release \
   ro.build.version.sdk ro.kernel.qemu; do
-  if has getprop; then told getprop $name; else say "!\$ getprop $name${tab}getprop is not in $PATH"; fi
+  smolship_command getprop $name
 done
 for name in $tools; do
   found=$(command -v "$name" 2>/dev/null)
