@@ -118,6 +118,17 @@ def test_who_is_waited_for_where_nothing_is_said() -> None:
     assert default_wait(Place("local", lambda name: None)) == 0  # type: ignore
 
 
+@pytest.mark.parametrize("fresh", [True, False])
+def test_the_first_load_after_it_was_sent(made: tuple[measure.Bench, Record], bundle: Path, fresh: bool) -> None:
+    facts = SimpleNamespace(emulated=False, label="pi", system="Debian", cores=(), clock_s=0.5)
+    found = recording.Recorder(watching.Here(bundle / "onnx"), "ssh://pi", facts, fresh, tree=Tree())  # type: ignore
+    found.around = watching.watched(Tree(), [], Tree())
+    first = found.record(open_bundle(bundle), made[0].measured, [1], []).loads.first_ever
+    loads = made[0].measured.loads[0].loads
+    assert loads and first.value == (loads.cold_ms if fresh else None)
+    assert "after it was sent" in first.source if fresh else "was on the device before" in first.why
+
+
 @pytest.mark.parametrize(("form", "key"), [("llama-bench", "avg_ts"), ("edge-llm-bench", "schemaVersion")])
 def test_in_the_words_of_others(measured: Any, bundle: Path, tmp_path: Path, form: str, key: str) -> None:
     assert bench(bundle, "--record", str(tmp_path), "--record-format", form) == 0
