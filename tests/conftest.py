@@ -67,6 +67,24 @@ TINY: dict[str, dict[str, Any]] = {
         "residual_multiplier": 0.3,
         "logits_scaling": 4.0,
     },
+    "lfm2": {  # convolutions on both sides of the one attention
+        "architectures": ["Lfm2ForCausalLM"],
+        "model_type": "lfm2",
+        "num_hidden_layers": 3,
+        "layer_types": ["conv", "full_attention", "conv"],
+        "block_multiple_of": 32,
+        "norm_eps": 1e-5,
+    },
+    "lfm2_bias": {
+        "architectures": ["Lfm2ForCausalLM"],
+        "model_type": "lfm2",
+        "num_hidden_layers": 3,
+        "full_attn_idxs": [0, 2],
+        "conv_bias": True,
+        "conv_L_cache": 4,
+        "block_auto_adjust_ff_dim": False,
+        "tie_embedding": False,
+    },
     "olmo2": {
         "architectures": ["Olmo2ForCausalLM"],
         "model_type": "olmo2",
@@ -94,7 +112,7 @@ TINY: dict[str, dict[str, Any]] = {
     },
 }
 KINDS = [  # of TINY: those that differ from others by factors, or by where norms stand, are tried with the real models
-    pytest.param(kind, marks=[pytest.mark.real] * (kind in ("granite", "llama_bias", "olmo2", "qwen2")))
+    pytest.param(kind, marks=[pytest.mark.real] * (kind in ("granite", "lfm2_bias", "llama_bias", "olmo2", "qwen2")))
     for kind in TINY
 ]
 SIZES = {

@@ -12,7 +12,7 @@ import gguf
 import numpy as np
 
 from smolship.export.checkpoints import Checkpoint, open_checkpoint
-from smolship.export.checkpoints.gguf import KEYS, NAMES
+from smolship.export.checkpoints.gguf import KEYS, names_of
 from smolship.export.rotary import LinearScaling
 from smolship.export.targets.gguf.architectures import ARCHITECTURES
 from smolship.export.transforms import theirs
@@ -37,7 +37,7 @@ def make_gguf(
     as "Q4_0 Q8_0". `extra` adds or overrides metadata by its full key, `drop` leaves tensors and keys out by GGUF's
     name. Returns the HF checkpoint."""
     hf = open_checkpoint(str(folder))
-    known, mixer = ARCHITECTURES[hf.config.architecture], hf.config.layers[0].mixer
+    known, mixer = ARCHITECTURES[hf.config.architecture], hf.config.attentions[0]
     arch, rotary = known.name, known.rotary(hf.config)
     writer = gguf.GGUFWriter(path, arch)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
@@ -45,6 +45,7 @@ def make_gguf(
     special = {t["content"] for t in tokenizer["added_tokens"]}
     values: dict[str, Any] = {f"{arch}.{key}": hf.raw[name] for name, key in KEYS.items() if hf.raw.get(name)}
     values |= {
+        f"{arch}.feed_forward_length": hf.config.layers[0].mlp.width,
         f"{arch}.rope.freq_base": rotary.theta,
         f"{arch}.rope.dimension_count": mixer.head_dim,
         f"{arch}.vocab_size": hf.config.vocab,
@@ -67,7 +68,7 @@ def make_gguf(
         else:
             add = {str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}
             add[type(value)](key, value)
-    tensors = {theirs(NAMES, name): name for name in hf.config.shapes()}
+    tensors = {theirs(names_of(arch), name): name for name in hf.config.shapes()}
     kinds = cycle(kind.split())
     for name, ours in tensors.items():
         rows = hf.read(ours)
@@ -76,7 +77,7 @@ def make_gguf(
             rows = permute(rows, mixer.heads if part == "q" else mixer.kv_heads)
         if name in drop:
             continue
-        if rows.ndim == 1 or kind == "F32":
+        if rows.ndim == 1 or kind == "F32" or part == "conv":
             writer.add_tensor(name, rows)
         else:
             stored = gguf.GGMLQuantizationType[next(kinds)]

@@ -59,7 +59,9 @@ def lowered(model: Path, scheme: Scheme, folder: Path, context: int = CONTEXT) -
     checkpoint = open_checkpoint(str(model))
     weights = write_weights(checkpoint, checkpoint.config, scheme, folder)
     info = target.lower(Job(checkpoint.config, weights, context), folder)
-    assert info == INFO | {"context": context, "chunk": min(64, context)}
+    several = {"layers": [[1]], "convolutions": [[0, 2]]} if checkpoint.config.convolutions else {}
+    several = {"layers": [[0, 2]], "convolutions": [[1]]} if "layers.0.q" in weights.entries and several else several
+    assert info == INFO | {"context": context, "chunk": min(64, context)} | several
     return checkpoint, weights, folder
 
 

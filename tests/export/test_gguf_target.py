@@ -78,7 +78,9 @@ def distance(built: Built) -> tuple[float, float]:
 
 @pytest.mark.sampled(5)
 @pytest.mark.parametrize("scheme", [SCHEMES["int4"], SCHEMES["int8"], SCHEMES["none"], WIDE], ids=repr)
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.values[0] not in ("phi3", "qwen2_window")])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind.values[0] not in ("lfm2_bias", "phi3", "qwen2_window")]
+)
 def test_the_engine_is_as_good_as_its_arithmetic(built, kind, scheme):
     engine, floor = distance(built(kind, scheme))
     assert engine < 5 * floor

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Conv1d, Module, Parameter
 from torch.overrides import TorchFunctionMode
 
 from smolship.export.checkpoints import Checkpoint
@@ -86,6 +86,12 @@ class Original:
         positions."""
         if not prompts:
             return []
+        if any(isinstance(module, Conv1d) and module.bias is not None for module in self.model.modules()):
+            # Padding is no zeros behind a gate with a bias: convolutions would see it.
+            return [self._continued([prompt], tokens, reading)[0] for prompt in prompts]
+        return self._continued(prompts, tokens, reading)
+
+    def _continued(self, prompts: list[list[int]], tokens: int, reading: float) -> list[np.ndarray]:
         self.tensors.pass_by(reading)
         longest = max(map(len, prompts))
         padded = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
@@ -106,7 +112,7 @@ class Original:
         return [row[longest:].numpy().astype(np.int32) for row in out]
 
 
-class Given(torch.nn.Module):
+class Given(Module):
     """In place of the layers: what they gave."""
 
     def __init__(self, output: Any):
@@ -185,19 +191,23 @@ def _by_modules(folder: Path, tensors: Tensors) -> Any:
         return None
     for prefix, module in model.named_modules():
         if empty := dict(module.named_parameters(recurse=False)):
-            module.register_forward_pre_hook(partial(_fill, tensors, f"{prefix}.", empty))
-            module.register_forward_hook(partial(_empty, tensors, empty))
+            # A convolution is not called: the module around it takes its weights.
+            called = model.get_submodule(prefix.rpartition(".")[0]) if isinstance(module, Conv1d) else module
+            called.register_forward_pre_hook(partial(_fill, tensors, f"{prefix}.", empty, module))
+            called.register_forward_hook(partial(_empty, tensors, empty, module))
     return model.eval()
 
 
-def _fill(tensors: Tensors, prefix: str, empty: dict[str, Parameter], module: torch.nn.Module, given: object) -> None:
-    """Before a module is called."""
+def _fill(
+    tensors: Tensors, prefix: str, empty: dict[str, Parameter], module: Module, called: Module, given: object
+) -> None:
+    """Before a module is called, the parameters of it or of one in it."""
     for name in empty:
         setattr(module, name, Parameter(tensors[prefix + name], requires_grad=False))
 
 
 def _empty(
-    tensors: Tensors, empty: dict[str, Parameter], module: torch.nn.Module, given: object, output: object
+    tensors: Tensors, empty: dict[str, Parameter], module: Module, called: Module, given: object, output: object
 ) -> None:
     """After it."""
     for name, parameter in empty.items():
@@ -231,7 +241,7 @@ def _config(folder: Path, checkpoint: Checkpoint) -> Any:
 
     config = transformers.AutoConfig.from_pretrained(folder, gguf_file=checkpoint.path.name)
     if hasattr(config, "head_dim"):
-        config.head_dim = checkpoint.config.layers[0].mixer.head_dim
+        config.head_dim = checkpoint.config.attentions[0].head_dim
     return config
 
 

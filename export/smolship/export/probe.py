@@ -309,8 +309,12 @@ def _prompts(template: ChatTemplate | None, tokenizer: Tokenizer, context: int, 
 
 
 def _drift(part: Probes, name: str, simulated: Flow, moved: Flow) -> None:
-    """Keys and values of the first tokens, and how far one ulp moves them, layer by layer."""
+    """The states of the first tokens, and how far one ulp moves them, layer by layer."""
+    attended = [layer for layer in simulated.kept if len(layer) == 2]
     for side, what in enumerate(("keys", "values")):
-        part.arrays[f"drift.{name}.{what}"] = np.stack([layer[side] for layer in simulated.kept])
+        part.arrays[f"drift.{name}.{what}"] = np.stack([layer[side] for layer in attended])
+    if convolved := [i for i, layer in enumerate(simulated.kept) if len(layer) == 1]:
+        part.arrays[f"drift.{name}.convolutions"] = np.array(convolved)
+        part.arrays[f"drift.{name}.inputs"] = np.stack([simulated.kept[i][0] for i in convolved])
     layers = zip(simulated.kept, moved.kept, strict=True)
     part.arrays[f"drift.{name}.floor"] = np.array([relative(np.stack(a), np.stack(b)) for a, b in layers])

@@ -208,6 +208,18 @@ class Probes:
         arrays["head"] = np.frombuffer(json.dumps(head).encode(), np.uint8)
         np.savez_compressed(path, allow_pickle=False, **arrays)
 
+    def states(self, name: str) -> list[np.ndarray]:
+        """What the simulation of that name kept of the first tokens, layer by layer: keys and values float32
+        [2, N, G, K], or what a convolution was given, [1, N, 1, D]. Empty where it kept nothing."""
+        keys, values = (self.arrays.get(f"drift.{name}.{part}") for part in ("keys", "values"))
+        if keys is None or values is None:
+            return []
+        found = [np.stack(both).astype(np.float32) for both in zip(keys, values, strict=True)]
+        places, inputs = (self.arrays.get(f"drift.{name}.{part}", ()) for part in ("convolutions", "inputs"))
+        for at, given in zip(places, inputs, strict=True):
+            found.insert(int(at), given[None].astype(np.float32))
+        return found
+
     @staticmethod
     def load(path: Path, limit: int = 1 << 30, whole: bool = True) -> Probes:
         """Read `probes.npz`, or, where that is not the `whole`, a part of it; nothing in it is unpickled, and no more

@@ -17,11 +17,10 @@ from smolship.export.families import FAMILIES, translate
 from smolship.export.rotary import Llama3Scaling
 from smolship.export.transforms import Interleaved, Names
 from smolship.runtime.errors import InputError, show, unknown
-from smolship.runtime.tensors import GGUF, GGUF_WOVEN
+from smolship.runtime.tensors import GGUF, GGUF_OWN, GGUF_WOVEN
 
 NAMES: dict[str, str] = {kind: f"{name}.weight" for kind, name in GGUF.items()}
-WOVEN: Names = NAMES | {kind: Interleaved(NAMES[kind]) for kind in ("q", "k")}
-MODEL_TYPES = {name: name for name in ("granite", "llama", "olmo2", "qwen2", "qwen3", "smollm3")}
+MODEL_TYPES = {name: name for name in ("granite", "lfm2", "llama", "olmo2", "qwen2", "qwen3", "smollm3")}
 MODEL_TYPES |= {"gemma3": "gemma3_text"}  # llama.cpp's architecture -> `model_type` of config.json
 GEMMA3_27B = 62  # layers, by which llama.cpp knows that its scores are scaled otherwise
 
@@ -60,6 +59,13 @@ HARMLESS: dict[str, tuple[object, ...] | None] = {
 LLAMA3_LOW, LLAMA3_HIGH, LLAMA3_POSITIONS = 1.0, 4.0, 8192
 
 
+def names_of(architecture: str) -> Names:
+    """Where a file of that architecture has our tensors."""
+    own = {kind: f"{name}.weight" for kind, name in GGUF_OWN.get(architecture, {}).items()}
+    woven = {kind: Interleaved(NAMES[kind]) for kind in ("q", "k")} if architecture in GGUF_WOVEN else {}
+    return NAMES | own | woven
+
+
 def open_gguf(path: Path) -> Checkpoint:
     """Open a GGUF file of one of the architectures of `MODEL_TYPES`, quantized in any way that gguf-py can undo.
 
@@ -89,7 +95,7 @@ def open_gguf(path: Path) -> Checkpoint:
     if rope is not None:
         raw["rope_scaling"] = _llama3(rope, config)
         config, _, _ = translate(raw, path)
-    matched = match(config, stored, WOVEN if architecture in GGUF_WOVEN else NAMES, path)
+    matched = match(config, stored, names_of(architecture), path)
     ends = end_ids(metadata, config.vocab, path)
     return Checkpoint(raw, matched.config, matched.slots, files, path, notes=remarks(metadata, path), ends=ends)
 
@@ -161,13 +167,31 @@ def _granite(metadata: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
     return raw | own
 
 
+def _lfm2(metadata: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
+    """Layers without heads for keys are convolutions; the MLP's width is as it is."""
+    unread = ("rms_norm_eps", "hidden_act", "attention_bias", "mlp_bias")
+    own = {
+        "norm_eps": raw["rms_norm_eps"],
+        "block_auto_adjust_ff_dim": False,
+        "conv_L_cache": metadata.get("lfm2.shortconv.l_cache"),
+    }
+    heads = raw["num_key_value_heads"]
+    if isinstance(heads, np.ndarray):
+        kinds = {int(one) for one in heads if one}
+        own |= {
+            "num_key_value_heads": kinds.pop() if len(kinds) == 1 else heads.tolist(),  # of several: refused as a list
+            "layer_types": ["full_attention" if one else "conv" for one in heads],
+        }
+    return {key: value for key, value in raw.items() if key not in unread} | own
+
+
 GRANITE = {
     "embedding_multiplier": "embedding_scale",
     "residual_multiplier": "residual_scale",
     "attention_multiplier": "attention.scale",
     "logits_scaling": "logit_scale",
 }
-OWN = {"gemma3": _gemma3, "granite": _granite}  # architecture -> its config.json
+OWN = {"gemma3": _gemma3, "granite": _granite, "lfm2": _lfm2}  # architecture -> its config.json
 OWN_KEYS = {  # and which keys that takes
     "gemma3": (
         "attention.sliding_window",
@@ -177,6 +201,7 @@ OWN_KEYS = {  # and which keys that takes
         "rope.scaling.factor",
     ),
     "granite": tuple(GRANITE.values()),
+    "lfm2": ("shortconv.l_cache",),
 }
 
 
@@ -203,7 +228,7 @@ def _refuse_unknown(metadata: dict[str, Any], architecture: str, config: Decoder
                 got=f"{key} = {show(value)} in {path}",
                 expected=f"only what a plain {FAMILIES[MODEL_TYPES[architecture]][0]} needs",
             )
-    size = config.layers[0].mixer.head_dim
+    size = config.attentions[0].head_dim
     for name in ("attention.value_length", "rope.dimension_count"):
         value = metadata.get(f"{architecture}.{name}", size)
         if not _one_of(value, (size,)):

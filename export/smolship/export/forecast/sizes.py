@@ -43,8 +43,8 @@ def artifact_bytes(
 
 
 def kv_bytes(config: DecoderConfig, context: int, width: int) -> int:
-    """A cache of numbers of `width` bytes."""
-    return sum(2 * spec.length * spec.kv_heads * spec.head_dim * width for spec in config.cache(context))
+    """The states of all layers, of numbers of `width` bytes."""
+    return sum(math.prod(shape) * width for spec in config.cache(context) for shape in spec.shapes)
 
 
 def _executorch(config: DecoderConfig, entries: Entries, context: int, files: Mapping[str, bytes]) -> int:

@@ -60,25 +60,38 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
 
 
 class GgufSession(Session):
-    """One sequence, at the positions that the session names. llama.cpp's cache is cut where the session goes on."""
+    """One sequence, at the positions that the session names. llama.cpp's cache is cut where the session goes on.
+
+    Of a convolution it keeps the state behind the last token alone, which cannot be cut: such a model is fed again what
+    stays when it is rewound, in as much time as that took before.
+    """
 
     def __init__(self, llama: Any, model: Any, context: Any, capacity: int, chunk: int = CHUNK):
         super().__init__(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)), capacity)
-        self.llama, self.model, self.context, self.chunk = llama, model, context, chunk
+        self.llama, self.model, self.context = llama, model, context
+        self.chunk: int = chunk
         self.memory = llama.llama_get_memory(context)
-        self.presets = not llama.llama_model_n_swa(model)  # with windows there are two caches, laid out otherwise
+        self.recurs = bool(llama.llama_model_is_hybrid(model) or llama.llama_model_is_recurrent(model))
+        self.fed = np.zeros(capacity, np.int64)  # the token at each position
+        # With windows, or with convolutions, there are two caches, laid out otherwise.
+        self.presets = not (llama.llama_model_n_swa(model) or self.recurs)
         self.computes = computes(llama.llama_print_system_info())
 
     def _run(self, ids: np.ndarray, position: int) -> np.ndarray:
         if self.llama.llama_memory_seq_pos_max(self.memory, 0) >= position:  # an interrupt came before the count
             self._cut(position)
+        logits = self._decode(ids, position)
+        self.fed[position : position + len(ids)] = ids
+        return logits
+
+    def _decode(self, ids: np.ndarray, position: int) -> np.ndarray:
         tokens, places = ids.astype(np.int32), np.arange(position, position + len(ids), dtype=np.int32)
         batch = self.llama.llama_batch_get_one(tokens.ctypes.data_as(INT32S), len(tokens))
         batch.pos = places.ctypes.data_as(INT32S)
         with _log(self.llama) as said:
             status = self.llama.llama_decode(self.context, batch)
         if status:
-            self.llama.llama_memory_seq_rm(self.memory, 0, position, -1)
+            self.llama.llama_memory_seq_rm(self.memory, 0, 0 if self.recurs else position, -1)
             raise InputError(
                 "llama.cpp cannot run the model", got=f"status {status}: {' '.join(said)}", todo="export it again"
             )
@@ -90,14 +103,21 @@ class GgufSession(Session):
         self._cut(to)
 
     def _cut(self, to: int) -> None:
-        if not self.llama.llama_memory_seq_rm(self.memory, 0, to, -1):
+        if self.llama.llama_memory_seq_rm(self.memory, 0, to, -1):
+            return
+        if not self.recurs:
             raise InputError(
                 "llama.cpp cannot rewind this model",
                 got=f"position {to:,}",
                 expected="a model whose cache can be cut anywhere",
             )
+        self.llama.llama_memory_seq_rm(self.memory, 0, 0, -1)
+        for start in range(0, to, self.chunk):
+            self._decode(self.fed[start : min(start + self.chunk, to)], start)
 
     def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray] | None:
+        if self.recurs:
+            return None
         return read_layer(self._state(), layer, self.llama.llama_model_n_head_kv(self.model), self._interleaved)
 
     def _state(self) -> bytes:

@@ -79,8 +79,8 @@ class Lab:
         self.facts = {
             "context": self.context,
             "vocab": config.vocab,
-            "kv_heads": config.layers[0].mixer.kv_heads,
-            "head_dim": config.layers[0].mixer.head_dim,
+            "kv_heads": config.attentions[0].kv_heads,
+            "head_dim": config.attentions[0].head_dim,
         }
         files = sorted(p for p in model.iterdir() if p.suffix in (".json", ".safetensors", ".jinja"))
         self.digest = hash_of({path.name: sha256(path) for path in files})

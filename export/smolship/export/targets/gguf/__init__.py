@@ -1,7 +1,7 @@
 """GGUF for llama.cpp: `model.gguf`, whose blocks are our codes and scales, and a `Modelfile` for Ollama.
 
 Q4_0 and Q8_0 hold a scale for each 32 inputs: a wider group's is repeated. Matrices that are not quantized are F16,
-vectors F32.
+vectors and the kernels of convolutions F32.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from smolship.export.checkpoints.gguf import KEYS, NAMES
+from smolship.export.checkpoints.gguf import KEYS, names_of
 from smolship.export.config import DecoderConfig
 from smolship.export.rotary import LinearScaling
 from smolship.export.targets import Job
@@ -30,7 +30,7 @@ from smolship.runtime.errors import InputError
 from smolship.runtime.facts import GenerationFacts, Recommended
 from smolship.runtime.readback.hashing import Entry
 from smolship.runtime.template import TEMPLATE
-from smolship.runtime.tensors import GGUF_WOVEN, parse
+from smolship.runtime.tensors import GGUF_WOVEN, KERNELS, parse
 
 NAME = ENGINE = "gguf"
 FILE = "model.gguf"
@@ -72,10 +72,10 @@ def _unsaid(facts: GenerationFacts) -> list[str]:
 
 
 def stored_bytes(entry: Entry) -> int:
-    """Blocks of an fp16 scale and 32 codes, F16 matrices, F32 vectors."""
+    """Blocks of an fp16 scale and 32 codes, F16 matrices, F32 vectors and kernels (rows shorter than a block)."""
     count = math.prod(entry.shape)
     if entry.bits == 16:
-        return count * (4 if len(entry.shape) == 1 else 2)
+        return count * (4 if len(entry.shape) == 1 or entry.shape[1] < BLOCK else 2)
     return count // BLOCK * (2 + BLOCK * entry.bits // 8)
 
 
@@ -120,11 +120,12 @@ def _write_header(writer: Any, job: Job, metadata: dict[str, Any]) -> None:
     }
     for key, value in metadata.items():
         add[type(value)](key, value)
+    names = names_of(ARCHITECTURES[job.config.architecture].name)
     for name, entry in job.weights.entries.items():
         kind = _kind(name, entry)
         block, size = GGML_QUANT_SIZES[kind]
         count = math.prod(entry.shape) // block * size
-        writer.add_tensor_info(theirs(NAMES, name), entry.shape, np.dtype(np.float32), count, kind)
+        writer.add_tensor_info(theirs(names, name), entry.shape, np.dtype(np.float32), count, kind)
     if (divisors := _divisors(job.config)) is not None:
         writer.add_tensor_info(ROPE, divisors.shape, divisors.dtype, divisors.nbytes)
     writer.write_header_to_file()
@@ -158,7 +159,7 @@ def _hyperparameters(config: DecoderConfig, weights: Weights) -> dict[str, Any]:
     bits = [weights.entries[name].bits for name in config.linears() if name != "head"]
     kinds = gguf.LlamaFileType
     most = {4: kinds.MOSTLY_Q4_0, 8: kinds.MOSTLY_Q8_0, 16: kinds.MOSTLY_F16}[max(set(bits), key=bits.count)]
-    mixer, mlp, architecture = config.layers[0].mixer, config.layers[0].mlp, ARCHITECTURES[config.architecture]
+    mixer, mlp, architecture = config.attentions[0], config.layers[0].mlp, ARCHITECTURES[config.architecture]
     rotary = architecture.rotary(config)
     of = {
         "num_hidden_layers": len(config.layers),
@@ -217,7 +218,12 @@ def _kind(name: str, entry: Entry) -> Any:
             expected="a multiple of 32",
             todo="export with --quant none, or without gguf",
         )
-    return Kind.F32 if len(entry.shape) == 1 else {16: Kind.F16, 8: Kind.Q8_0, 4: Kind.Q4_0}[entry.bits]
+    return Kind.F32 if _plain(name, entry) else {16: Kind.F16, 8: Kind.Q8_0, 4: Kind.Q4_0}[entry.bits]
+
+
+def _plain(name: str, entry: Entry) -> bool:
+    """Whether a tensor is F32."""
+    return len(entry.shape) == 1 or parse(name).kind in KERNELS
 
 
 def _pieces(job: Job, name: str) -> Iterator[tuple[int, np.ndarray]]:
@@ -229,7 +235,7 @@ def _pieces(job: Job, name: str) -> Iterator[tuple[int, np.ndarray]]:
     """
     shape, ours = job.weights.entries[name].shape, parse(name)
     woven = ARCHITECTURES[job.config.architecture].name in GGUF_WOVEN and ours.kind in ("q", "k")
-    unit = job.config.layers[ours.layer or 0].mixer.head_dim if woven else 1
+    unit = job.config.attentions[0].head_dim if woven else 1
     step = max(CHUNK // math.prod(shape[1:]) // unit, 1) * unit
     for start in range(0, shape[0], step):
         piece = _stored(job.weights, name, start, min(start + step, shape[0]))
@@ -243,7 +249,7 @@ def _stored(weights: Weights, name: str, start: int, stop: int) -> np.ndarray:
     """Rows as the file holds them: float32 [rows], fp16 [rows, K], or the bytes of their blocks, uint8 [rows, …]."""
     entry = weights.entries[name]
     if entry.bits == 16:
-        return weights.values(name, start, stop).astype("<f4" if len(entry.shape) == 1 else "<f2")
+        return weights.values(name, start, stop).astype("<f4" if _plain(name, entry) else "<f2")
     q = weights.tensor(name, start, stop)
     codes = q.codes.reshape(len(q.codes), -1, BLOCK)  # [rows, blocks, 32]
     scales = np.repeat(q.scales.astype("<f2"), entry.group // BLOCK, axis=1)[..., None].view(np.uint8)

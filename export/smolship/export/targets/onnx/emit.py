@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from smolship.export.config import Attention, CacheSpec, ShortConv
 from smolship.export.opaque import trace
 from smolship.export.targets import Job
 from smolship.export.targets.onnx.data import DataFile, block_of
@@ -71,6 +72,7 @@ class Emitter:
         self.job, self.config, self.data = job, job.config, data
         self.nodes: list[ir.Node] = []
         self.constants: dict[str, ir.Value] = {}
+        self.places: dict[int, tuple[ir.Value, ir.Value]] = {}
         self.values: dict[torch.fx.Node, Any] = {}
         self.inputs, self.outputs = self._interface()
         self.used, self.total = self._lengths()
@@ -81,6 +83,7 @@ class Emitter:
             ATEN.mul.Tensor: lambda a, b: self.op("Mul", a, self.number(b) if isinstance(b, float) else b),
             ATEN.add.Tensor: lambda a, b: self.op("Add", a, b),
             ATEN.slice.Tensor: self.last_token,
+            ATEN.chunk.default: lambda x, count, dim: self.op("Split", x, outputs=count, axis=dim, num_outputs=count),
             UNFLATTEN: lambda x, dim, sizes: Heads(x, *sizes),
             SMOLSHIP.embed.default: self.embed,
             SMOLSHIP.linear.default: self.linear,
@@ -88,6 +91,7 @@ class Emitter:
             SMOLSHIP.add_rms_norm.default: self.add_rms_norm,
             SMOLSHIP.rotary.default: lambda x, position, table: replace(x, rotary=table),
             SMOLSHIP.attend.default: self.attend,
+            SMOLSHIP.convolve.default: self.convolve,
         }
 
     def model(self) -> ir.Model:
@@ -163,9 +167,12 @@ class Emitter:
         }
         outputs = {}
         for layer, spec in enumerate(self.config.cache(self.job.context)):
-            for kind in ("key", "value"):
+            for kind in ("key", "value") if isinstance(spec, CacheSpec) else ("conv_state",):
                 past, present = f"past_key_values.{layer}.{kind}", f"present.{layer}.{kind}"
-                shapes = [["batch", spec.kv_heads, length, spec.head_dim] for length in ("past", "present")]
+                if isinstance(spec, CacheSpec):
+                    shapes = [["batch", spec.kv_heads, length, spec.head_dim] for length in ("past", "present")]
+                else:  # zeros before the first position, which nothing writes
+                    shapes = [["batch", spec.kernel - 1 + spec.length, spec.width]] * 2
                 inputs[past] = ir.val(past, ir.DataType.FLOAT, shapes[0])
                 outputs[present] = ir.val(present, ir.DataType.FLOAT, shapes[1])
         return inputs, outputs
@@ -266,6 +273,7 @@ class Emitter:
     def attend(self, query: Heads, key: Heads, value: Heads, position: None, layer: int) -> ir.Value:
         """GroupQueryAttention, with the rotation inside where there is one. It takes q, k, v stacked, or apart."""
         mixer = self.config.layers[layer].mixer
+        assert isinstance(mixer, Attention)
         parts = [heads.flat for heads in (query, key, value)]
         stacks = [part.stack for part in parts if isinstance(part, Part)]
         if len(stacks) == 3 and stacks[0] is stacks[1] is stacks[2]:
@@ -291,10 +299,56 @@ class Emitter:
             **({"local_window_size": mixer.window} if mixer.window else {}),
         )
         for kind, made in zip(("key", "value"), present, strict=True):
-            declared = self.outputs[f"present.{layer}.{kind}"]
-            made.name, made.type, made.shape = declared.name, declared.type, declared.shape
-            self.outputs[f"present.{layer}.{kind}"] = made
+            self.present(f"present.{layer}.{kind}", made)
         return mixed
+
+    def present(self, name: str, made: ir.Value) -> None:
+        """Let a value be the output of that name."""
+        declared = self.outputs[name]
+        made.name, made.type, made.shape = declared.name, declared.type, declared.shape
+        self.outputs[name] = made
+
+    def convolve(self, x: ir.Value, position: None, layer: int) -> ir.Value:
+        """Rows of the state before this step's, and this step's, by the kernel's columns; then they are written.
+
+        Nothing reads a row that is written in the same step, so that past and present may share a buffer: there nothing
+        else is copied.
+        """
+        mixer, name = self.config.layers[layer].mixer, f"layers.{layer}.conv"
+        assert isinstance(mixer, ShortConv)
+        before, new = self.rows(mixer.kernel)
+        past, kernel = self.inputs[f"past_key_values.{layer}.conv_state"], mixer.kernel
+        seen = self.op("Concat", self.op("Gather", past, before, axis=1), x, axis=1)  # [1, kernel - 1 + S, D]
+        turned = self.op("Transpose", self.data.floats([name]), perm=[1, 0])  # a constant to ONNX Runtime
+        taps = self.op("Split", turned, outputs=kernel, axis=0, num_outputs=kernel)  # [1, D] each
+        total: ir.Value | None = None
+        for i, tap in enumerate(taps):
+            part = x
+            if i < kernel - 1:
+                part = self.op("Slice", seen, self.constant(i), self.constant(i - kernel + 1), self.constant(1))
+            product = self.op("Mul", part, tap)
+            total = product if total is None else self.op("Add", total, product)
+        if f"{name}.bias" in self.job.weights.entries:
+            total = self.op("Add", total, self.data.floats([f"{name}.bias"]))
+        self.present(f"present.{layer}.conv_state", self.op("ScatterND", past, new, x))
+        assert total is not None
+        return total
+
+    def rows(self, kernel: int) -> tuple[ir.Value, ir.Value]:
+        """Of a convolution's state: those before this step, int64 [kernel - 1], and the places of this step's, int64
+        [1, S, 2] (batch, row). The row of a position is `kernel` - 1 further."""
+        if kernel not in self.places:
+            one, lead = self.constant(1), self.constant(kernel - 1)
+            length = self.op("Shape", self.inputs["input_ids"], start=1, end=2)
+            end = self.op("Shape", self.inputs["attention_mask"], start=1, end=2)
+            start = self.op("Sub", end, length)  # [1]
+            before = self.op("Add", start, self.constant(*range(kernel - 1)))
+            scalars = [self.op("Squeeze", self.op("Add", x, lead)) for x in (start, end)]
+            rows = self.op("Range", *scalars, self.op("Squeeze", one))  # [S]
+            rows = self.op("Unsqueeze", rows, self.constant(0, 2))
+            new = self.op("Concat", self.op("Mul", rows, self.constant(0)), rows, axis=-1)
+            self.places[kernel] = before, new
+        return self.places[kernel]
 
     def tables(self, rotary: str | None) -> list[ir.Value]:
         """cos and sin, float32 [context, K / 2]: no longer than the cache, or they would outweigh a small model."""
