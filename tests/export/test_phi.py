@@ -29,6 +29,7 @@ from tests.gguf_maker import make_gguf
 
 ORIGINAL, LONG = TINY["phi3"]["original_max_position_embeddings"], 320  # positions of the training, a longer context
 IDS = np.random.default_rng(6).integers(0, 300, LONG)
+SLOW = ("coreml", "executorch")
 STACKS = {"attn_qkv": ("q", "k", "v"), "ffn_up": ("gate", "up")}
 
 
@@ -162,7 +163,10 @@ def test_a_longer_context_has_the_long_divisors_for_every_text(model):
     np.testing.assert_allclose(short, np.concatenate(list(pieces)), rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("target", ["coreml", "executorch", "gguf", "onnx"])
+@pytest.mark.parametrize(
+    "target",
+    [pytest.param(t, marks=[pytest.mark.real] * (t in SLOW)) for t in ("coreml", "executorch", "gguf", "onnx")],
+)
 def test_every_target_has_them(model, tmp_path, target):
     """Short texts tell the two apart at once: the engine is as the simulation of its own context, and far from the
     other's."""
@@ -172,10 +176,9 @@ def test_every_target_has_them(model, tmp_path, target):
     for context, other in ((LONG, ORIGINAL), (ORIGINAL, LONG)):
         folder = tmp_path / str(context)
         folder.mkdir()
-        with load_engine(target).open_session(
-            folder, module.lower(job_of(checkpoint, weights, context), folder), 1
-        ) as s:
-            said = s.forward(IDS[:70])[0]
+        info = module.lower(job_of(checkpoint, weights, context), folder)
+        with load_engine(target).open_session(folder, info, 1) as session:
+            said = session.forward(IDS[:70])[0]
         simulated = [
             run(checkpoint.config, Reference(checkpoint.config, weights, c, module.numerics(weights)), IDS[:70])[-1]
             for c in (context, other)
