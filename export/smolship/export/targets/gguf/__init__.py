@@ -22,7 +22,7 @@ from smolship.export.targets.gguf.architectures import ARCHITECTURES
 from smolship.export.targets.gguf.arithmetic import BLOCK
 from smolship.export.targets.gguf.arithmetic import numerics as numerics
 from smolship.export.targets.gguf.tensors import list_tensors, write_tensors
-from smolship.export.targets.gguf.vocab import CONTROL, USER_DEFINED, vocabulary
+from smolship.export.targets.gguf.vocab import CONTROL, USER_DEFINED, differences, vocabulary
 from smolship.export.weights import Weights
 from smolship.runtime.errors import InputError
 from smolship.runtime.facts import GenerationFacts, Recommended
@@ -105,13 +105,14 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
         write_tensors(writer.fout[0], job)
     (folder / "Modelfile").write_text(modelfile(job, metadata), encoding="utf-8")
     info: dict[str, Any] = {"file": FILE, "context": job.context}
+    notes = differences(job.files)
     held = {metadata.get(f"tokenizer.ggml.{role}_token_id") for role in ENDS}
     if beyond := [f"{i:,}" for i in job.facts.end_ids if i not in held]:
-        info["notes"] = [
+        notes.append(
             f"GGUF names {len(ENDS)} end tokens: llama.cpp ends at the others ({', '.join(beyond)}) "
             "only where it knows their text; the Modelfile names the special ones"
-        ]
-    return info
+        )
+    return info | ({"notes": notes} if notes else {})
 
 
 def _hyperparameters(config: DecoderConfig, weights: Weights) -> dict[str, Any]:
