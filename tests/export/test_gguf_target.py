@@ -100,6 +100,31 @@ def test_the_cache_is_ours(built):
         assert session.cache(len(checkpoint.config.layers)) is None
 
 
+def test_the_caches_of_windows_are_ours(built):
+    """llama.cpp saves two: of the layers that see a window, what the last token sees alone."""
+    checkpoint, weights, folder = built("gemma3", SCHEMES["none"])
+    config, window, count = checkpoint.config, 9, 30
+    assert [mixer.window for mixer in config.attentions] == [window, None, window]
+    ops = Reference(config, weights, CONTEXT, target.numerics(weights))
+    said = run(config, ops, IDS[: count + 6])
+    cached = [np.stack([part[0, :count].numpy() for part in ops.cache[layer]]) for layer in range(3)]
+    with open_session(folder, INFO, threads=1) as session:
+        session.forward(IDS[:window])
+        for layer, whole in enumerate(cached):
+            np.testing.assert_allclose(session.cache(layer), whole[:, :window], atol=0.02, rtol=0.02)
+        session.forward(IDS[window:count])
+        assert [session.cache(layer) is None for layer in range(3)] == [True, False, True]
+        np.testing.assert_allclose(session.cache(1), cached[1], atol=0.02, rtol=0.02)
+        session.preset(cached, count)
+        assert session.position == count
+        np.testing.assert_allclose(session.forward(IDS[count:], "all")[:6], said[count:], atol=0.02)
+        session.rewind(count + 2)
+        np.testing.assert_allclose(session.forward(IDS[count + 2 : count + 6])[0], said[-1], atol=0.02)
+        for wrong in (cached[:2], [*cached, cached[0]], [rows[..., :16] for rows in cached]):
+            with pytest.raises(InputError, match="not of this model's shape"):
+                session.preset(wrong, count)
+
+
 def test_a_head_size_of_its_own(tmp_path):
     engine, floor = distance(lowered(make_tiny(tmp_path / "m", "llama", head_dim=48), SCHEMES["int4"], tmp_path / "o"))
     assert engine < 5 * floor

@@ -24,7 +24,8 @@ from smolship.runtime.readback.stored import Rows, Shapes, StoredTensor, cut, ma
 from smolship.runtime.tensors import GGUF, GGUF_FUSED, GGUF_WOVEN, TOP, Name
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-STRING, ARRAY = 8, 9
+BOOL, STRING, ARRAY = 7, 8, 9
+WINDOW_STEP = 6  # of llama.cpp's gemma3: every so many layers one sees everything, where a file does not say
 LENGTH = struct.Struct("<Q")
 F32, F16, Q4_0, Q8_0 = 0, 1, 2, 8
 BLOCK = 32
@@ -46,6 +47,18 @@ def read(folder: Path, file: str, shapes: Shapes) -> Iterator[StoredTensor]:
                 names = our_names(name, header.architecture)
                 whole = _stored("+".join(names), kind, shape, data, header.data + offset, header.woven)
                 yield from parts(names, whole, shapes) if len(names) > 1 else [whole]
+
+
+def window_layers(path: Path, layers: int) -> list[bool]:
+    """Which layers see a window, of a file that has them. Raises InputError where it says that in another way."""
+    with reading(path):
+        header = Header(mapped(path))
+        found = header.metadata.get(f"{header.architecture}.attention.sliding_window_pattern", WINDOW_STEP)
+        if type(found) is int and found > 0:
+            return [(i + 1) % found != 0 for i in range(layers)]
+        if not isinstance(found, list) or len(found) != layers:
+            raise ValueError(f"{layers} layers, and windows of {found}")
+        return found
 
 
 def our_names(name: str, architecture: str) -> list[str]:
@@ -145,7 +158,7 @@ class Header:
         return str(self._take(self._number("Q")), "utf-8")
 
     def _value(self, kind: int) -> Any:
-        """A value of the metadata; None for an array."""
+        """A value of the metadata; None for an array of anything but truth values."""
         if kind in SCALARS:
             return self._number(SCALARS[kind])
         if kind == STRING:
@@ -154,7 +167,8 @@ class Header:
             raise ValueError(f"metadata of type {kind}")
         item, count = self._number("I"), self._number("Q")
         if item in SCALARS:
-            self._take(count * struct.calcsize(SCALARS[item]))
+            raw = self._take(count * struct.calcsize(SCALARS[item]))
+            return [bool(one) for one in raw] if item == BOOL else None
         elif item == STRING:
             for _ in range(count):  # of a whole vocabulary
                 self._take(LENGTH.unpack_from(self._take(LENGTH.size))[0])
