@@ -71,10 +71,11 @@ def read_layer(
 
 
 def write_layers(
-    template: bytes, slides: Sequence[bool], layers: Sequence[np.ndarray], count: int, interleaved: bool
+    template: bytes, slides: Sequence[bool], layers: Sequence[np.ndarray], count: int, window: int, interleaved: bool
 ) -> bytearray:
     """The state of `count` tokens whose keys and values are those of `layers`, each float32 [2, N, G, K], over and
-    over. `template` is a state of one token. Raises ValueError where it is laid out otherwise or for other layers."""
+    over; of layers that see a window, of that alone. `template` is a state of one token. Raises ValueError where it is
+    laid out otherwise or for other layers."""
     if len(slides) != len(layers):
         raise ValueError(f"{len(layers)} layers, and a model of {len(slides)}")
     try:
@@ -83,7 +84,8 @@ def write_layers(
         raise ValueError(f"a state of {len(template)} bytes: {error}") from None
     state = bytearray(template[:HEAD])
     for i, held in enumerate(caches):
-        state += _cache(held, [rows for j, rows in enumerate(layers) if _of(slides, j) == i], count, interleaved)
+        first = max(count - window, 0) if i else 0
+        state += _cache(held, [rows for j, rows in enumerate(layers) if _of(slides, j) == i], first, count, interleaved)
     return state
 
 
@@ -125,12 +127,13 @@ def _held(state: bytes, at: int) -> Held:
     return Held(cells, layers, row, first, end)
 
 
-def _cache(held: Held, layers: Sequence[np.ndarray], count: int, interleaved: bool) -> bytearray:
-    """One cache of `count` cells, laid out as `held`."""
+def _cache(held: Held, layers: Sequence[np.ndarray], start: int, stop: int, interleaved: bool) -> bytearray:
+    """One cache of positions `start` to `stop`, laid out as `held`."""
     if len(held.cells) != 1:
         raise ValueError(f"a state of {len(held.cells)} tokens")
+    count = stop - start
     places = np.repeat(held.cells, count, axis=0)
-    places[:, 0] = np.arange(count)
+    places[:, 0] = np.arange(start, stop)
     size = count * held.row
     state = bytearray(16 + places.nbytes + len(layers) * 2 * (12 + size))
     struct.pack_into("<2I", state, 0, 1, count)
@@ -142,14 +145,22 @@ def _cache(held: Held, layers: Sequence[np.ndarray], count: int, interleaved: bo
         if interleaved:
             keys = keys.reshape(*keys.shape[:2], 2, -1).swapaxes(2, 3).reshape(keys.shape)
         struct.pack_into("<iQ", state, at, F16, held.row)
-        over_and_over(_wide(keys, held.row), np.frombuffer(state, "<f2", size // 2, at + 12).reshape(count, 1, -1))
+        _fill(_wide(keys, held.row), np.frombuffer(state, "<f2", size // 2, at + 12).reshape(count, 1, -1), start)
         at += 12 + size
     for _, values in layers:
         struct.pack_into("<i2I", state, at, F16, 2, held.row // 2)
         out = np.frombuffer(state, "<f2", size // 2, at + 12).reshape(-1, count)
-        over_and_over(_wide(values, held.row), out.T[:, None])
+        _fill(_wide(values, held.row), out.T[:, None], start)
         at += 12 + size
     return state
+
+
+def _fill(rows: np.ndarray, out: np.ndarray, start: int) -> None:
+    """Fill `out` with the rows, over and over, from position `start` on."""
+    whole = np.empty((start + len(out), *out.shape[1:]), np.float16) if start else out
+    over_and_over(rows, whole)
+    if start:
+        out[:] = whole[start:]
 
 
 def _wide(rows: np.ndarray, size: int) -> np.ndarray:
