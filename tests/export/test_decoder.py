@@ -67,6 +67,7 @@ YARN = {"rope_type": "yarn", "rope_theta": 5e6, "factor": 4.0, "original_max_pos
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 3.0, "rope_theta": 9_000.0}}),
         ("olmo2", {"attention_bias": True, "tie_word_embeddings": True}),
         ("phi3", {"rope_parameters": {"rope_theta": 900.0, "partial_rotary_factor": 0.25}}),
+        ("phi3", {"sliding_window": 9}),
         ("smollm3", {"rope_parameters": YARN}),
         ("smollm3", {"use_sliding_window": True, "sliding_window": 9}),
     ],
