@@ -172,7 +172,7 @@ def theirs(folder: Path, raw: dict[str, Any]) -> Any:
     return model
 
 
-@pytest.mark.parametrize("kind", sorted(FAMILIES))
+@pytest.mark.parametrize("kind", sorted(set(FAMILIES) - {"openelm"}))  # test_openelm.py: transformers has no class
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_we_read_what_transformers_reads(tmp_path, kind, change):
     raw = raw_of(kind, change)
