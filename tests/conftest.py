@@ -150,8 +150,8 @@ def make_tiny(folder: Path, kind: str, **changes: Any) -> Path:
 
     family = import_module(FAMILIES[TINY[kind]["model_type"]][1])
     sizes = SIZES
-    if hasattr(family, "ORIGINAL"):
-        import_module(family.ORIGINAL)
+    if hasattr(family, "OWN_ORIGINAL"):
+        import_module(family.OWN_ORIGINAL)
         sizes = {key: SIZES[key] for key in SHARED}
     raw = sizes | TINY[kind] | changes
     folder.mkdir(parents=True, exist_ok=True)

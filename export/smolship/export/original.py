@@ -1,5 +1,5 @@
 """The original: the model's class in transformers, in float32, with the checkpoint's weights. Every gap of parity
-begins at what it says. Where transformers has no class the family brings one (`ORIGINAL`)."""
+begins at what it says. Where transformers has no class the family brings one (`OWN_ORIGINAL`)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Original:
 
         transformers.utils.logging.disable_progress_bar()
         _, family, _ = translate(checkpoint.raw, checkpoint.path)
-        own = import_module(family.ORIGINAL) if hasattr(family, "ORIGINAL") else None
+        own = import_module(family.OWN_ORIGINAL) if hasattr(family, "OWN_ORIGINAL") else None
         self.notes: list[str] = [own.NOTE] if own else []
         self.tensors = Tensors([checkpoint.path / name for name in checkpoint.weights], progress)
         with ExitStack() as stack, _refusals():

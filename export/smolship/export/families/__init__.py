@@ -77,7 +77,7 @@ class Family(Protocol):
 
     def translate(self, fields: Fields) -> DecoderConfig: ...
 
-    # Optional: ORIGINAL, str: the module that holds the original where transformers has no class of it. It makes
+    # Optional: OWN_ORIGINAL, str: the module that holds the original where transformers has no class of it. It makes
     # transformers' Auto classes pick ours, and has NOTE, which says so, and GGUF, where a GGUF file has its parameters.
 
 

@@ -14,7 +14,7 @@ from smolship.export.rotary import Rotary
 from smolship.export.transforms import Fused, Names
 from smolship.runtime.errors import InputError
 
-ORIGINAL = "smolship.export.families.openelm_original"
+OWN_ORIGINAL = "smolship.export.families.openelm_original"
 AT = "transformer.layers.{}."
 QKV, GATE_UP = AT + "attn.qkv_proj.weight", AT + "ffn.proj_1.weight"
 NAMES: Names = {

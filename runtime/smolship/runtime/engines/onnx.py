@@ -61,7 +61,7 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
             expected="a model.onnx as smolship writes it",
             todo="export it again",
         ) from None
-    session = OnnxSession(model, context)
+    session = OnnxSession(model, context, info.get("head_dims"))
     session.computes = products(platform.machine(), cpu_features(), kleidiai)
     return session
 
@@ -98,6 +98,14 @@ def _context(info: dict[str, Any]) -> int:
     return context
 
 
+def _check_heads(sizes: Any, kept: list[int]) -> None:
+    sound = isinstance(sizes, list) and len(sizes) == len(kept)
+    if not sound or any(type(size) is not int or not 1 <= size <= most for size, most in zip(sizes, kept, strict=True)):
+        raise InputError(
+            "the manifest gives no usable sizes of the heads", got=sizes, expected=f"one for each layer, at most {kept}"
+        )
+
+
 def _buffer(shape: tuple[int, ...]) -> np.ndarray:
     """Zeros that start on a cache line: numpy's own start anywhere, at 6 % of decode."""
     size = math.prod(shape) * 4
@@ -115,12 +123,14 @@ class OnnxSession(Session):
     """One model with buffers of its own: a step allocates neither caches nor logits.
 
     Rewinding costs nothing: the length of the attention mask says how much of the cache holds.
+
+    head_dims  of the model, by layer, where the cache keeps longer heads, filled up with zeros
     """
 
     chunk = CHUNK
     presets = True
 
-    def __init__(self, model: Any, context: int):
+    def __init__(self, model: Any, context: int, head_dims: Any = None):
         inputs = {value.name: value.shape for value in model.get_inputs()}
         outputs = {value.name: value.shape for value in model.get_outputs()}
         pasts = [name for name in inputs if name.startswith("past_key_values.")]
@@ -138,6 +148,9 @@ class OnnxSession(Session):
                 got=sizes,
                 expected="the vocabulary, key/value heads and head size as numbers",
             )
+        kept = [inputs[name][3] for name in pasts[::2]]
+        self.head_dims = kept if head_dims is None else head_dims
+        _check_heads(self.head_dims, kept)
         super().__init__(outputs["logits"][-1], context)
         self.model, self.binding, self.refusals = model, model.io_binding(), _refusals()
         self.mask = np.ones(context, np.int64)  # the mask of T tokens is its first T
@@ -162,13 +175,14 @@ class OnnxSession(Session):
         return self.logits[0, 0]
 
     def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
-        keys, values = (c[0, :, : self.position].swapaxes(0, 1).copy() for c in self.caches[2 * layer : 2 * layer + 2])
+        size, pair = self.head_dims[layer], self.caches[2 * layer : 2 * layer + 2]
+        keys, values = (cache[0, :, : self.position, :size].swapaxes(0, 1).copy() for cache in pair)
         return keys, values
 
     def _preset(self, layers: Sequence[np.ndarray], count: int) -> None:
         parts = [part for layer in layers for part in layer]
-        for part, cache in zip(parts, self.caches, strict=True):
-            over_and_over(part, cache[0, :, :count].swapaxes(0, 1))
+        for i, (part, cache) in enumerate(zip(parts, self.caches, strict=True)):
+            over_and_over(part, cache[0, :, :count, : self.head_dims[i // 2]].swapaxes(0, 1))
 
     def close(self) -> None:
         self.binding = self.model = None
