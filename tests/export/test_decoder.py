@@ -70,6 +70,7 @@ YARN = {"rope_type": "yarn", "rope_theta": 5e6, "factor": 4.0, "original_max_pos
         ("openelm", {"qkv_multipliers": 1.2, "num_query_heads": None, "num_kv_heads": None, "ffn_multipliers": 1.7}),
         ("openelm", {"num_gqa_groups": 1, "num_query_heads": [2, 3, 5, 6], "num_kv_heads": [2, 3, 5, 6]}),
         ("phi3", {"rope_parameters": {"rope_theta": 900.0, "partial_rotary_factor": 0.25}}),
+        ("phi3", {"sliding_window": 9}),
         ("smollm3", {"rope_parameters": YARN}),
         ("smollm3", {"use_sliding_window": True, "sliding_window": 9}),
     ],

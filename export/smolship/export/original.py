@@ -37,14 +37,15 @@ TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")  # no logit depends on
 
 
 class Original:
-    """The model, in evaluation mode. `notes` say what the user should know of how it is read.
+    """The model, in evaluation mode, as it is for texts that fill the `context`. `notes` say what the user should know
+    of how it is read.
 
     Of a folder its weights are read when a module is called, that module's alone, and let go of when it is done:
     larger models than memory run so. A GGUF file, and a folder whose tensors have other names than the model's
     parameters, are loaded whole.
     """
 
-    def __init__(self, checkpoint: Checkpoint, progress: Progress = lambda positions: None):
+    def __init__(self, checkpoint: Checkpoint, progress: Progress = lambda positions: None, context: int = 0):
         """Raises InputError where transformers refuses."""
         import transformers
 
@@ -60,11 +61,11 @@ class Original:
                 self.tensors.stored |= _named(read_gguf(checkpoint.path)[1], own.GGUF, len(checkpoint.config.layers))
             if own or checkpoint.path.is_dir():
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-")))
-                _link(checkpoint, folder)
+                _link(checkpoint, folder, context)
                 options = {"use_safetensors": True}
                 self.model = _by_modules(folder, self.tensors)
             else:
-                options["config"] = _config(folder, checkpoint)
+                options["config"] = _config(folder, checkpoint, context)
                 self.model = None
             if self.model is None:
                 self.notes.append("transformers loads the original whole, in float32, to compare with it")
@@ -265,29 +266,41 @@ def _refusals() -> Iterator[None]:
         ) from None
 
 
-def _config(folder: Path, checkpoint: Checkpoint) -> Any:
-    """What transformers reads of a GGUF file, and the size of the heads, which it does not read of every one."""
+def _config(folder: Path, checkpoint: Checkpoint, context: int) -> Any:
+    """What transformers reads of a GGUF file, and what it does not read of every one, as we read it: the size of the
+    heads, a rotary embedding that is scaled or of a part of each head, and the window beside it."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder, gguf_file=checkpoint.path.name)
     if hasattr(config, "head_dim"):
         config.head_dim = checkpoint.config.layers[0].mixer.head_dim
-    return config
+    ours = witness(checkpoint, context)
+    rotary = ours.get("rope_scaling", {}) | {key: ours[key] for key in ("partial_rotary_factor",) if key in ours}
+    if not rotary:
+        return config
+    beside = {key: ours[key] for key in ("original_max_position_embeddings", "sliding_window") if key in ours}
+    parameters = {"rope_type": "default", "rope_theta": ours["rope_theta"]} | rotary
+    return type(config)(**config.to_dict() | beside | {"rope_parameters": parameters})
 
 
-def _link(checkpoint: Checkpoint, folder: Path) -> None:
+def _link(checkpoint: Checkpoint, folder: Path, context: int) -> None:
     """What transformers is to see, in `folder`."""
     for name in checkpoint.weights:
         entry = name == checkpoint.weights[0]  # which config.json may have named; ours leaves it to the order
         place = folder / ((INDEX if name.endswith(".json") else SINGLE) if entry else name)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to((checkpoint.path / name).absolute())
-    (folder / "config.json").write_text(json.dumps(witness(checkpoint)))
+    (folder / "config.json").write_text(json.dumps(witness(checkpoint, context)))
 
 
-def witness(checkpoint: Checkpoint) -> dict[str, Any]:
+def witness(checkpoint: Checkpoint, context: int = 0) -> dict[str, Any]:
     """The config.json for the original: of the one that was found, as it was found, all that the computation depends
-    on. How that is to be read stays transformers' affair, so that a wrong reading of ours shows as a gap."""
+    on. How that is to be read stays transformers' affair, so that a wrong reading of ours shows as a gap.
+
+    Where texts that fill the context have other divisors of their frequencies (LongRoPE), these stand for both."""
     raw, (_, _, reading) = checkpoint.raw, translate(checkpoint.raw, checkpoint.path)
     kept = {key: raw[key] for key in reading.seen if key in raw and (key != "head_dim" or raw[key] is not None)}
+    if context > checkpoint.config.longest:
+        scaled = {key: kept[key] for key in ("rope_scaling", "rope_parameters") if kept.get(key)}
+        kept |= {key: of | {"short_factor": of["long_factor"]} for key, of in scaled.items() if "long_factor" in of}
     return kept | {"model_type": raw["model_type"]} | dict.fromkeys(TOKENS)

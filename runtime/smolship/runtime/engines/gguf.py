@@ -11,7 +11,7 @@ import os
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from smolship.runtime.chunks import chunk_for
 from smolship.runtime.engines.gguf_cache import read_layer, write_layers
 from smolship.runtime.errors import InputError, missing_engine
 from smolship.runtime.files import inside, regular_file
+from smolship.runtime.readback.gguf import window_layers
 from smolship.runtime.session import Session
 
 MAX_CONTEXT = 1 << 24
@@ -48,6 +49,7 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
         options.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         options.offload_kqv = options.op_offload = False
         options.no_perf = True
+        options.swa_full = True  # what lies behind a window is kept, too: a session goes back to anywhere
         handle = llama.llama_init_from_model(model, options)
         if not handle:
             llama.llama_model_free(model)
@@ -56,17 +58,18 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
                 got=f"{context:,} tokens: {' '.join(said)}",
                 todo="export with a smaller --context",
             )
-    return GgufSession(llama, model, handle, context, chunk)
+    return GgufSession(llama, path, model, handle, context, chunk)
 
 
 class GgufSession(Session):
     """One sequence, at the positions that the session names. llama.cpp's cache is cut where the session goes on."""
 
-    def __init__(self, llama: Any, model: Any, context: Any, capacity: int, chunk: int = CHUNK):
+    presets = True
+
+    def __init__(self, llama: Any, path: Path, model: Any, context: Any, capacity: int, chunk: int = CHUNK):
         super().__init__(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)), capacity)
-        self.llama, self.model, self.context, self.chunk = llama, model, context, chunk
+        self.llama, self.path, self.model, self.context, self.chunk = llama, path, model, context, chunk
         self.memory = llama.llama_get_memory(context)
-        self.presets = not llama.llama_model_n_swa(model)  # with windows there are two caches, laid out otherwise
         self.computes = computes(llama.llama_print_system_info())
 
     def _run(self, ids: np.ndarray, position: int) -> np.ndarray:
@@ -98,7 +101,8 @@ class GgufSession(Session):
             )
 
     def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray] | None:
-        return read_layer(self._state(), layer, self.llama.llama_model_n_head_kv(self.model), self._interleaved)
+        heads = self.llama.llama_model_n_head_kv(self.model)
+        return read_layer(self._state(), self._slides, layer, self.position, heads, self._interleaved)
 
     def _state(self) -> bytes:
         """What llama.cpp saves of the sequence."""
@@ -106,6 +110,12 @@ class GgufSession(Session):
         state = (ctypes.c_uint8 * size)()
         size = self.llama.llama_state_seq_get_data(self.context, state, size, 0)
         return bytes(state)[:size]
+
+    @cached_property
+    def _slides(self) -> list[bool]:
+        """Which layers see a window: llama.cpp keeps those in a cache of their own, and does not tell."""
+        layers = self.llama.llama_model_n_layer(self.model)
+        return window_layers(self.path, layers) if self.llama.llama_model_n_swa(self.model) else [False] * layers
 
     @property
     def _interleaved(self) -> bool:
@@ -116,7 +126,7 @@ class GgufSession(Session):
         if not count:
             return
         self._run(np.zeros(1, np.int64), 0)  # a state to see how llama.cpp lays it out
-        state = write_layers(self._state(), layers, count, self._interleaved)
+        state = write_layers(self._state(), self._slides, layers, count, self._interleaved)
         self._cut(0)
         data = (ctypes.c_uint8 * len(state)).from_buffer(state)
         with _log(self.llama) as said:

@@ -2,7 +2,12 @@
 
 The layout is not promised; it is that of llama_kv_cache::state_write. What does not add up to it is not read.
 
-    magic, sequence, streams, T cells: 4 numbers of 4 bytes
+    magic, sequence: 2 numbers of 4 bytes
+    a cache, or two: of the layers that see everything, and of those that see a window
+
+A cache:
+
+    streams, T cells: 2 numbers of 4 bytes
     T times the cell's position, how many sequences hold it (1), and which
     whether values are transposed, L layers
     L times the keys: type, bytes of a row (8), the rows [T, G * K]
@@ -13,69 +18,136 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from smolship.runtime.session import over_and_over
 
 F16 = 1  # ggml's number of the type
+HEAD = 8  # bytes before the first cache
 
 
-def read_layer(state: bytes, layer: int, heads: int, interleaved: bool) -> tuple[np.ndarray, np.ndarray] | None:
-    """Keys and values float32 [T, G, K] of one layer, by position; None where the state is laid out otherwise.
+@dataclass(frozen=True)
+class Held:
+    """One cache of a state.
 
+    cells   [T, 3]: position, number of sequences, sequence
+    row     bytes of a row of keys
+    first   where the first layer's keys begin
+    end     behind the last layer's values
+    """
+
+    cells: np.ndarray
+    layers: int
+    row: int
+    first: int
+    end: int
+
+
+def read_layer(
+    state: bytes, slides: Sequence[bool], layer: int, count: int, heads: int, interleaved: bool
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Keys and values float32 [count, G, K] of one layer, by position; None where the state is laid out otherwise, or
+    does not hold all of them: of layers that see a window it has no more than that.
+
+    slides       which layers see a window
     interleaved  rotated pairs are neighbours (0, 1), …; ours are halves (0, K/2), …
     """
-    if len(state) < 16:
+    try:
+        held, index = _caches(state, slides)[_of(slides, layer)], _index(slides, layer)
+    except (ValueError, IndexError, struct.error):
         return None
-    _, _, streams, cells = struct.unpack_from("<4I", state)
-    at = 16 + 12 * cells
-    if streams != 1 or not cells or len(state) < at + 20:
+    order, size = held.cells[:, 0].argsort(), len(held.cells) * held.row
+    if not np.array_equal(held.cells[order, 0], np.arange(count)):
         return None
-    positions = np.frombuffer(state, "<i4", 3 * cells, 16).reshape(cells, 3)
-    transposed, layers, kind, row = struct.unpack_from("<2IiQ", state, at)
-    size = cells * row
-    if len(state) != at + 8 + layers * (2 * 12 + 2 * size) or (transposed, kind) != (1, F16) or layer >= layers:
-        return None
-    first = at + 8 + layer * (12 + size) + 12
-    keys = np.frombuffer(state, "<f2", size // 2, first).reshape(cells, heads, -1).astype(np.float32)
-    first += layers * (12 + size)
-    values = np.frombuffer(state, "<f2", size // 2, first).reshape(heads, -1, cells).astype(np.float32)
+    first = held.first + index * (12 + size) + 12
+    keys = np.frombuffer(state, "<f2", size // 2, first).reshape(count, heads, -1).astype(np.float32)
+    first += held.layers * (12 + size)
+    values = np.frombuffer(state, "<f2", size // 2, first).reshape(heads, -1, count).astype(np.float32)
     if interleaved:
-        keys = keys.reshape(cells, heads, -1, 2).swapaxes(2, 3).reshape(keys.shape)
-    order = positions[:, 0].argsort()
+        keys = keys.reshape(count, heads, -1, 2).swapaxes(2, 3).reshape(keys.shape)
     return keys[order], values.transpose(2, 0, 1)[order]
 
 
-def write_layers(template: bytes, layers: Sequence[np.ndarray], count: int, interleaved: bool) -> bytearray:
+def write_layers(
+    template: bytes, slides: Sequence[bool], layers: Sequence[np.ndarray], count: int, interleaved: bool
+) -> bytearray:
     """The state of `count` tokens whose keys and values are those of `layers`, each float32 [2, N, G, K], over and
     over. `template` is a state of one token. Raises ValueError where it is laid out otherwise or for other layers."""
-    if len(template) < 48:
-        raise ValueError(f"a state of {len(template)} bytes")
-    *head, cells = struct.unpack_from("<4I", template)
-    transposed, held, kind, row = struct.unpack_from("<2IiQ", template, 28)
-    if (cells, transposed, kind, held) != (1, 1, F16, len(layers)):
-        raise ValueError(f"{len(layers)} layers, and a state of {held}")
-    places = np.zeros((count, 3), "<i4")
-    places[:] = np.frombuffer(template, "<i4", 3, 16)
+    if len(slides) != len(layers):
+        raise ValueError(f"{len(layers)} layers, and a model of {len(slides)}")
+    try:
+        caches = _caches(template, slides)
+    except (IndexError, struct.error) as error:
+        raise ValueError(f"a state of {len(template)} bytes: {error}") from None
+    state = bytearray(template[:HEAD])
+    for i, held in enumerate(caches):
+        state += _cache(held, [rows for j, rows in enumerate(layers) if _of(slides, j) == i], count, interleaved)
+    return state
+
+
+def _of(slides: Sequence[bool], layer: int) -> int:
+    """In which cache of the state a layer is."""
+    return int(slides[layer])
+
+
+def _index(slides: Sequence[bool], layer: int) -> int:
+    """Which layer of its cache it is."""
+    return sum(slide == slides[layer] for slide in slides[:layer])
+
+
+def _caches(state: bytes, slides: Sequence[bool]) -> list[Held]:
+    """The caches of a state, which must end with the last of them."""
+    found, at = [], HEAD
+    for slide in (False, True) if any(slides) else (False,):
+        held = _held(state, at)
+        if held.layers != sum(one == slide for one in slides):
+            raise ValueError(f"a cache of {held.layers} layers")
+        found.append(held)
+        at = held.end
+    if at != len(state):
+        raise ValueError(f"{len(state) - at} bytes behind its caches")
+    return found
+
+
+def _held(state: bytes, at: int) -> Held:
+    streams, count = struct.unpack_from("<2I", state, at)
+    first = at + 8 + 12 * count + 8
+    if streams != 1 or not count or first > len(state):
+        raise ValueError(f"{streams} streams of {count} cells")
+    cells = np.frombuffer(state, "<i4", 3 * count, at + 8).reshape(count, 3)
+    transposed, layers = struct.unpack_from("<2I", state, first - 8)
+    kind, row = struct.unpack_from("<iQ", state, first) if layers else (F16, 0)
+    end = first + layers * (2 * 12 + 2 * count * row)
+    if (transposed, kind) != (1, F16) or end > len(state):
+        raise ValueError(f"{layers} layers of type {kind}")
+    return Held(cells, layers, row, first, end)
+
+
+def _cache(held: Held, layers: Sequence[np.ndarray], count: int, interleaved: bool) -> bytearray:
+    """One cache of `count` cells, laid out as `held`."""
+    if len(held.cells) != 1:
+        raise ValueError(f"a state of {len(held.cells)} tokens")
+    places = np.repeat(held.cells, count, axis=0)
     places[:, 0] = np.arange(count)
-    size = count * row
-    state = bytearray(16 + places.nbytes + 8 + held * (12 + size) + held * (12 + size))
-    struct.pack_into("<4I", state, 0, *head, count)
-    at = 16 + places.nbytes
-    state[16:at] = places.tobytes()
-    struct.pack_into("<2I", state, at, transposed, held)
+    size = count * held.row
+    state = bytearray(16 + places.nbytes + len(layers) * 2 * (12 + size))
+    struct.pack_into("<2I", state, 0, 1, count)
+    at = 8 + places.nbytes
+    state[8:at] = places.tobytes()
+    struct.pack_into("<2I", state, at, 1, len(layers))
     at += 8
     for keys, _ in layers:
         if interleaved:
             keys = keys.reshape(*keys.shape[:2], 2, -1).swapaxes(2, 3).reshape(keys.shape)
-        struct.pack_into("<iQ", state, at, kind, row)
-        over_and_over(_wide(keys, row), np.frombuffer(state, "<f2", size // 2, at + 12).reshape(count, 1, -1))
+        struct.pack_into("<iQ", state, at, F16, held.row)
+        over_and_over(_wide(keys, held.row), np.frombuffer(state, "<f2", size // 2, at + 12).reshape(count, 1, -1))
         at += 12 + size
     for _, values in layers:
-        struct.pack_into("<i2I", state, at, kind, 2, row // 2)
+        struct.pack_into("<i2I", state, at, F16, 2, held.row // 2)
         out = np.frombuffer(state, "<f2", size // 2, at + 12).reshape(-1, count)
-        over_and_over(_wide(values, row), out.T[:, None])
+        over_and_over(_wide(values, held.row), out.T[:, None])
         at += 12 + size
     return state
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from smolship.export.config import DecoderConfig
 from smolship.export.features import beyond
-from smolship.export.rotary import LinearScaling, Rotary
+from smolship.export.rotary import LinearScaling, LongRope, Rotary
 
 NOPE_STEP = 4  # llama.cpp's smollm3: every fourth layer has no rotary embedding
+CONTEXT_UNIT = 256  # to a multiple of which llama.cpp lengthens a context
 GEMMA3_STEP, GEMMA3_THETA, GEMMA3_27B = 6, 10_000.0, 62  # its windows and their theta, where a file says nothing
 
 
@@ -114,14 +115,32 @@ def _granite_keys(config: DecoderConfig) -> dict[str, Any]:
     }
 
 
-def _olmo2(config: DecoderConfig) -> list[str]:
+def _divided(config: DecoderConfig, name: str) -> list[str]:
+    """Why an architecture cannot hold heads that are not what the hidden size divides into."""
     mixer = config.layers[0].mixer
-    found = ["a head that is the embedding's table, which llama.cpp's olmo2 never has"] * config.tied_head
-    if mixer.heads * mixer.head_dim != config.hidden:
+    if mixer.heads * mixer.head_dim == config.hidden:
+        return []
+    return [f"{mixer.heads} heads of {mixer.head_dim}, where llama.cpp's {name} divides {config.hidden} into heads"]
+
+
+def _olmo2(config: DecoderConfig) -> list[str]:
+    tied = ["a head that is the embedding's table, which llama.cpp's olmo2 never has"] * config.tied_head
+    return tied + _divided(config, "olmo2")
+
+
+def _phi3(config: DecoderConfig) -> list[str]:
+    found, longest = _divided(config, "phi3"), config.longest
+    if longest < config.positions and longest % CONTEXT_UNIT:
         found.append(
-            f"{mixer.heads} heads of {mixer.head_dim}, where llama.cpp's olmo2 divides {config.hidden} into heads"
+            f"another rotary embedding for more than {longest:,} positions, where llama.cpp goes by a context that it "
+            f"lengthens to a multiple of {CONTEXT_UNIT}"
         )
     return found
+
+
+def _phi3_keys(config: DecoderConfig) -> dict[str, Any]:
+    scaling = next(iter(config.rotaries.values())).scaling
+    return {"rope.scaling.original_context_length": scaling.original} if isinstance(scaling, LongRope) else {}
 
 
 ARCHITECTURES = {  # config.json's `model_type` -> llama.cpp's
@@ -137,6 +156,7 @@ ARCHITECTURES = {  # config.json's `model_type` -> llama.cpp's
     ),
     "llama": Architecture("llama", frozenset(("scaling", "bias", "output_bias", "mlp_bias"))),
     "olmo2": Architecture("olmo2", frozenset(("qk_norm.full", "norms.after")), _olmo2),
+    "phi3": Architecture("phi3", frozenset(("partial", "scaling")), _phi3, keys=_phi3_keys),
     "qwen2": Architecture("qwen2", frozenset(("bias",)), _qwen2),
     "qwen3": Architecture("qwen3", frozenset(("qk_norm.head",))),
     "smollm3": Architecture("smollm3", frozenset(("nope",)), _smollm3),
