@@ -116,7 +116,7 @@ TINY: dict[str, dict[str, Any]] = {
     },
 }
 KINDS = [  # of TINY: those that differ from others by factors, or by where norms stand, are tried with the real models
-    pytest.param(kind, marks=[pytest.mark.real] * (kind in ("granite", "llama_bias", "olmo2", "qwen2")))
+    pytest.param(kind, marks=[pytest.mark.real] * (kind in ("granite", "llama_bias", "olmo2", "openelm", "qwen2")))
     for kind in TINY
 ]
 SIZES = {

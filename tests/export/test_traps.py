@@ -81,7 +81,7 @@ def test_gains_that_are_taken_as_they_are_stored_fail_the_gate(tiny, tmp_path, m
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("kind", ["qwen3", "gemma3"])
+@pytest.mark.parametrize("kind", ["qwen3", "gemma3", "openelm"])
 def test_norms_of_queries_and_keys_behind_the_rotation_fail_the_gate(tiny, tmp_path, monkeypatch, kind):
     def attention(self: Decoder, i: int, a: Attention, x: Tensor, position: Tensor) -> Tensor:
         at = f"layers.{i}"
