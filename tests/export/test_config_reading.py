@@ -202,9 +202,12 @@ def theirs(folder: Path, raw: dict[str, Any]) -> Any:
     return model
 
 
+READ = sorted(set(FAMILIES) - {"openelm"})  # test_openelm.py: transformers has no class
+
+
 @pytest.mark.parametrize(
     ("kind", "change"),
-    [*((kind, change) for change in CHANGES for kind in sorted(FAMILIES)), *(("lfm2", change) for change in LFM2)],
+    [*((kind, change) for change in CHANGES for kind in READ), *(("lfm2", change) for change in LFM2)],
     ids=str,
 )
 def test_we_read_what_transformers_reads(tmp_path, kind, change):

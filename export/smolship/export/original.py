@@ -1,5 +1,5 @@
 """The original: the model's class in transformers, in float32, with the checkpoint's weights. Every gap of parity
-begins at what it says."""
+begins at what it says. Where transformers has no class the family brings one (`OWN_ORIGINAL`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,11 +23,13 @@ from torch.overrides import TorchFunctionMode
 
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.checkpoints.files import INDEX, SINGLE
+from smolship.export.checkpoints.gguf_file import read_gguf
 from smolship.export.checkpoints.multimodal import text_name
 from smolship.export.families import translate
 from smolship.export.reference import Arrays, fill, product
+from smolship.export.slots import Rows
 from smolship.export.stream import Progress
-from smolship.export.tensorfile import Slot, read_header
+from smolship.export.tensorfile import read_header
 from smolship.runtime.errors import InputError
 
 PIECE = 256  # positions whose logits exist at once: the head is read for each piece
@@ -46,12 +50,16 @@ class Original:
         import transformers
 
         transformers.utils.logging.disable_progress_bar()
-        self.notes: list[str] = []
+        _, family, _ = translate(checkpoint.raw, checkpoint.path)
+        own = import_module(family.OWN_ORIGINAL) if hasattr(family, "OWN_ORIGINAL") else None
+        self.notes: list[str] = [own.NOTE] if own else []
         self.tensors = Tensors([checkpoint.path / name for name in checkpoint.weights], progress)
         with ExitStack() as stack, _refusals():
             options: dict[str, Any]
             folder, options = checkpoint.path.parent, {"gguf_file": checkpoint.path.name}
-            if checkpoint.path.is_dir():
+            if own and not checkpoint.path.is_dir():
+                self.tensors.stored |= _named(read_gguf(checkpoint.path)[1], own.GGUF, len(checkpoint.config.layers))
+            if own or checkpoint.path.is_dir():
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-")))
                 _link(checkpoint, folder, context)
                 options = {"use_safetensors": True}
@@ -139,7 +147,7 @@ class Tensors(Mapping[str, Tensor]):
     """
 
     def __init__(self, paths: Sequence[Path], progress: Progress):
-        self.stored: dict[str, Slot] = {}
+        self.stored: dict[str, Rows] = {}
         self.names: dict[str, str] = {}
         self.progress, self.share, self.arrays = progress, 0.0, Arrays()
         for path in paths:
@@ -176,6 +184,38 @@ class Tensors(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Rows of several tensors, one after the other's."""
+
+    parts: tuple[Rows, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return sum(part.shape[0] for part in self.parts), *self.parts[0].shape[1:]
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows start…stop."""
+        found, stop = [], self.shape[0] if stop is None else stop
+        for part in self.parts:
+            rows = part.shape[0]
+            if start < rows and stop > 0:
+                found.append(part.read(max(start, 0), min(stop, rows)))
+            start, stop = start - rows, stop - rows
+        return np.concatenate(found)
+
+
+def _named(stored: Mapping[str, Rows], names: Mapping[str, Sequence[str]], layers: int) -> dict[str, Any]:
+    """A GGUF file's tensors under the names of parameters, those of each layer where a name has {} for it."""
+    found = {}
+    for i in range(layers):
+        for name, parts in names.items():
+            spelled = [part.format(i) for part in parts]
+            if all(part in stored for part in spelled):
+                found[name.format(i)] = Joined(tuple(stored[part] for part in spelled))
+    return found
 
 
 def _by_modules(folder: Path, tensors: Tensors) -> Any:

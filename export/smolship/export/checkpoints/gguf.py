@@ -20,7 +20,8 @@ from smolship.runtime.errors import InputError, show, unknown
 from smolship.runtime.tensors import GGUF, GGUF_FUSED, GGUF_OWN, GGUF_WOVEN
 
 NAMES: dict[str, str] = {kind: f"{name}.weight" for kind, name in GGUF.items()}
-MODEL_TYPES = {name: name for name in ("granite", "lfm2", "llama", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")}
+NAMED_ALIKE = ("granite", "lfm2", "llama", "olmo2", "openelm", "phi3", "qwen2", "qwen3", "smollm3")
+MODEL_TYPES = {name: name for name in NAMED_ALIKE}
 MODEL_TYPES |= {"gemma3": "gemma3_text"}  # llama.cpp's architecture -> `model_type` of config.json
 GEMMA3_27B = 62  # layers, by which llama.cpp knows that its scores are scaled otherwise
 
@@ -205,7 +206,48 @@ def _phi3(metadata: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
     return raw | own
 
 
-OWN = {"gemma3": _gemma3, "granite": _granite, "lfm2": _lfm2, "phi3": _phi3}  # architecture -> its config.json
+def _openelm(metadata: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
+    """Heads and widths by layer, in the words of its own config.json."""
+    hidden, widths = raw["hidden_size"], _plain(raw["intermediate_size"])
+    sizes = widths if isinstance(widths, list) else [widths]
+    of = {"ffn_multipliers": widths}
+    if type(hidden) is int and hidden > 0 and sizes and all(type(size) is int and size > 0 for size in sizes):
+        multipliers = [size / hidden for size in sizes]
+        of["ffn_multipliers"] = multipliers if isinstance(widths, list) else multipliers[0]
+        of["ffn_dim_divisor"] = math.gcd(*sizes)
+    return of | {
+        **{ours: _plain(raw[name]) for name, ours in OPENELM.items() if name in raw},
+        "activation_fn_name": "swish",
+        "normalize_qk_projections": True,
+        "share_input_output_layers": raw["tie_word_embeddings"],
+        **{key: raw[key] for key in ("architectures", "model_type", "vocab_size", "rms_norm_eps")},
+        **{f"{role}_token_id": raw[f"{role}_token_id"] for role in ("bos", "eos", "pad")},
+    }
+
+
+OPENELM = {  # name of a key in other models -> in its own
+    "num_hidden_layers": "num_transformer_layers",
+    "hidden_size": "model_dim",
+    "head_dim": "head_dim",
+    "num_attention_heads": "num_query_heads",
+    "num_key_value_heads": "num_kv_heads",
+    "max_position_embeddings": "max_context_length",
+    "rope_theta": "rope_freq_constant",
+}
+
+
+def _plain(value: Any) -> Any:
+    """An array as a list."""
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+OWN = {  # architecture -> its config.json
+    "gemma3": _gemma3,
+    "granite": _granite,
+    "lfm2": _lfm2,
+    "openelm": _openelm,
+    "phi3": _phi3,
+}
 OWN_KEYS = {  # and which keys that takes
     "gemma3": (
         "attention.sliding_window",

@@ -33,16 +33,21 @@ class Held:
     """One cache of a state.
 
     cells   [T, 3]: position, number of sequences, sequence
-    row     bytes of a row of keys
+    rows    bytes of a row of keys, by layer
     first   where the first layer's keys begin
     end     behind the last layer's values
     """
 
     cells: np.ndarray
-    layers: int
-    row: int
+    rows: tuple[int, ...]
     first: int
     end: int
+
+    def part(self, index: int, values: bool) -> tuple[int, int]:
+        """Where a layer's keys or values begin, and their bytes."""
+        count = len(self.cells)
+        before = (*self.rows, *self.rows[:index]) if values else self.rows[:index]
+        return self.first + 12 * (len(before) + 1) + count * sum(before), count * self.rows[index]
 
 
 def read_layer(
@@ -52,21 +57,23 @@ def read_layer(
     does not hold all of them: of layers that see a window it has no more than that.
 
     slides       which layers see a window
+    heads        G of the first layer; the size of a head is the same in all
     interleaved  rotated pairs are neighbours (0, 1), …; ours are halves (0, K/2), …
     """
     try:
-        held, index = _caches(state, slides)[_of(slides, layer)], _index(slides, layer)
+        caches = _caches(state, slides)
+        held, index = caches[_of(slides, layer)], _index(slides, layer)
+        (first, size), (behind, _) = held.part(index, values=False), held.part(index, values=True)
+        width = caches[_of(slides, 0)].rows[0] // heads // 2  # K
     except (ValueError, IndexError, struct.error):
         return None
-    order, size = held.cells[:, 0].argsort(), len(held.cells) * held.row
+    order = held.cells[:, 0].argsort()
     if not np.array_equal(held.cells[order, 0], np.arange(count)):
         return None
-    first = held.first + index * (12 + size) + 12
-    keys = np.frombuffer(state, "<f2", size // 2, first).reshape(count, heads, -1).astype(np.float32)
-    first += held.layers * (12 + size)
-    values = np.frombuffer(state, "<f2", size // 2, first).reshape(heads, -1, count).astype(np.float32)
+    keys = np.frombuffer(state, "<f2", size // 2, first).reshape(count, -1, width).astype(np.float32)
+    values = np.frombuffer(state, "<f2", size // 2, behind).reshape(-1, width, count).astype(np.float32)
     if interleaved:
-        keys = keys.reshape(count, heads, -1, 2).swapaxes(2, 3).reshape(keys.shape)
+        keys = keys.reshape(*keys.shape[:2], -1, 2).swapaxes(2, 3).reshape(keys.shape)
     return keys[order], values.transpose(2, 0, 1)[order]
 
 
@@ -104,8 +111,8 @@ def _caches(state: bytes, slides: Sequence[bool]) -> list[Held]:
     found, at = [], HEAD
     for slide in (False, True) if any(slides) else (False,):
         held = _held(state, at)
-        if held.layers != sum(one == slide for one in slides):
-            raise ValueError(f"a cache of {held.layers} layers")
+        if len(held.rows) != sum(one == slide for one in slides):
+            raise ValueError(f"a cache of {len(held.rows)} layers")
         found.append(held)
         at = held.end
     if at != len(state):
@@ -120,11 +127,18 @@ def _held(state: bytes, at: int) -> Held:
         raise ValueError(f"{streams} streams of {count} cells")
     cells = np.frombuffer(state, "<i4", 3 * count, at + 8).reshape(count, 3)
     transposed, layers = struct.unpack_from("<2I", state, first - 8)
-    kind, row = struct.unpack_from("<iQ", state, first) if layers else (F16, 0)
-    end = first + layers * (2 * 12 + 2 * count * row)
-    if (transposed, kind) != (1, F16) or end > len(state):
-        raise ValueError(f"{layers} layers of type {kind}")
-    return Held(cells, layers, row, first, end)
+    rows: list[int] = []
+    at = first
+    for _ in range(layers):
+        kind, row = struct.unpack_from("<iQ", state, at)
+        if kind != F16:
+            raise ValueError(f"a layer of type {kind}")
+        rows.append(row)
+        at += 12 + count * row
+    end = at + 12 * layers + count * sum(rows)
+    if transposed != 1 or end > len(state):
+        raise ValueError(f"{layers} layers")
+    return Held(cells, tuple(rows), first, end)
 
 
 def _cache(held: Held, layers: Sequence[np.ndarray], start: int, stop: int, interleaved: bool) -> bytearray:
@@ -134,24 +148,24 @@ def _cache(held: Held, layers: Sequence[np.ndarray], start: int, stop: int, inte
     count = stop - start
     places = np.repeat(held.cells, count, axis=0)
     places[:, 0] = np.arange(start, stop)
-    size = count * held.row
-    state = bytearray(16 + places.nbytes + len(layers) * 2 * (12 + size))
+    state = bytearray(16 + places.nbytes + 2 * sum(12 + count * row for row in held.rows))
     struct.pack_into("<2I", state, 0, 1, count)
     at = 8 + places.nbytes
     state[8:at] = places.tobytes()
     struct.pack_into("<2I", state, at, 1, len(layers))
     at += 8
-    for keys, _ in layers:
+    for (keys, _), row in zip(layers, held.rows, strict=True):
         if interleaved:
             keys = keys.reshape(*keys.shape[:2], 2, -1).swapaxes(2, 3).reshape(keys.shape)
-        struct.pack_into("<iQ", state, at, F16, held.row)
-        _fill(_wide(keys, held.row), np.frombuffer(state, "<f2", size // 2, at + 12).reshape(count, 1, -1), start)
-        at += 12 + size
-    for _, values in layers:
-        struct.pack_into("<i2I", state, at, F16, 2, held.row // 2)
-        out = np.frombuffer(state, "<f2", size // 2, at + 12).reshape(-1, count)
-        _fill(_wide(values, held.row), out.T[:, None], start)
-        at += 12 + size
+        struct.pack_into("<iQ", state, at, F16, row)
+        out = np.frombuffer(state, "<f2", count * row // 2, at + 12).reshape(count, 1, -1)
+        _fill(_wide(keys, row), out, start)
+        at += 12 + count * row
+    for (_, values), row in zip(layers, held.rows, strict=True):
+        struct.pack_into("<i2I", state, at, F16, 2, row // 2)
+        columns = np.frombuffer(state, "<f2", count * row // 2, at + 12).reshape(-1, count)
+        _fill(_wide(values, row), columns.T[:, None], start)
+        at += 12 + count * row
     return state
 
 

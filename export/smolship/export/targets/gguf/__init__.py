@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from smolship.export.checkpoints.gguf import KEYS
-from smolship.export.config import DecoderConfig
+from smolship.export.config import DecoderConfig, only
 from smolship.export.targets import Job
 from smolship.export.targets.gguf.architectures import ARCHITECTURES
 from smolship.export.targets.gguf.arithmetic import BLOCK
@@ -121,14 +121,14 @@ def _hyperparameters(config: DecoderConfig, weights: Weights) -> dict[str, Any]:
     bits = [weights.entries[name].bits for name in config.linears() if name != "head"]
     kinds = gguf.LlamaFileType
     most = {4: kinds.MOSTLY_Q4_0, 8: kinds.MOSTLY_Q8_0, 16: kinds.MOSTLY_F16}[max(set(bits), key=bits.count)]
-    mixer, mlp, architecture = config.attentions[0], config.layers[0].mlp, ARCHITECTURES[config.architecture]
+    mixer, architecture = config.attentions[0], ARCHITECTURES[config.architecture]
     rotary = architecture.rotary(config)
     of = {
         "num_hidden_layers": len(config.layers),
         "hidden_size": config.hidden,
-        "intermediate_size": mlp.width,
-        "num_attention_heads": mixer.heads,
-        "num_key_value_heads": mixer.kv_heads,
+        "intermediate_size": _by_layer(layer.mlp.width for layer in config.layers),
+        "num_attention_heads": _by_layer(mixer.heads for mixer in config.attentions),
+        "num_key_value_heads": _by_layer(mixer.kv_heads for mixer in config.attentions),
         "head_dim": mixer.head_dim,
         "max_position_embeddings": config.positions,
         "rms_norm_eps": config.norm_eps,
@@ -143,6 +143,12 @@ def _hyperparameters(config: DecoderConfig, weights: Weights) -> dict[str, Any]:
     }
     keys |= architecture.metadata(config)
     return general | {f"{architecture.name}.{key}": value for key, value in keys.items()}
+
+
+def _by_layer(values: Iterable[int]) -> int | list[int]:
+    """One number where all layers have the same, else a list."""
+    listed = list(values)
+    return listed if (one := only(listed)) is None else one
 
 
 def _sampling(said: Recommended) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from smolship.export.config import Attention, DecoderConfig
+from smolship.export.config import Attention, DecoderConfig, only
 from smolship.export.features import beyond
 from smolship.export.rotary import LinearScaling, LongRope, Rotary
 
@@ -144,6 +144,15 @@ def _olmo2(config: DecoderConfig) -> list[str]:
     return tied + _divided(config, "olmo2")
 
 
+def _openelm(config: DecoderConfig) -> list[str]:
+    found = [] if config.tied_head else ["a head of its own, which llama.cpp's openelm never has"]
+    if not all(mixer.qk_norm for mixer in config.attentions):
+        found.append("no norms of queries and keys, which llama.cpp's openelm always has")
+    if only(mixer.head_dim for mixer in config.attentions) is None:
+        found.append("heads of several sizes, where llama.cpp's openelm has one")
+    return found
+
+
 def _phi3(config: DecoderConfig) -> list[str]:
     found, longest = _divided(config, "phi3"), config.longest
     if longest < config.positions and longest % CONTEXT_UNIT:
@@ -173,6 +182,7 @@ ARCHITECTURES = {  # config.json's `model_type` -> llama.cpp's
     "lfm2": Architecture("lfm2", frozenset(("qk_norm.head", "convolution")), _lfm2, keys=_lfm2_keys),
     "llama": Architecture("llama", frozenset(("scaling", "bias", "output_bias", "mlp_bias"))),
     "olmo2": Architecture("olmo2", frozenset(("qk_norm.full", "norms.after")), _olmo2),
+    "openelm": Architecture("openelm", frozenset(("qk_norm.head", "heads", "widths")), _openelm),
     "phi3": Architecture("phi3", frozenset(("partial", "scaling")), _phi3, keys=_phi3_keys),
     "qwen2": Architecture("qwen2", frozenset(("bias",)), _qwen2),
     "qwen3": Architecture("qwen3", frozenset(("qk_norm.head",))),
