@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,27 @@ TINY: dict[str, dict[str, Any]] = {
         "rope_theta": 500_000.0,
         "tie_word_embeddings": False,
     },
+    "openelm": {  # heads and MLPs that grow, in odd counts of key heads; it shares no names with the others
+        "architectures": ["OpenELMForCausalLM"],
+        "model_type": "openelm",
+        "model_dim": 128,
+        "num_transformer_layers": 4,
+        "head_dim": 32,
+        "qkv_multipliers": [0.5, 1.5],
+        "num_gqa_groups": 2,
+        "num_query_heads": [2, 4, 6, 6],
+        "num_kv_heads": [1, 2, 3, 3],
+        "ffn_multipliers": [0.5, 1.2, 1.8, 2.5],
+        "ffn_dim_divisor": 32,
+        "ffn_with_glu": True,
+        "activation_fn_name": "swish",
+        "normalization_layer_name": "rms_norm",
+        "normalize_qk_projections": True,
+        "share_input_output_layers": True,
+        "rope_freq_constant": 10_000,
+        "rope_max_length": 1024,
+        "max_context_length": 512,
+    },
     "phi3": {  # half of each head is rotated, with other frequencies than theta's
         "architectures": ["Phi3ForCausalLM"],
         "model_type": "phi3",
@@ -101,9 +123,9 @@ TINY: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 4,
     },
 }
+SLOW = ("granite", "llama_bias", "olmo2", "openelm", "qwen2")
 KINDS = [  # of TINY: those that differ from others by factors, or by where norms stand, are tried with the real models
-    pytest.param(kind, marks=[pytest.mark.real] * (kind in ("granite", "llama_bias", "olmo2", "qwen2")))
-    for kind in TINY
+    pytest.param(kind, marks=[pytest.mark.real] * (kind in SLOW)) for kind in TINY
 ]
 SIZES = {
     "hidden_size": 128,
@@ -123,12 +145,23 @@ SIZES = {
 }
 
 
+SHARED = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "initializer_range")  # of SIZES, by all
+
+
 def make_tiny(folder: Path, kind: str, **changes: Any) -> Path:
-    """A random checkpoint of that kind, with norms and biases away from 1 and 0, saved by transformers."""
+    """A random checkpoint of that kind, with norms and biases away from 1 and 0, saved by transformers; by the original
+    of ours where that has no class."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    raw = SIZES | TINY[kind] | changes
+    from smolship.export.families import FAMILIES
+
+    family = import_module(FAMILIES[TINY[kind]["model_type"]][1])
+    sizes = SIZES
+    if hasattr(family, "OWN_ORIGINAL"):
+        import_module(family.OWN_ORIGINAL)
+        sizes = {key: SIZES[key] for key in SHARED}
+    raw = sizes | TINY[kind] | changes
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(raw))
     torch.manual_seed(7)
@@ -170,6 +203,18 @@ def make_tokenizer(folder: Path, vocab: int) -> None:
 
 
 ROOMS = {"real": "models", "device": "boards", "native": "boards"}  # folders whose files share what takes minutes
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`sampled(n)`: one in n of a test's cases is tried by `make check`, the others with the real models."""
+    place: dict[str, int] = {}
+    for item in items:
+        if (marked := item.get_closest_marker("sampled")) and not item.get_closest_marker("real"):
+            name = item.nodeid.partition("[")[0]
+            place[name] = place.get(name, -1) + 1
+            if place[name] % marked.args[0]:
+                item.add_marker(pytest.mark.real)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:

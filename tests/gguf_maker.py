@@ -13,7 +13,7 @@ import numpy as np
 
 from smolship.export.checkpoints import Checkpoint, open_checkpoint
 from smolship.export.checkpoints.gguf import KEYS, names_of
-from smolship.export.rotary import LinearScaling
+from smolship.export.rotary import LinearScaling, LongRope
 from smolship.export.targets.gguf.architectures import ARCHITECTURES
 from smolship.export.transforms import theirs
 from smolship.runtime.tensors import GGUF_WOVEN
@@ -44,10 +44,11 @@ def make_gguf(
     tokens = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
     special = {t["content"] for t in tokenizer["added_tokens"]}
     values: dict[str, Any] = {f"{arch}.{key}": hf.raw[name] for name, key in KEYS.items() if hf.raw.get(name)}
+    values |= by_layer(hf, arch)
     values |= {
         f"{arch}.feed_forward_length": hf.config.layers[0].mlp.width,
         f"{arch}.rope.freq_base": rotary.theta,
-        f"{arch}.rope.dimension_count": mixer.head_dim,
+        f"{arch}.rope.dimension_count": rotary.width,
         f"{arch}.vocab_size": hf.config.vocab,
         **{f"{arch}.{key}": value for key, value in known.metadata(hf.config).items()},
         "tokenizer.ggml.model": "gpt2",
@@ -68,21 +69,27 @@ def make_gguf(
         else:
             add = {str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}
             add[type(value)](key, value)
-    tensors = {theirs(names_of(arch), name): name for name in hf.config.shapes()}
-    kinds = cycle(kind.split())
-    for name, ours in tensors.items():
-        rows = hf.read(ours)
+    tensors: dict[str, np.ndarray] = {}
+    for ours in hf.config.shapes():
+        name, rows = theirs(names_of(arch), ours), hf.read(ours)
         part = ours.removesuffix(".bias").rpartition(".")[2]
         if part in ("q", "k") and arch in GGUF_WOVEN:
             rows = permute(rows, mixer.heads if part == "q" else mixer.kv_heads)
+        tensors[name] = np.concatenate([tensors[name], rows]) if name in tensors else rows
+    kinds = cycle(kind.split())
+    for name, rows in tensors.items():
         if name in drop:
             continue
-        if rows.ndim == 1 or kind == "F32" or part == "conv":
+        if rows.ndim == 1 or kind == "F32" or ".conv." in name:
             writer.add_tensor(name, rows)
         else:
             stored = gguf.GGMLQuantizationType[next(kinds)]
             writer.add_tensor(name, gguf.quants.quantize(rows, stored), raw_dtype=stored)
-    if rotary.scaling and not isinstance(rotary.scaling, LinearScaling):
+    if isinstance(rotary.scaling, LongRope):
+        for length in ("short", "long"):
+            if (name := f"rope_factors_{length}.weight") not in drop:
+                writer.add_tensor(name, np.array(getattr(rotary.scaling, length), np.float32))
+    elif rotary.scaling and not isinstance(rotary.scaling, LinearScaling):
         from dataclasses import replace
 
         plain = replace(rotary, scaling=None).frequencies()
@@ -92,6 +99,23 @@ def make_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return hf
+
+
+def by_layer(hf: Checkpoint, arch: str) -> dict[str, Any]:
+    """What llama.cpp's converter writes of a model whose layers differ."""
+    layers = hf.config.layers
+    if len({(layer.mixer.heads, layer.mlp.width) for layer in layers}) == 1:
+        return {}
+    return {
+        f"{arch}.block_count": len(layers),
+        f"{arch}.context_length": hf.config.positions,
+        f"{arch}.embedding_length": hf.config.hidden,
+        f"{arch}.feed_forward_length": [layer.mlp.width for layer in layers],
+        f"{arch}.attention.head_count": [layer.mixer.heads for layer in layers],
+        f"{arch}.attention.head_count_kv": [layer.mixer.kv_heads for layer in layers],
+        f"{arch}.attention.layer_norm_rms_epsilon": hf.config.norm_eps,
+        f"{arch}.attention.value_length": layers[0].mixer.head_dim,
+    }
 
 
 def text(value: str | bytes) -> bytes:

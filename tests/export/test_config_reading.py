@@ -202,9 +202,12 @@ def theirs(folder: Path, raw: dict[str, Any]) -> Any:
     return model
 
 
+READ = sorted(set(FAMILIES) - {"openelm"})  # test_openelm.py: transformers has no class
+
+
 @pytest.mark.parametrize(
     ("kind", "change"),
-    [*((kind, change) for change in CHANGES for kind in sorted(FAMILIES)), *(("lfm2", change) for change in LFM2)],
+    [*((kind, change) for change in CHANGES for kind in READ), *(("lfm2", change) for change in LFM2)],
     ids=str,
 )
 def test_we_read_what_transformers_reads(tmp_path, kind, change):
@@ -235,7 +238,8 @@ def test_we_read_what_transformers_reads(tmp_path, kind, change):
     assert config.norm_eps == (norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps)
     assert [mixer.rotary is not None for mixer in mixers] == [bool(getattr(a, "use_rope", True)) for a in attention]
     assert [mixer.scale for mixer in mixers] == [a.scaling for a in attention]
-    windows = [getattr(a, "sliding_window", None) or config.positions for a in attention]
+    whole = model.config.sliding_window if kind == "phi3" else None  # whose layers do not hold it
+    windows = [getattr(a, "sliding_window", whole) or config.positions for a in attention]
     assert [min(mixer.window or config.positions, config.positions) for mixer in mixers] == [
         min(window, config.positions) for window in windows
     ]

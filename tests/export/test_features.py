@@ -47,6 +47,17 @@ def layers(**of: Any) -> DecoderConfig:
     return replace(PLAIN, layers=tuple(replace(layer, **of) for layer in PLAIN.layers))
 
 
+def sized(head_dim: int, rotary: Rotary | None = None, **of: Any) -> DecoderConfig:
+    """Heads of another size, rotated whole where nothing else is said."""
+    return mixers(
+        head_dim=[head_dim] * 2,
+        scale=[head_dim**-0.5] * 2,
+        rotary=[rotary or Rotary(10_000.0, head_dim)] * 2,
+        qk_norm=["head" if head_dim > 8 else None] * 2,  # Core ML wants gains of 10 numbers
+        **of,
+    )
+
+
 MADE: dict[str, DecoderConfig] = {
     "nope": mixers(rotary=[ROTARY, None]),
     "rotaries": mixers(rotary=[ROTARY, Rotary(200.0, 32)]),
@@ -72,6 +83,15 @@ MADE: dict[str, DecoderConfig] = {
         heads=[4, 2], kv_heads=[1, 2], window=[5, 17], rotary=[ROTARY, Rotary(70.0, 32)], qk_norm=["head", None]
     ),
 }
+SIZES: dict[str, DecoderConfig] = {  # of heads, and of what is rotated of them
+    "heads of 8": sized(8),
+    "heads of 24": sized(24),
+    "heads of 12": sized(12),
+    "windows over heads of 20": sized(20, window=[9, None]),
+    "8 of 24 rotated": sized(24, Rotary(10_000.0, 8)),
+    "8 of 32 rotated": sized(32, Rotary(10_000.0, 8)),
+    "heads of 8, and 6 not rotated": with_mixers(sized(8), head_dim=[8, 6], rotary=[Rotary(10_000.0, 8), None]),
+}
 ENGINE = {"coreml": {"arithmetic": "float32"}}  # in which the interpreter rounds nothing but constants
 
 
@@ -96,6 +116,17 @@ def simulated(target: str, config: DecoderConfig, weights: Any) -> np.ndarray:
     return run(config, Reference(config, weights, CONTEXT, numerics), IDS)
 
 
+SLOW = [pytest.param(target, marks=pytest.mark.real) for target in ("coreml", "executorch")]
+
+
+@pytest.mark.parametrize("target", [*SLOW, "onnx"])
+@pytest.mark.parametrize("name", SIZES)
+def test_a_target_computes_heads_of_any_size(name, target, tmp_path):
+    assert load_target(target).problems(SIZES[name]) == []
+    computes(target, SIZES[name], tmp_path)
+
+
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("target", ["coreml", "executorch", "onnx"])
 @pytest.mark.parametrize("name", MADE)
 def test_a_target_computes_it_or_refuses_it(name, target, tmp_path):
@@ -103,6 +134,11 @@ def test_a_target_computes_it_or_refuses_it(name, target, tmp_path):
     if found := load_target(target).problems(config):
         assert all("cannot hold" in problem and "which this model has" in problem for problem in found)
         return
+    computes(target, config, tmp_path)
+
+
+def computes(target: str, config: DecoderConfig, tmp_path: Path) -> None:
+    """In one call, in several, after a rewind, with the cache of the reference's shape."""
     weights, opened = lowered(target, config, tmp_path)
     wanted = simulated(target, config, weights)
     plain = simulated(target, PLAIN, write_weights(RandomSource(PLAIN), PLAIN, SCHEMES["none"], tmp_path))

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,7 +16,6 @@ import pytest
 import torch
 
 from smolship.export.checkpoints import Checkpoint, open_checkpoint
-from smolship.export.config import with_mixers
 from smolship.export.numerics import Numerics
 from smolship.export.quantize import unpack4
 from smolship.export.reference import Reference, run
@@ -66,12 +66,12 @@ def built(tiny, tmp_path_factory):
     return get
 
 
-def lowered(model: Path, scheme: Scheme, work: Path) -> Built:
+def lowered(model: Path, scheme: Scheme, work: Path, info: dict[str, Any] = INFO) -> Built:
     checkpoint = open_checkpoint(str(model))
     weights = write_weights(checkpoint, checkpoint.config, scheme, work)
     folder = work / "onnx"
     folder.mkdir()
-    assert target.lower(Job(checkpoint.config, weights, CONTEXT, checkpoint.files), folder) == INFO
+    assert target.lower(Job(checkpoint.config, weights, CONTEXT, checkpoint.files), folder) == info
     return checkpoint, weights, folder
 
 
@@ -104,9 +104,12 @@ def close(got: np.ndarray, want: np.ndarray) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_float_logits_equal_the_reference(built, kind):
-    made = built(kind, SCHEMES["none"])
+    floats_agree(built(kind, SCHEMES["none"]))
+
+
+def floats_agree(made: Built, info: dict[str, Any] = INFO) -> None:
     want = simulated(made)
-    with open_session(made[2], INFO, threads=2) as session:
+    with open_session(made[2], info, threads=2) as session:
         assert (session.vocab, session.capacity) == (300, CONTEXT)
         close(session.forward(IDS), want[-1:])
         session.rewind(0)
@@ -117,6 +120,7 @@ def test_float_logits_equal_the_reference(built, kind):
         close(session.forward(IDS[15:40]), want[39:40])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("scheme", SCHEMES_TO_TRY.values(), ids=list(SCHEMES_TO_TRY))
 @pytest.mark.parametrize("kind", ["llama_bias", "smollm3"])
 def test_quantized_logits_equal_the_simulation(built, kind, scheme):
@@ -186,11 +190,27 @@ def test_widths_that_no_group_divides(tmp_path, changes):
         agree_alone(session, made)
 
 
-def test_a_head_size_that_attention_cannot_take_is_a_problem(tiny):
-    config = open_checkpoint(str(tiny("llama"))).config
-    assert target.problems(config) == []
-    (problem,) = target.problems(with_mixers(config, head_dim=[24, 24]))
-    assert problem == "heads of 24, where ONNX Runtime's attention wants a multiple of 16"
+@pytest.mark.parametrize(
+    ("size", "kept"), [(8, 8), (24, 24), pytest.param(12, 16, marks=pytest.mark.real), (20, 24)], ids=str
+)
+def test_a_head_size_that_attention_does_not_take_by_itself(tmp_path, size, kept):
+    """It is rotated before, and filled up where 8 does not divide it."""
+    info = INFO | ({} if kept == size else {"head_dims": [size] * 2})
+    made = lowered(make_tiny(tmp_path / "m", "llama", head_dim=size), SCHEMES["none"], tmp_path, info)
+    floats_agree(made, info)
+    same_with_genai(made, info)
+    with open_session(made[2], info, threads=1) as session:
+        session.forward(IDS)
+        assert session.caches[0].shape == (1, 2, CONTEXT, kept) and session.cache(1)[0].shape == (70, 2, size)
+        assert not session.caches[0][..., size:].any()
+
+
+@pytest.mark.parametrize("sizes", [[20], [20, 32], [20, 0], [20, True], "20", {"0": 20}], ids=str)
+def test_a_manifest_that_lies_about_the_heads(tmp_path, sizes):
+    info = INFO | {"head_dims": [20, 20]}
+    folder = lowered(make_tiny(tmp_path / "m", "llama", head_dim=20), SCHEMES["int4"], tmp_path, info)[2]
+    with pytest.raises(InputError, match="no usable sizes of the heads"):
+        open_session(folder, INFO | {"head_dims": sizes}, threads=1)
 
 
 def test_progress_counts_every_number_once(tiny, tmp_path):
@@ -231,9 +251,13 @@ def test_plain_onnxruntime_with_a_growing_past(built):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_genai_opens_the_folder_and_says_the_same(built, kind):
+    same_with_genai(built(kind, SCHEMES["none"]))
+
+
+def same_with_genai(made: Built, info: dict[str, Any] = INFO) -> None:
     import onnxruntime_genai as genai
 
-    checkpoint, _, folder = built(kind, SCHEMES["none"])
+    checkpoint, _, folder = made
     model = genai.Model(str(folder))
     assert list(genai.Tokenizer(model).encode("the quick brown fox"))
     parameters = genai.GeneratorParams(model)
@@ -243,7 +267,7 @@ def test_genai_opens_the_folder_and_says_the_same(built, kind):
     while not generator.is_done():
         generator.generate_next_token()
     ids = IDS[:20].tolist()
-    with open_session(folder, INFO, threads=1) as session:
+    with open_session(folder, info, threads=1) as session:
         logits = session.forward(ids)[0]
         while len(ids) < 64:
             logits[list(checkpoint.config.eos)] = -np.inf  # so does min_length

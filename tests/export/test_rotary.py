@@ -18,6 +18,7 @@ YARN = {"rope_type": "yarn", "rope_theta": 5_000_000.0, "factor": 2.0, "original
 LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dim", [20, 64, 80, 128])
 @pytest.mark.parametrize(
     "rope",
@@ -67,7 +68,7 @@ def test_scalings_out_of_a_config_equal_the_original_s(rope):
         np.testing.assert_array_equal(table, whole[0, :, :32].numpy())
 
 
-def test_longrope_equals_the_original_s_up_to_its_original_positions():
+def test_longrope_equals_the_original_s_on_both_sides_of_its_original_positions():
     short, long = [1.0 + i / 7 for i in range(24)], [2.0 + i for i in range(24)]
     raw = {"rope_type": "longrope", "short_factor": short, "long_factor": long, "partial_rotary_factor": 0.75}
     config = Phi3Config(
@@ -82,10 +83,11 @@ def test_longrope_equals_the_original_s_up_to_its_original_positions():
     read = Fields({"rope_parameters": raw, "original_max_position_embeddings": 4096}, "here")
     ours = phi3._rotary(read, 64, 131_072, 10_000.0)
     assert ours.width == 48 and ours.scaling.longest == 4096
-    for positions, same in ((4096, True), (4097, False)):
+    for positions in (4096, 4097, 20_000):
         wanted = theirs(torch.zeros(1), torch.arange(positions)[None])
-        found = [np.array_equal(t, w[0, :, :24].numpy()) for t, w in zip(ours.tables(positions), wanted, strict=True)]
-        assert found == [same, same]
+        for table, whole in zip(ours.tables(positions), wanted, strict=True):
+            np.testing.assert_array_equal(table, whole[0, :, :24].numpy())
+    assert not np.array_equal(ours.tables(4097)[0][:4096], ours.tables(4096)[0])
 
 
 def test_a_float64_power_is_another_table():

@@ -100,7 +100,7 @@ def test_a_kernel_from_the_newest_token_to_the_oldest_fails_the_gate(tiny, tmp_p
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("kind", ["qwen3", "gemma3"])
+@pytest.mark.parametrize("kind", ["qwen3", "gemma3", "openelm"])
 def test_norms_of_queries_and_keys_behind_the_rotation_fail_the_gate(tiny, tmp_path, monkeypatch, kind):
     def attention(self: Decoder, i: int, a: Attention, x: Tensor, position: Tensor) -> Tensor:
         at = f"layers.{i}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,9 +12,9 @@ from tokenizers import Tokenizer as Raw
 
 from smolship.export import export
 from smolship.export.checkpoints import open_checkpoint
-from smolship.export.checkpoints.gguf_splits import SPLITS, WHOLE_WORDS_FIRST
+from smolship.export.checkpoints.gguf_splits import GPT4O, SPLITS, WHOLE_WORDS_FIRST
 from smolship.export.targets import gguf as target
-from smolship.export.targets.gguf.vocab import SPACE, WRITTEN, vocabulary
+from smolship.export.targets.gguf.vocab import SPACE, WRITTEN, differences, vocabulary
 from smolship.export.weights import SCHEMES, write_weights
 from smolship.runtime.engines.gguf import GgufTokenizer
 from smolship.runtime.errors import InputError
@@ -145,6 +146,65 @@ def test_sentencepiece_gives_the_same_ids(tmp_path):
     row = compare("llama", ours.encode, llama.encode, hard_strings(ours, None), judged=True)
     assert row.passed, row.examples
     assert llama.encode("the dog")[0] == 1
+
+
+@pytest.mark.parametrize("behavior", ["Isolated", "Removed"])
+def test_gpt_4o_s_own_expression_is_cut_nearly_so(tmp_path, behavior):
+    """What differs is said: text in which llama.cpp knows no categories of letters. Phi-4-mini has this tokenizer."""
+    raw = byte_level("gpt-4o")
+    raw["pre_tokenizer"]["pretokenizers"] = [
+        step | ({"behavior": behavior, "invert": behavior == "Removed"} if step["type"] == "Split" else {})
+        for step in GPT4O
+    ]
+    assert "combine" in differences({"tokenizer.json": json.dumps(raw).encode()})[0]
+    assert differences({"tokenizer.json": json.dumps(byte_level("gpt-4o")).encode()}) == []
+    llama, ours = lowered(tmp_path, raw)
+    strings = hard_strings(ours, None)
+    plain = [text for text in strings if text.isascii()]
+    assert len(plain) > 250
+    assert compare("gpt-4o", ours.encode, llama.encode, plain, judged=True).passed
+    rest = compare("gpt-4o", ours.encode, llama.encode, strings)
+    assert 0 < rest.mismatches < len(strings) / 10, rest.mismatches
+
+
+def phi3() -> dict:
+    """SentencePiece, with tokens that take the white space behind them, as Phi-3 has them."""
+    raw = sentencepiece()
+    end = next(token for token in raw["added_tokens"] if token["content"] == "</s>")
+    end |= {"rstrip": True, "special": False}
+    count = len(raw["model"]["vocab"])
+    for i, text in enumerate(("<|endoftext|>", "<|assistant|>", "<|end|>", "<|user|>")):
+        token = dict.fromkeys(("single_word", "lstrip", "normalized"), False)
+        raw["added_tokens"].append(
+            token | {"id": count + i, "content": text, "special": True, "rstrip": text != "<|endoftext|>"}
+        )
+    return raw
+
+
+def test_white_space_behind_phi_3_s_tokens(tmp_path):
+    llama, ours = lowered(tmp_path, phi3())
+    turns = [
+        "<|user|>\n the dog<|end|>\n<|assistant|>\n",
+        "<|user|>   <|end|> \t\r\n the </s>  fox <s>  <|endoftext|>  a",
+    ]
+    strings = [*hard_strings(ours, None), *turns]
+    row = compare("phi-3", ours.encode, llama.encode, strings, judged=True)
+    assert row.passed, row.examples
+    assert ours.encode("<|user|>\n the") == ours.encode("<|user|>the") != ours.encode("<s>\n the")
+    assert not compare("phi-3", ours.encode, llama.encode, ["<|end|>\u00a0the"], judged=True).passed  # which is said:
+    assert "beyond ASCII" in differences({"tokenizer.json": json.dumps(phi3()).encode()})[0]
+    again = Tokenizer(open_checkpoint(str(tmp_path / "model.gguf")).files["tokenizer.json"])
+    assert compare("phi-3", again.encode, llama.encode, strings, judged=True).passed
+
+
+def test_white_space_behind_other_tokens_is_refused(tiny):
+    config = replace(open_checkpoint(str(tiny("llama"))).config, vocab=VOCAB)
+    for change in ("<|endoftext|>", "<|user|>"):
+        raw = phi3()
+        token = next(token for token in raw["added_tokens"] if token["content"] == change)
+        token["rstrip"] = not token["rstrip"]
+        with pytest.raises(InputError, match="added token"):
+            vocabulary({"tokenizer.json": json.dumps(raw).encode()}, config, GenerationFacts())
 
 
 def test_a_wrong_name_is_seen(tmp_path, monkeypatch):

@@ -167,7 +167,7 @@ class DecoderConfig:
 
     @property
     def longest(self) -> int:
-        """The longest context in which it is this decoder."""
+        """The longest context in which it has these rotary embeddings; a longer one has others throughout."""
         limits = [r.scaling.longest for r in self.rotaries.values() if r.scaling and r.scaling.longest]
         return min([self.positions, *limits])
 

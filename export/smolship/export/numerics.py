@@ -19,6 +19,8 @@ class Numerics:
                    float32
     half_attention queries, keys, values and probabilities are rounded to fp16, sums are float32
     half_gelu      what GELU takes and gives is rounded to fp16
+    scaled_queries architectures, as config.json calls them, whose queries are scaled before they are rounded to fp16,
+                   and not the scores
     half_constants the file holds the rotary tables and the root of the norms' epsilon in fp16, whatever is computed in
     """
 
@@ -26,6 +28,7 @@ class Numerics:
     stream: float = 1.0
     half: ClassVar[bool] = False
     half_attention: ClassVar[bool] = False
+    scaled_queries: ClassVar[frozenset[str]] = frozenset()
     half_gelu: ClassVar[bool] = False
     half_constants: ClassVar[bool] = False
 

@@ -1,5 +1,5 @@
 """The original: the model's class in transformers, in float32, with the checkpoint's weights. Every gap of parity
-begins at what it says."""
+begins at what it says. Where transformers has no class the family brings one (`OWN_ORIGINAL`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,11 +23,13 @@ from torch.overrides import TorchFunctionMode
 
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.checkpoints.files import INDEX, SINGLE
+from smolship.export.checkpoints.gguf_file import read_gguf
 from smolship.export.checkpoints.multimodal import text_name
 from smolship.export.families import translate
 from smolship.export.reference import Arrays, fill, product
+from smolship.export.slots import Rows
 from smolship.export.stream import Progress
-from smolship.export.tensorfile import Slot, read_header
+from smolship.export.tensorfile import read_header
 from smolship.runtime.errors import InputError
 
 PIECE = 256  # positions whose logits exist at once: the head is read for each piece
@@ -33,30 +37,35 @@ TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")  # no logit depends on
 
 
 class Original:
-    """The model, in evaluation mode. `notes` say what the user should know of how it is read.
+    """The model, in evaluation mode, as it is for texts that fill the `context`. `notes` say what the user should know
+    of how it is read.
 
     Of a folder its weights are read when a module is called, that module's alone, and let go of when it is done:
     larger models than memory run so. A GGUF file, and a folder whose tensors have other names than the model's
     parameters, are loaded whole.
     """
 
-    def __init__(self, checkpoint: Checkpoint, progress: Progress = lambda positions: None):
+    def __init__(self, checkpoint: Checkpoint, progress: Progress = lambda positions: None, context: int = 0):
         """Raises InputError where transformers refuses."""
         import transformers
 
         transformers.utils.logging.disable_progress_bar()
-        self.notes: list[str] = []
+        _, family, _ = translate(checkpoint.raw, checkpoint.path)
+        own = import_module(family.OWN_ORIGINAL) if hasattr(family, "OWN_ORIGINAL") else None
+        self.notes: list[str] = [own.NOTE] if own else []
         self.tensors = Tensors([checkpoint.path / name for name in checkpoint.weights], progress)
         with ExitStack() as stack, _refusals():
             options: dict[str, Any]
             folder, options = checkpoint.path.parent, {"gguf_file": checkpoint.path.name}
-            if checkpoint.path.is_dir():
+            if own and not checkpoint.path.is_dir():
+                self.tensors.stored |= _named(read_gguf(checkpoint.path)[1], own.GGUF, len(checkpoint.config.layers))
+            if own or checkpoint.path.is_dir():
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-")))
-                _link(checkpoint, folder)
+                _link(checkpoint, folder, context)
                 options = {"use_safetensors": True}
                 self.model = _by_modules(folder, self.tensors)
             else:
-                options["config"] = _config(folder, checkpoint)
+                options["config"] = _config(folder, checkpoint, context)
                 self.model = None
             if self.model is None:
                 self.notes.append("transformers loads the original whole, in float32, to compare with it")
@@ -138,7 +147,7 @@ class Tensors(Mapping[str, Tensor]):
     """
 
     def __init__(self, paths: Sequence[Path], progress: Progress):
-        self.stored: dict[str, Slot] = {}
+        self.stored: dict[str, Rows] = {}
         self.names: dict[str, str] = {}
         self.progress, self.share, self.arrays = progress, 0.0, Arrays()
         for path in paths:
@@ -175,6 +184,38 @@ class Tensors(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Rows of several tensors, one after the other's."""
+
+    parts: tuple[Rows, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return sum(part.shape[0] for part in self.parts), *self.parts[0].shape[1:]
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows start…stop."""
+        found, stop = [], self.shape[0] if stop is None else stop
+        for part in self.parts:
+            rows = part.shape[0]
+            if start < rows and stop > 0:
+                found.append(part.read(max(start, 0), min(stop, rows)))
+            start, stop = start - rows, stop - rows
+        return np.concatenate(found)
+
+
+def _named(stored: Mapping[str, Rows], names: Mapping[str, Sequence[str]], layers: int) -> dict[str, Any]:
+    """A GGUF file's tensors under the names of parameters, those of each layer where a name has {} for it."""
+    found = {}
+    for i in range(layers):
+        for name, parts in names.items():
+            spelled = [part.format(i) for part in parts]
+            if all(part in stored for part in spelled):
+                found[name.format(i)] = Joined(tuple(stored[part] for part in spelled))
+    return found
 
 
 def _by_modules(folder: Path, tensors: Tensors) -> Any:
@@ -235,9 +276,10 @@ def _refusals() -> Iterator[None]:
         ) from None
 
 
-def _config(folder: Path, checkpoint: Checkpoint) -> Any:
-    """What transformers reads of a GGUF file, and what it does not read of every one: the size of the heads, and the
-    epsilon of the norms where its class calls that otherwise."""
+def _config(folder: Path, checkpoint: Checkpoint, context: int) -> Any:
+    """What transformers reads of a GGUF file, and what it does not read of every one, as we read it: the size of the
+    heads, the norms' epsilon by another name, a rotary embedding that is scaled or of a part of each head, and the
+    window beside it."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder, gguf_file=checkpoint.path.name)
@@ -245,22 +287,33 @@ def _config(folder: Path, checkpoint: Checkpoint) -> Any:
         config.head_dim = checkpoint.config.attentions[0].head_dim
     if hasattr(config, "norm_eps"):
         config.norm_eps = checkpoint.config.norm_eps
-    return config
+    ours = witness(checkpoint, context)
+    rotary = ours.get("rope_scaling", {}) | {key: ours[key] for key in ("partial_rotary_factor",) if key in ours}
+    if not rotary:
+        return config
+    beside = {key: ours[key] for key in ("original_max_position_embeddings", "sliding_window") if key in ours}
+    parameters = {"rope_type": "default", "rope_theta": ours["rope_theta"]} | rotary
+    return type(config)(**config.to_dict() | beside | {"rope_parameters": parameters})
 
 
-def _link(checkpoint: Checkpoint, folder: Path) -> None:
+def _link(checkpoint: Checkpoint, folder: Path, context: int) -> None:
     """What transformers is to see, in `folder`."""
     for name in checkpoint.weights:
         entry = name == checkpoint.weights[0]  # which config.json may have named; ours leaves it to the order
         place = folder / ((INDEX if name.endswith(".json") else SINGLE) if entry else name)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to((checkpoint.path / name).absolute())
-    (folder / "config.json").write_text(json.dumps(witness(checkpoint)))
+    (folder / "config.json").write_text(json.dumps(witness(checkpoint, context)))
 
 
-def witness(checkpoint: Checkpoint) -> dict[str, Any]:
+def witness(checkpoint: Checkpoint, context: int = 0) -> dict[str, Any]:
     """The config.json for the original: of the one that was found, as it was found, all that the computation depends
-    on. How that is to be read stays transformers' affair, so that a wrong reading of ours shows as a gap."""
+    on. How that is to be read stays transformers' affair, so that a wrong reading of ours shows as a gap.
+
+    Where texts that fill the context have other divisors of their frequencies (LongRoPE), these stand for both."""
     raw, (_, _, reading) = checkpoint.raw, translate(checkpoint.raw, checkpoint.path)
     kept = {key: raw[key] for key in reading.seen if key in raw and (key != "head_dim" or raw[key] is not None)}
+    if context > checkpoint.config.longest:
+        scaled = {key: kept[key] for key in ("rope_scaling", "rope_parameters") if kept.get(key)}
+        kept |= {key: of | {"short_factor": of["long_factor"]} for key, of in scaled.items() if "long_factor" in of}
     return kept | {"model_type": raw["model_type"]} | dict.fromkeys(TOKENS)

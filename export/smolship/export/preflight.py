@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import NoReturn
 
 from smolship.export.checkpoints import Checkpoint
+from smolship.export.config import DecoderConfig
 from smolship.export.facts import Resolved, resolve
 from smolship.export.targets import NEEDS, TARGETS, load_target
 from smolship.export.tokenizer_trial import tokenizer_problems
@@ -51,7 +52,7 @@ def check(
 ) -> Resolved:
     """What the checkpoint's files say about generating. Raises one InputError that lists all that cannot be done with
     this checkpoint. `tokens` positions of `text` are what the probes are going to take."""
-    found = context_problems(checkpoint, context)
+    found = context_problems(checkpoint.config, context)
     bad = tokenizer_problems(
         checkpoint.files["tokenizer.json"], checkpoint.config.vocab, context=max(context, 2), tokens=tokens, text=text
     )
@@ -59,6 +60,7 @@ def check(
         _refuse(found + bad)
     resolved = resolve(checkpoint)
     found += resolved.problems
+    resolved.notes.extend(context_notes(checkpoint.config, context))
     entries = layouts(checkpoint, checkpoint.config, scheme)
     for done, name in enumerate(targets):
         progress(name, done, len(targets))
@@ -75,15 +77,23 @@ def _refuse(found: list[str]) -> NoReturn:
     raise InputError(f"{len(found)} problems, found before any work:\n" + "\n".join(f"  - {one}" for one in found))
 
 
-def context_problems(checkpoint: Checkpoint, context: int) -> list[str]:
+def context_problems(config: DecoderConfig, context: int) -> list[str]:
     """Why the cache cannot be that long."""
-    config = checkpoint.config
-    if 2 <= context <= config.longest:
+    if 2 <= context <= config.positions:
         return []
-    why = "are what the model was made for"
-    if config.longest < config.positions:
-        why = "have this rotary embedding, and longer texts another one, from their first token on"
-    return [f"the context cannot be that long: {context:,} tokens, where 2 to {config.longest:,} {why}"]
+    made = f"2 to {config.positions:,} are what the model was made for"
+    return [f"the context cannot be that long: {context:,} tokens, where {made}"]
+
+
+def context_notes(config: DecoderConfig, context: int) -> list[str]:
+    """What so long a cache changes."""
+    if context <= config.longest:
+        return []
+    return [
+        f"context {context:,}: all texts get the rotary embedding of those of more than {config.longest:,} tokens. "
+        "transformers has another for shorter ones, which a cache that outgrows it cannot take back; parity compares "
+        f"with the original as it is for long ones. With --context {config.longest} short ones are as in transformers"
+    ]
 
 
 def target_problems(name: str, checkpoint: Checkpoint, entries: Mapping[str, Entry], resolved: Resolved) -> list[str]:

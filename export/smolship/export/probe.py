@@ -160,7 +160,7 @@ class _Making:
 
     def original(self) -> Unit:
         def make(part: Probes, progress: Progress, saved: Saved) -> None:
-            model = Original(self.checkpoint, progress)
+            model = Original(self.checkpoint, progress, self.context)
             part.facts["notes"] = model.notes
             for i, ids in enumerate(model.continuations(self.prompts, GREEDY, READING)):
                 part.arrays[f"greedy.prompt.{i}"] = np.array(self.prompts[i], np.int32)

@@ -132,6 +132,7 @@ class Reference:
         halved = lambda x: throughout.to_half(x, self.noise).float()  # noqa: E731
         self.seen: Callable[[Tensor], Tensor] | None = halved if throughout.half_attention else None
         self.table: Callable[[Tensor], Tensor] | None = halved if throughout.half_gelu else None
+        self.early = config.architecture in throughout.scaled_queries
         self.vectors = config.vectors()
         self.tensors: dict[str, Tensor] = {}
         self.cache = Cache(config.cache(context))
@@ -229,19 +230,20 @@ class Reference:
         return torch.cat([self._attended(layer, a, b, c, start, cache) for a, b, c, (cache, start, _) in pieces], 1)
 
     def _attended(self, layer: int, q: Tensor, k: Tensor, v: Tensor, start: int, cache: Cache) -> Tensor:
-        s = q.shape[1]
+        mixer, spec = self.config.layers[layer].mixer, cache.specs[layer]
+        assert isinstance(mixer, Attention) and isinstance(spec, CacheSpec)
+        s, scale = q.shape[1], mixer.scale
+        if self.early:
+            q, scale = q * scale, 1.0
         if self.seen:
             q, k, v = self.seen(q), self.seen(k), self.seen(v)
         keys, values = cache[layer]
         keys[:, start : start + s], values[:, start : start + s] = k, v
         mask = torch.ones(s, start + s, dtype=torch.bool).tril(start)  # token i sees all up to start + i
-        mixer, spec = self.config.layers[layer].mixer, cache.specs[layer]
-        assert isinstance(mixer, Attention) and isinstance(spec, CacheSpec)
         if window := spec.window:
             mask &= ~mask.new_ones(mask.shape).tril(start - window)
         q = q.float().transpose(1, 2)  # [1, H, S, K]
         k, v = (t[:, : start + s].transpose(1, 2) for t in (keys, values))  # [1, G, T, K]
-        scale = mixer.scale
         if self.seen:
             mixed = self._mix(q, k, v, mask, scale)
         else:

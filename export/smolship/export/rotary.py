@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
@@ -22,7 +22,11 @@ class Scaling(Protocol):
 
     @property
     def longest(self) -> int | None:
-        """The most positions for which it is this one; None: any."""
+        """The longest context for which it is this one; None: any."""
+        ...
+
+    def at(self, context: int) -> Scaling:
+        """What it is for that context."""
         ...
 
     def apply(self, frequencies: Tensor, rotary: Rotary) -> Tensor:
@@ -41,6 +45,9 @@ class Plain:
     @property
     def longest(self) -> int | None:
         return None
+
+    def at(self, context: int) -> Self:
+        return self
 
 
 @dataclass(frozen=True)
@@ -113,10 +120,15 @@ class YarnScaling(Plain):
 
 @dataclass(frozen=True)
 class LongRope(Plain):
-    """LongRoPE (Ding et al. 2024, arXiv:2402.13753): a divisor of each frequency, up to `original` positions. Longer
-    texts have other divisors, from their first position on, which no cache can take back."""
+    """LongRoPE (Ding et al. 2024, arXiv:2402.13753): a divisor of each frequency for texts of up to `original`
+    positions, and another for longer ones, from their first position on.
 
-    divisors: tuple[float, ...]
+    A cache cannot take its keys back, so that the context decides: one of more than `original` positions has the `long`
+    divisors throughout. (llama.cpp does so, too.) All are float32 numbers, as the original computes with them.
+    """
+
+    short: tuple[float, ...]
+    long: tuple[float, ...]
     original: int
     amount: float
 
@@ -128,11 +140,14 @@ class LongRope(Plain):
     def longest(self) -> int | None:
         return self.original
 
+    def at(self, context: int) -> Self:
+        return replace(self, short=self.long) if context > self.original else self
+
     def apply(self, frequencies: Tensor, rotary: Rotary) -> Tensor:
         import torch
 
         of = torch.arange(0, rotary.width, 2, dtype=torch.int64).float() / rotary.width
-        return 1.0 / (torch.tensor(self.divisors, dtype=torch.float32) * rotary.theta**of)
+        return 1.0 / (torch.tensor(self.short, dtype=torch.float32) * rotary.theta**of)
 
 
 @dataclass(frozen=True)
@@ -150,8 +165,8 @@ class Rotary:
     scaling: Scaling | None = None
     interleaved: bool = False
 
-    def frequencies(self) -> np.ndarray:
-        """Radians per position, float32 [width / 2], bit for bit those of transformers.
+    def frequencies(self, context: int = 0) -> np.ndarray:
+        """Radians per position, float32 [width / 2], bit for bit those of transformers for texts of such a length.
 
         Computed as it does, in float32 and by torch, for each step's rounding is part of the model: a float64 power
         rounded once is up to 4e-3 rad away at position 65,000, and numpy's float32 power is another one too. (llama.cpp
@@ -161,13 +176,13 @@ class Rotary:
         import torch
 
         plain = 1.0 / (self.theta ** (torch.arange(0, self.width, 2, dtype=torch.float32) / self.width))
-        return np.asarray((plain if self.scaling is None else self.scaling.apply(plain, self)).numpy())
+        return np.asarray((self.scaling.at(context).apply(plain, self) if self.scaling else plain).numpy())
 
     def tables(self, positions: int) -> tuple[np.ndarray, np.ndarray]:
-        """cos and sin, float32 [positions, width / 2], those of transformers too: the angles are rounded to float32,
-        and numpy's cosine is sometimes another neighbour of the true one than torch's."""
+        """cos and sin for a context, float32 [positions, width / 2], those of transformers too: the angles are rounded
+        to float32, and numpy's cosine is sometimes another neighbour of the true one than torch's."""
         import torch
 
-        angle = torch.arange(positions, dtype=torch.float32)[:, None] * torch.from_numpy(self.frequencies())
+        angle = torch.arange(positions, dtype=torch.float32)[:, None] * torch.from_numpy(self.frequencies(positions))
         amplitude = 1.0 if self.scaling is None else self.scaling.amplitude
         return (angle.cos() * amplitude).numpy(), (angle.sin() * amplitude).numpy()

@@ -45,6 +45,12 @@ GGUF_OWN = {"lfm2": {"norm": "token_embd_norm"}}  # architecture -> what it call
 # s * d/2 + p of ours, s in 0, 1, is its row 2 p + s.
 GGUF_WOVEN = ("granite", "llama", "smollm3")
 
+# Architectures of which llama.cpp stacks the rows of several matrices: its name of the stack, and what lies in it.
+GGUF_FUSED: dict[str, dict[str, tuple[str, ...]]] = {
+    "openelm": {"blk.{}.attn_qkv": ("q", "k", "v")},
+    "phi3": {"blk.{}.attn_qkv": ("q", "k", "v"), "blk.{}.ffn_up": ("gate", "up")},
+}
+
 
 class Name(NamedTuple):
     """A tensor's name, taken apart. `layer` is None for what no layer holds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,18 @@ import numpy as np
 
 from smolship.export.checkpoints.checkpoint import Checkpoint
 from smolship.export.checkpoints.gguf_file import GgufSlot, read_gguf
+from smolship.export.checkpoints.gguf_rotary import AMPLITUDE, ORIGINAL, take_scaling
 from smolship.export.checkpoints.gguf_tokenizer import end_ids, remarks, token_id, tokenizer_files
 from smolship.export.checkpoints.matching import match
-from smolship.export.config import DecoderConfig, only
+from smolship.export.config import DecoderConfig
 from smolship.export.families import FAMILIES, translate
-from smolship.export.rotary import Llama3Scaling
-from smolship.export.transforms import Interleaved, Names
+from smolship.export.transforms import Fused, Interleaved, Names
 from smolship.runtime.errors import InputError, show, unknown
-from smolship.runtime.tensors import GGUF, GGUF_OWN, GGUF_WOVEN
+from smolship.runtime.tensors import GGUF, GGUF_FUSED, GGUF_OWN, GGUF_WOVEN
 
 NAMES: dict[str, str] = {kind: f"{name}.weight" for kind, name in GGUF.items()}
-MODEL_TYPES = {name: name for name in ("granite", "lfm2", "llama", "olmo2", "qwen2", "qwen3", "smollm3")}
+NAMED_ALIKE = ("granite", "lfm2", "llama", "olmo2", "openelm", "phi3", "qwen2", "qwen3", "smollm3")
+MODEL_TYPES = {name: name for name in NAMED_ALIKE}
 MODEL_TYPES |= {"gemma3": "gemma3_text"}  # llama.cpp's architecture -> `model_type` of config.json
 GEMMA3_27B = 62  # layers, by which llama.cpp knows that its scores are scaled otherwise
 
@@ -52,18 +53,17 @@ HARMLESS: dict[str, tuple[object, ...] | None] = {
     "attention.causal": (True,),
     "expert_count": (0,),
     "expert_used_count": (0,),
-    "rope.scaling.type": ("none",),
+    "rope.scaling.type": ("none", "longrope"),  # whose divisors are tensors
 }
-
-# Llama 3.1's frequency smoothing as llama.cpp's converter knows it; GGUF holds only what comes out of it.
-LLAMA3_LOW, LLAMA3_HIGH, LLAMA3_POSITIONS = 1.0, 4.0, 8192
 
 
 def names_of(architecture: str) -> Names:
-    """Where a file of that architecture has our tensors."""
-    own = {kind: f"{name}.weight" for kind, name in GGUF_OWN.get(architecture, {}).items()}
+    """Where a file of llama.cpp's architecture has our tensors."""
     woven = {kind: Interleaved(NAMES[kind]) for kind in ("q", "k")} if architecture in GGUF_WOVEN else {}
-    return NAMES | own | woven
+    own = {kind: f"{name}.weight" for kind, name in GGUF_OWN.get(architecture, {}).items()}
+    stacks = GGUF_FUSED.get(architecture, {})
+    fused = {kind: Fused(f"{name}.weight", kinds) for name, kinds in stacks.items() for kind in kinds}
+    return NAMES | own | woven | fused
 
 
 def open_gguf(path: Path) -> Checkpoint:
@@ -91,9 +91,8 @@ def open_gguf(path: Path) -> Checkpoint:
     raw = _config(metadata, stored, architecture, path)
     config, _, _ = translate(raw, path)
     _refuse_unknown(metadata, architecture, config, path)
-    rope = stored.pop("rope_freqs.weight", None)
-    if rope is not None:
-        raw["rope_scaling"] = _llama3(rope, config)
+    if scaling := take_scaling(metadata, stored, config, path):
+        raw["rope_scaling"] = scaling
         config, _, _ = translate(raw, path)
     matched = match(config, stored, names_of(architecture), path)
     ends = end_ids(metadata, config.vocab, path)
@@ -191,7 +190,64 @@ GRANITE = {
     "attention_multiplier": "attention.scale",
     "logits_scaling": "logit_scale",
 }
-OWN = {"gemma3": _gemma3, "granite": _granite, "lfm2": _lfm2}  # architecture -> its config.json
+
+
+def _phi3(metadata: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
+    """The part of each head that is rotated, the positions of the training, and the window, which llama.cpp leaves
+    out."""
+    size, width = raw.get("head_dim"), metadata.get("phi3.rope.dimension_count")
+    own = {
+        "original_max_position_embeddings": metadata.get(f"phi3.{ORIGINAL}", raw["max_position_embeddings"]),
+        "sliding_window": metadata.get("phi3.attention.sliding_window") or None,
+    }
+    if type(width) is type(size) is int and 0 < width < size:
+        factor = width / size  # of which transformers takes int(size * factor)
+        own["partial_rotary_factor"] = factor if int(size * factor) == width else math.nextafter(factor, 1)
+    return raw | own
+
+
+def _openelm(metadata: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
+    """Heads and widths by layer, in the words of its own config.json."""
+    hidden, widths = raw["hidden_size"], _plain(raw["intermediate_size"])
+    sizes = widths if isinstance(widths, list) else [widths]
+    of = {"ffn_multipliers": widths}
+    if type(hidden) is int and hidden > 0 and sizes and all(type(size) is int and size > 0 for size in sizes):
+        multipliers = [size / hidden for size in sizes]
+        of["ffn_multipliers"] = multipliers if isinstance(widths, list) else multipliers[0]
+        of["ffn_dim_divisor"] = math.gcd(*sizes)
+    return of | {
+        **{ours: _plain(raw[name]) for name, ours in OPENELM.items() if name in raw},
+        "activation_fn_name": "swish",
+        "normalize_qk_projections": True,
+        "share_input_output_layers": raw["tie_word_embeddings"],
+        **{key: raw[key] for key in ("architectures", "model_type", "vocab_size", "rms_norm_eps")},
+        **{f"{role}_token_id": raw[f"{role}_token_id"] for role in ("bos", "eos", "pad")},
+    }
+
+
+OPENELM = {  # name of a key in other models -> in its own
+    "num_hidden_layers": "num_transformer_layers",
+    "hidden_size": "model_dim",
+    "head_dim": "head_dim",
+    "num_attention_heads": "num_query_heads",
+    "num_key_value_heads": "num_kv_heads",
+    "max_position_embeddings": "max_context_length",
+    "rope_theta": "rope_freq_constant",
+}
+
+
+def _plain(value: Any) -> Any:
+    """An array as a list."""
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+OWN = {  # architecture -> its config.json
+    "gemma3": _gemma3,
+    "granite": _granite,
+    "lfm2": _lfm2,
+    "openelm": _openelm,
+    "phi3": _phi3,
+}
 OWN_KEYS = {  # and which keys that takes
     "gemma3": (
         "attention.sliding_window",
@@ -202,6 +258,7 @@ OWN_KEYS = {  # and which keys that takes
     ),
     "granite": tuple(GRANITE.values()),
     "lfm2": ("shortconv.l_cache",),
+    "phi3": ("attention.sliding_window", AMPLITUDE, ORIGINAL),
 }
 
 
@@ -228,35 +285,9 @@ def _refuse_unknown(metadata: dict[str, Any], architecture: str, config: Decoder
                 got=f"{key} = {show(value)} in {path}",
                 expected=f"only what a plain {FAMILIES[MODEL_TYPES[architecture]][0]} needs",
             )
-    size = config.attentions[0].head_dim
-    for name in ("attention.value_length", "rope.dimension_count"):
+    mixer = config.attentions[0]
+    width = next((rotary.width for rotary in config.rotaries.values()), mixer.head_dim)
+    for name, size in {"attention.value_length": mixer.head_dim, "rope.dimension_count": width}.items():
         value = metadata.get(f"{architecture}.{name}", size)
         if not _one_of(value, (size,)):
             raise InputError(f"{name} differs from the head's size", got=f"{show(value)} in {path}", expected=size)
-
-
-def _llama3(slot: GgufSlot, config: DecoderConfig) -> dict[str, Any]:
-    """Llama 3's rope scaling, found again from the divisors of the frequencies that llama.cpp stores of it."""
-    plain = only(config.rotaries.values())
-    if plain is None:
-        raise InputError(
-            "rope_freqs.weight, and no rotary embedding to scale",
-            got=slot.path,
-            expected="layers with rotary embedding",
-        )
-    divisors = slot.read() if slot.shape == (plain.width // 2,) else np.zeros(1, np.float32)
-    scaling = Llama3Scaling(float(divisors.max()), LLAMA3_LOW, LLAMA3_HIGH, float(LLAMA3_POSITIONS))
-    meant = plain.frequencies() / replace(plain, scaling=scaling).frequencies() if divisors.min() >= 1 else divisors * 0
-    if not np.allclose(divisors, meant, rtol=1e-5, atol=0):
-        raise InputError(
-            "rope_freqs.weight holds frequencies that are not Llama 3's",
-            got=f"{slot.path}",
-            expected=f"low 1, high 4 and {LLAMA3_POSITIONS} original positions",
-        )
-    return {
-        "rope_type": "llama3",
-        "factor": scaling.factor,
-        "low_freq_factor": LLAMA3_LOW,
-        "high_freq_factor": LLAMA3_HIGH,
-        "original_max_position_embeddings": LLAMA3_POSITIONS,
-    }

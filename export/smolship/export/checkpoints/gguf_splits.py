@@ -22,10 +22,10 @@ def _words(before: str, digits: str, marks: str = r"[\r\n]*") -> str:
     return before + r"|\p{N}" + digits + r"| ?[^\s\p{L}\p{N}]+" + marks + "|" + REST
 
 
-def _cased(after: str = "") -> str:
+def _cased(after: str = "", capital: str = r"(?:(?![a-z])\p{L})", small: str = r"(?:(?![A-Z])\p{L})") -> str:
     """Words of capitals and then small letters, apart: GPT-4o's. For llama.cpp any letter but a-z may be a capital, and
     any but A-Z a small one."""
-    head, capital, small = r"[^\r\n\p{L}\p{N}]?", r"(?:(?![a-z])\p{L})", r"(?:(?![A-Z])\p{L})"
+    head = r"[^\r\n\p{L}\p{N}]?"
     return f"{head}{capital}*{small}+{after}|{head}{capital}+{small}*{after}"
 
 
@@ -49,6 +49,9 @@ _SMOLLM = [DIGITS, *_GPT2]
 _LLAMA3 = _split(LLAMA3)
 _QWEN2 = _split(_words(PLAIN, ""))
 _GPT4O = _split(_words(_cased(ASCII_CONTRACTIONS + "?"), "{1,3}", "[\\r\\n/]*"))
+# What that stands for: the expression in the tokenizer.json of GPT-4o, and of Phi-4-mini.
+_CAPITAL, _SMALL = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+GPT4O = _split(_words(_cased(CONTRACTIONS + "?", _CAPITAL, _SMALL), "{1,3}", "[\\r\\n/]*"))
 
 SPLITS: dict[str, Steps] = {  # of names that mean the same, the first is the one that is written
     **dict.fromkeys(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from smolship.export.checkpoints.gguf_splits import ADDS_BOS, BYTES, SPLITS, WHOLE_WORDS_FIRST
+from smolship.export.checkpoints.gguf_strips import by_name, strips
 from smolship.runtime.errors import InputError, clip, show, unknown
 
 UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6  # llama.cpp's token types
@@ -157,9 +158,16 @@ def _tokens(metadata: dict[str, Any], where: object) -> tuple[list[str], list[di
         raise InputError(
             "tokenizer.ggml.token_type cannot be used", got=f"{kinds!r} in {where}", expected=f"{len(tokens):,} numbers"
         )
-    whole = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    whole = {"single_word": False, "lstrip": False, "normalized": False}
+    phi3 = by_name(metadata.get("general.name"), last)
     added = [
-        {"id": int(i), "content": tokens[i], **whole, "special": bool(kinds[i] != USER_DEFINED)}
+        {
+            "id": int(i),
+            "content": tokens[i],
+            **whole,
+            "rstrip": phi3 and strips(tokens[i]),
+            "special": bool(kinds[i] != USER_DEFINED),
+        }
         for i in np.flatnonzero(np.isin(kinds, WHOLE))
     ]
     return tokens, added

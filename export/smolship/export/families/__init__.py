@@ -22,6 +22,7 @@ FAMILIES = {  # config.json's `model_type` -> the class that transformers picks 
     "lfm2": ("Lfm2ForCausalLM", "smolship.export.families.lfm2"),
     "llama": ("LlamaForCausalLM", "smolship.export.families.llama"),
     "olmo2": ("Olmo2ForCausalLM", "smolship.export.families.olmo2"),
+    "openelm": ("OpenELMForCausalLM", "smolship.export.families.openelm"),
     "phi3": ("Phi3ForCausalLM", "smolship.export.families.phi3"),
     "qwen2": ("Qwen2ForCausalLM", "smolship.export.families.qwen2"),
     "qwen3": ("Qwen3ForCausalLM", "smolship.export.families.qwen3"),
@@ -76,6 +77,9 @@ class Family(Protocol):
     NAMES: Names  # kind of tensor -> where the checkpoint has it (see transforms.py)
 
     def translate(self, fields: Fields) -> DecoderConfig: ...
+
+    # Optional: OWN_ORIGINAL, str: the module that holds the original where transformers has no class of it. It makes
+    # transformers' Auto classes pick ours, and has NOTE, which says so, and GGUF, where a GGUF file has its parameters.
 
 
 def family_of(raw: dict[str, Any], where: Path | str) -> Family:

@@ -1,11 +1,13 @@
-"""Phi-3 and Phi-4-mini: Llama with fused matrices, a rotary embedding of a part of each head, and LongRoPE."""
+"""Phi-3 and Phi-4-mini: Llama with fused matrices, a rotary embedding of a part of each head, LongRoPE, a window."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from smolship.export.config import DecoderConfig
+import numpy as np
+
+from smolship.export.config import DecoderConfig, with_mixers
 from smolship.export.families import llama, rope
 from smolship.export.families.fields import Fields
 from smolship.export.rotary import LongRope, Rotary
@@ -31,16 +33,17 @@ LONG = ("longrope", "su", "yarn")  # what the class calls longrope
 
 
 def translate(fields: Fields) -> DecoderConfig:
-    """Llama's translation."""
+    """Llama's translation, with the window in every layer."""
     config = llama.decoder(fields, DEFAULTS, rotary=_rotary)
     llama.all_full(fields, config)
-    if fields.has("sliding_window") and fields.int("sliding_window", 1, 1 << 24) < config.positions:
-        raise fields.wrong("sliding_window", f"null, or at least the {config.positions:,} positions")
-    return config
+    if not fields.has("sliding_window"):
+        return config
+    window = fields.int("sliding_window", 1, 1 << 24)
+    return with_mixers(config, window=[window if window < config.positions else None] * len(config.layers))
 
 
 def _rotary(fields: Fields, head_dim: int, positions: int, theta: float) -> Rotary:
-    """Of the part of each head that `partial_rotary_factor` says, plain or with LongRoPE's short factors."""
+    """Of the part of each head that `partial_rotary_factor` says, plain or with LongRoPE's factors."""
     old, new = fields.sub("rope_scaling"), fields.sub("rope_parameters")
     found = old if old.raw else new
     home = found if "partial_rotary_factor" in found.raw else fields
@@ -58,23 +61,22 @@ def _rotary(fields: Fields, head_dim: int, positions: int, theta: float) -> Rota
     found.seen |= {"rope_type", "type", "rope_theta", ORIGINAL}
     if ORIGINAL in found.raw and found.raw[ORIGINAL] != original:
         fields.notes.append(f"config.json: {ORIGINAL} in {found.where.split()[0]} is not read: the one beside it is")
-    short = _divisors(found, "short_factor", width // 2)
-    _divisors(found, "long_factor", width // 2)
+    short, long = (_divisors(found, key, width // 2) for key in ("short_factor", "long_factor"))
     factor = found.number("factor", 1e-3, 1e6) if found.has("factor") else positions / original
     amount = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
     if found.has("attention_factor"):
         amount = found.number("attention_factor", 0, 1e6, whole=False)
     if unread := found.unseen():
         fields.notes.append(f"config.json: {', '.join(map(show, unread))} in a rotary embedding: not read")
-    return Rotary(theta, width, LongRope(short, original, amount))
+    return Rotary(theta, width, LongRope(short, long, original, float(np.float32(amount))))
 
 
 def _divisors(fields: Fields, key: str, count: int) -> tuple[float, ...]:
-    """Finite numbers above 0, one for each pair of dimensions."""
+    """Numbers above 0, one for each pair of dimensions, in float32."""
     fields.seen.add(key)
     values = fields.raw.get(key)
     if not isinstance(values, list) or len(values) != count:
         raise fields.wrong(key, f"a list of {count} numbers")
     if any(isinstance(v, bool) or not isinstance(v, int | float) or not 0 < v < 1e6 for v in values):
         raise fields.wrong(key, f"{count} numbers above 0")
-    return tuple(float(value) for value in values)
+    return tuple(float(np.float32(value)) for value in values)

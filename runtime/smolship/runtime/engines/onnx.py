@@ -61,7 +61,7 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
             expected="a model.onnx as smolship writes it",
             todo="export it again",
         ) from None
-    session = OnnxSession(model, context)
+    session = OnnxSession(model, context, info.get("head_dims"))
     session.computes = products(platform.machine(), cpu_features(), kleidiai)
     return session
 
@@ -98,6 +98,14 @@ def _context(info: dict[str, Any]) -> int:
     return context
 
 
+def _check_heads(sizes: Any, kept: list[int]) -> None:
+    sound = isinstance(sizes, list) and len(sizes) == len(kept)
+    if not sound or any(type(size) is not int or not 1 <= size <= most for size, most in zip(sizes, kept, strict=True)):
+        raise InputError(
+            "the manifest gives no usable sizes of the heads", got=sizes, expected=f"one for each layer, at most {kept}"
+        )
+
+
 def _buffer(shape: tuple[int, ...]) -> np.ndarray:
     """Zeros that start on a cache line: numpy's own start anywhere, at 6 % of decode."""
     size = math.prod(shape) * 4
@@ -116,12 +124,14 @@ class OnnxSession(Session):
 
     Rewinding costs nothing: the length of the attention mask says how much of the cache holds, and of the states of
     convolutions, which keep what they were given at every position.
+
+    head_dims  of the model, by layer that attends, where the cache keeps longer heads, filled up with zeros
     """
 
     chunk = CHUNK
     presets = True
 
-    def __init__(self, model: Any, context: int):
+    def __init__(self, model: Any, context: int, head_dims: Any = None):
         inputs = {value.name: value.shape for value in model.get_inputs()}
         outputs = {value.name: value.shape for value in model.get_outputs()}
         pasts = [name for name in inputs if name.startswith("past_key_values.")]
@@ -146,6 +156,9 @@ class OnnxSession(Session):
                 got=states,
                 expected=f"[batch, heads, past, size], or [batch, more than {context:,}, width]",
             )
+        kept = [s[3] for s in states.values() if len(s) == 4][::2]
+        _check_heads(kept if head_dims is None else head_dims, kept)
+        heads = iter(np.repeat(kept if head_dims is None else head_dims, 2).tolist())
         super().__init__(outputs["logits"][-1], context)
         self.model, self.binding, self.refusals = model, model.io_binding(), _refusals()
         self.mask = np.ones(context, np.int64)  # the mask of T tokens is its first T
@@ -153,15 +166,14 @@ class OnnxSession(Session):
         self._bind(self.binding.bind_output, "logits", self.logits, self.logits.shape)
         shapes = [(1, s[1], context, s[3]) if len(s) == 4 else (1, s[1], s[2]) for s in states.values()]
         self.caches = [_buffer(shape) for shape in shapes]
+        # By layer, the numbers of each position, [T, G, K]. A convolution's state begins with zeros before the first.
         self.layers: dict[str, list[np.ndarray]] = {}
         for past, present, cache in zip(pasts, presents, self.caches, strict=True):
             self._bind(self.binding.bind_input, past, cache, cache.shape)
             self._bind(self.binding.bind_output, present, cache, cache.shape)
-            self.layers.setdefault(past.split(".")[1], []).append(self._places(cache))
-
-    def _places(self, cache: np.ndarray) -> np.ndarray:
-        """The numbers of each position, [T, G, K]; a convolution's state begins with the zeros before the first."""
-        return cache[0].swapaxes(0, 1) if cache.ndim == 4 else cache[0, -self.capacity :, None]
+            self.layers.setdefault(past.split(".")[1], []).append(
+                cache[0, :, :, : next(heads)].swapaxes(0, 1) if cache.ndim == 4 else cache[0, -context:, None]
+            )
 
     def _bind(self, bind: Any, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
         """Bind the first numbers of `array`, as many as `shape` holds. The array must outlive the binding."""

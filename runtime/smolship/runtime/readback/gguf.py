@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 
 from smolship.runtime.files import regular_file
-from smolship.runtime.readback.stored import Rows, Shapes, StoredTensor, cut, mapped, reading
-from smolship.runtime.tensors import GGUF, GGUF_OWN, GGUF_WOVEN, TOP, Name
+from smolship.runtime.readback.stored import Rows, Shapes, StoredTensor, cut, mapped, parts, reading
+from smolship.runtime.tensors import GGUF, GGUF_FUSED, GGUF_OWN, GGUF_WOVEN, TOP, Name
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-STRING, ARRAY = 8, 9
+BOOL, STRING, ARRAY = 7, 8, 9
+WINDOW_STEP = 6  # of llama.cpp's gemma3: every so many layers one sees everything, where a file does not say
 LENGTH = struct.Struct("<Q")
 F32, F16, Q4_0, Q8_0 = 0, 1, 2, 8
 BLOCK = 32
@@ -32,7 +33,8 @@ ROW_BYTES = {F32: (1, 4), F16: (1, 2), Q4_0: (BLOCK, 18), Q8_0: (BLOCK, 34)}  # 
 KINDS = {  # llama.cpp's name -> ours
     name.removeprefix("blk.{}."): kind for names in (GGUF, *GGUF_OWN.values()) for kind, name in names.items()
 }
-NO_WEIGHTS = {"rope_freqs.weight"}  # what the frequencies of the rotary embedding are divided by
+# What the frequencies of the rotary embedding are divided by.
+NO_WEIGHTS = {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"}
 
 
 def read(folder: Path, file: str, shapes: Shapes) -> Iterator[StoredTensor]:
@@ -44,15 +46,34 @@ def read(folder: Path, file: str, shapes: Shapes) -> Iterator[StoredTensor]:
         header = Header(data)
         for name, (kind, shape, offset) in header.tensors.items():
             if name not in NO_WEIGHTS:
-                yield _stored(our_name(name), kind, shape, data, header.data + offset, header.woven)
+                names = our_names(name, header.architecture)
+                whole = _stored("+".join(names), kind, shape, data, header.data + offset, header.woven)
+                yield from parts(names, whole, shapes) if len(names) > 1 else [whole]
 
 
-def our_name(name: str) -> str:
-    """Ours for llama.cpp's; its own where it is none that we know."""
+def window_layers(path: Path, layers: int) -> list[bool]:
+    """Which layers see a window, of a file that has them. Raises InputError where it says that in another way."""
+    with reading(path):
+        header = Header(mapped(path))
+        found = header.metadata.get(f"{header.architecture}.attention.sliding_window_pattern", WINDOW_STEP)
+        if type(found) is int and found > 0:
+            return [(i + 1) % found != 0 for i in range(layers)]
+        if not isinstance(found, list) or len(found) != layers:
+            raise ValueError(f"{layers} layers, and windows of {found}")
+        return found
+
+
+def our_names(name: str, architecture: str) -> list[str]:
+    """Ours of the matrices that lie in a tensor; its own where it is none that we know."""
     found = re.fullmatch(r"(?:blk\.(\d{1,6})\.)?([\w.]+)\.(weight|bias)", name)
-    if not found or found[2] not in KINDS or (found[1] is None) != (KINDS[found[2]] in TOP):
-        return name
-    return str(Name(int(found[1]) if found[1] else None, KINDS[found[2]], found[3] == "bias"))
+    if not found:
+        return [name]
+    one = (KINDS[found[2]],) if found[2] in KINDS else ()
+    kinds = GGUF_FUSED.get(architecture, {}).get(f"blk.{{}}.{found[2]}", one)
+    if not kinds or (found[1] is None) != (kinds[0] in TOP):
+        return [name]
+    layer = None if found[1] is None else int(found[1])
+    return [str(Name(layer, kind, found[3] == "bias")) for kind in kinds]
 
 
 def _stored(name: str, kind: int, shape: tuple[int, ...], data: np.ndarray, offset: int, head: int) -> StoredTensor:
@@ -114,9 +135,13 @@ class Header:
         self.data = -(-self.at // alignment) * alignment
 
     @property
+    def architecture(self) -> str:
+        return str(self.metadata["general.architecture"])
+
+    @property
     def woven(self) -> int:
         """Rows of a head of q and k, which are woven; 0 where they are not."""
-        name = self.metadata["general.architecture"]
+        name = self.architecture
         if name not in GGUF_WOVEN:
             return 0
         length = self.metadata.get(f"{name}.attention.key_length")
@@ -135,7 +160,7 @@ class Header:
         return str(self._take(self._number("Q")), "utf-8")
 
     def _value(self, kind: int) -> Any:
-        """A value of the metadata; None for an array."""
+        """A value of the metadata; None for an array of anything but truth values."""
         if kind in SCALARS:
             return self._number(SCALARS[kind])
         if kind == STRING:
@@ -144,7 +169,8 @@ class Header:
             raise ValueError(f"metadata of type {kind}")
         item, count = self._number("I"), self._number("Q")
         if item in SCALARS:
-            self._take(count * struct.calcsize(SCALARS[item]))
+            raw = self._take(count * struct.calcsize(SCALARS[item]))
+            return [bool(one) for one in raw] if item == BOOL else None
         elif item == STRING:
             for _ in range(count):  # of a whole vocabulary
                 self._take(LENGTH.unpack_from(self._take(LENGTH.size))[0])

@@ -94,6 +94,9 @@ def share(facts: DeviceFacts) -> tuple[int, str] | None:
         return None
     kept = total // KEPT
     most, why = max(0, available - kept), f"{size(available)} available, of which {size(kept)} (5 %) must stay so"
+    if facts.memory_allowance and facts.memory_allowance[0] < most:
+        most, limit = facts.memory_allowance
+        why = f"{limit} leaves {size(most)} to the session"
     if (facts.system or "").startswith("Android") and total // PHONE < most:
         most, why = total // PHONE, f"half of a phone's {size(total)}"
     return most, why

@@ -73,14 +73,15 @@ class Lab:
             raise InputError("the peers need a checkpoint as a folder", got=model, expected="a folder with config.json")
         self.checkpoint = open_checkpoint(str(model))
         config = self.checkpoint.config
+        attention = config.attentions[0]
         self.model, self.cache, self.threads, self.tokens = model.resolve(), cache.resolve(), threads, tokens
         self.limit_s, self.update = limit_s, update
         self.context = min(context, config.positions)
         self.facts = {
             "context": self.context,
             "vocab": config.vocab,
-            "kv_heads": config.attentions[0].kv_heads,
-            "head_dim": config.attentions[0].head_dim,
+            "kv_heads": attention.kv_heads,
+            "head_dim": attention.head_dim,
         }
         files = sorted(p for p in model.iterdir() if p.suffix in (".json", ".safetensors", ".jinja"))
         self.digest = hash_of({path.name: sha256(path) for path in files})

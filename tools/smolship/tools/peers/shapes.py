@@ -11,9 +11,10 @@ import numpy as np
 
 from smolship.export.families import translate
 from smolship.export.tensorfile import TensorWriter
-from smolship.export.transforms import theirs
+from smolship.export.transforms import Plus, source
 from smolship.runtime.errors import unknown
 from smolship.runtime.folders import new_folder
+from smolship.runtime.tensors import parse
 
 # As Llama, with rotary embedding in every layer: SmolLM3 leaves it out of every fourth, which some peers cannot.
 SHAPES: dict[str, dict[str, Any]] = {
@@ -63,6 +64,67 @@ SHAPES["smollm3"] = SHAPES["smollm3-3b"] | {
     "no_rope_layers": [int((i + 1) % 4 != 0) for i in range(36)],
     "pad_token_id": 128_004,
 }
+COMMON = {"hidden_act": "silu", "tie_word_embeddings": True, "torch_dtype": "float16", "initializer_range": 0.02}
+SHAPES["qwen3-0.6b"] = COMMON | {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151_936,
+    "max_position_embeddings": 40_960,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1_000_000.0,
+    "bos_token_id": 151_643,
+    "eos_token_id": 151_645,
+}
+SHAPES["gemma3-1b"] = {key: value for key, value in COMMON.items() if key != "hidden_act"} | {
+    "architectures": ["Gemma3ForCausalLM"],
+    "model_type": "gemma3_text",
+    "hidden_size": 1152,
+    "intermediate_size": 6912,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "query_pre_attn_scalar": 256,
+    "vocab_size": 262_144,
+    "max_position_embeddings": 32_768,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1_000_000.0,
+    "rope_local_base_freq": 10_000.0,
+    "sliding_window": 512,
+    "sliding_window_pattern": 6,
+    "bos_token_id": 2,
+    "eos_token_id": [1, 106],
+    "pad_token_id": 0,
+}
+SHAPES["lfm2-1.2b"] = {key: value for key, value in COMMON.items() if key != "hidden_act"} | {
+    "architectures": ["Lfm2ForCausalLM"],
+    "model_type": "lfm2",
+    "hidden_size": 2048,
+    "intermediate_size": 12_288,  # of which two thirds are left where it is adjusted
+    "block_auto_adjust_ff_dim": True,
+    "block_ffn_dim_multiplier": 1.0,
+    "block_multiple_of": 256,
+    "num_hidden_layers": 16,
+    "layer_types": ["full_attention" if i in (2, 5, 8, 10, 12, 14) else "conv" for i in range(16)],
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "conv_L_cache": 3,
+    "conv_bias": False,
+    "vocab_size": 65_536,
+    "max_position_embeddings": 128_000,
+    "norm_eps": 1e-5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+    "bos_token_id": 1,
+    "eos_token_id": 7,
+    "pad_token_id": 0,
+}
 CHUNK = 1 << 22  # numbers made at once
 
 
@@ -70,13 +132,18 @@ def make_shape(name: str, layers: int | None, cache: Path) -> Path:
     """The folder of that checkpoint, with so many layers; made where it is not there yet."""
     if name not in SHAPES:
         raise unknown("shape", name, SHAPES)
-    raw = SHAPES[name] | ({"num_hidden_layers": layers} if layers else {})
-    if "no_rope_layers" in raw:
-        raw["no_rope_layers"] = raw["no_rope_layers"][: raw["num_hidden_layers"]]
+    raw = with_layers(SHAPES[name], layers) if layers else SHAPES[name]
     target = cache / f"{name}-{raw['num_hidden_layers']}-layers"
     if not target.exists():
         write_shape(raw, target)
     return target
+
+
+def with_layers(raw: dict[str, Any], layers: int) -> dict[str, Any]:
+    """The first so many layers of a config, of which some lists have an entry each."""
+    whole = raw["num_hidden_layers"]
+    cut = {key: value[:layers] for key, value in raw.items() if isinstance(value, list) and len(value) == whole}
+    return raw | cut | {"num_hidden_layers": layers}
 
 
 def write_shape(raw: dict[str, Any], target: Path, tokens: int = 0) -> None:
@@ -89,13 +156,19 @@ def write_shape(raw: dict[str, Any], target: Path, tokens: int = 0) -> None:
 def _write(raw: dict[str, Any], folder: Path, tokens: int) -> None:
     config, family, _ = translate(raw, folder)
     half, random = np.dtype("float16"), np.random.default_rng(0)
-    shapes = {theirs(family.NAMES, name): (half, shape) for name, shape in config.shapes().items()}
+    shapes: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
+    gains: dict[str, float] = {}
+    for ours, shape in config.shapes().items():
+        name, transform = source(family.NAMES, ours)
+        shapes[name] = half, transform.stored_shape(parse(ours), config) if transform else shape
+        gains[name] = 1 - transform.amount if isinstance(transform, Plus) else 1
     with TensorWriter(folder / "model.safetensors", shapes) as writer:
         for name, (_, shape) in shapes.items():
             size = int(np.prod(shape))
             for start in range(0, size, CHUNK):
                 count = min(CHUNK, size - start)
-                piece = np.ones(count) if len(shape) == 1 else random.standard_normal(count, np.float32) * 0.02
+                vector = np.full(count, gains[name])
+                piece = vector if len(shape) == 1 else random.standard_normal(count, np.float32) * 0.02
                 writer.append(name, piece.astype(half))
     (folder / "config.json").write_text(json.dumps(raw))
     write_tokenizer(folder, tokens)

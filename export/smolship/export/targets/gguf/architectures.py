@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from smolship.export.config import Attention, DecoderConfig
+from smolship.export.config import Attention, DecoderConfig, only
 from smolship.export.features import beyond
-from smolship.export.rotary import LinearScaling, Rotary
+from smolship.export.rotary import LinearScaling, LongRope, Rotary
 
 NOPE_STEP = 4  # llama.cpp's smollm3: every fourth layer has no rotary embedding
 NO_CONVOLUTION = 3  # tokens of a kernel in a file of a model that has none, where llama.cpp wants a number
+CONTEXT_UNIT = 256  # to a multiple of which llama.cpp lengthens a context
 GEMMA3_STEP, GEMMA3_THETA, GEMMA3_27B = 6, 10_000.0, 62  # its windows and their theta, where a file says nothing
 
 
@@ -116,14 +117,9 @@ def _granite_keys(config: DecoderConfig) -> dict[str, Any]:
 
 
 def _lfm2(config: DecoderConfig) -> list[str]:
-    mixer = config.attentions[0]
-    found = []
+    found = _divided(config, "lfm2")
     if len({one.kernel for one in config.convolutions}) > 1:
         found.append("convolutions whose kernels differ, where llama.cpp's lfm2 has one size of them")
-    if mixer.heads * mixer.head_dim != config.hidden:
-        found.append(
-            f"{mixer.heads} heads of {mixer.head_dim}, where llama.cpp's lfm2 divides {config.hidden} into heads"
-        )
     return found
 
 
@@ -135,14 +131,41 @@ def _lfm2_keys(config: DecoderConfig) -> dict[str, Any]:
     return {"attention.head_count_kv": heads, "shortconv.l_cache": kernel}
 
 
-def _olmo2(config: DecoderConfig) -> list[str]:
+def _divided(config: DecoderConfig, name: str) -> list[str]:
+    """Why an architecture cannot hold heads that are not what the hidden size divides into."""
     mixer = config.attentions[0]
-    found = ["a head that is the embedding's table, which llama.cpp's olmo2 never has"] * config.tied_head
-    if mixer.heads * mixer.head_dim != config.hidden:
+    if mixer.heads * mixer.head_dim == config.hidden:
+        return []
+    return [f"{mixer.heads} heads of {mixer.head_dim}, where llama.cpp's {name} divides {config.hidden} into heads"]
+
+
+def _olmo2(config: DecoderConfig) -> list[str]:
+    tied = ["a head that is the embedding's table, which llama.cpp's olmo2 never has"] * config.tied_head
+    return tied + _divided(config, "olmo2")
+
+
+def _openelm(config: DecoderConfig) -> list[str]:
+    found = [] if config.tied_head else ["a head of its own, which llama.cpp's openelm never has"]
+    if not all(mixer.qk_norm for mixer in config.attentions):
+        found.append("no norms of queries and keys, which llama.cpp's openelm always has")
+    if only(mixer.head_dim for mixer in config.attentions) is None:
+        found.append("heads of several sizes, where llama.cpp's openelm has one")
+    return found
+
+
+def _phi3(config: DecoderConfig) -> list[str]:
+    found, longest = _divided(config, "phi3"), config.longest
+    if longest < config.positions and longest % CONTEXT_UNIT:
         found.append(
-            f"{mixer.heads} heads of {mixer.head_dim}, where llama.cpp's olmo2 divides {config.hidden} into heads"
+            f"another rotary embedding for more than {longest:,} positions, where llama.cpp goes by a context that it "
+            f"lengthens to a multiple of {CONTEXT_UNIT}"
         )
     return found
+
+
+def _phi3_keys(config: DecoderConfig) -> dict[str, Any]:
+    scaling = next(iter(config.rotaries.values())).scaling
+    return {"rope.scaling.original_context_length": scaling.original} if isinstance(scaling, LongRope) else {}
 
 
 ARCHITECTURES = {  # config.json's `model_type` -> llama.cpp's
@@ -159,6 +182,8 @@ ARCHITECTURES = {  # config.json's `model_type` -> llama.cpp's
     "lfm2": Architecture("lfm2", frozenset(("qk_norm.head", "convolution")), _lfm2, keys=_lfm2_keys),
     "llama": Architecture("llama", frozenset(("scaling", "bias", "output_bias", "mlp_bias"))),
     "olmo2": Architecture("olmo2", frozenset(("qk_norm.full", "norms.after")), _olmo2),
+    "openelm": Architecture("openelm", frozenset(("qk_norm.head", "heads", "widths")), _openelm),
+    "phi3": Architecture("phi3", frozenset(("partial", "scaling")), _phi3, keys=_phi3_keys),
     "qwen2": Architecture("qwen2", frozenset(("bias",)), _qwen2),
     "qwen3": Architecture("qwen3", frozenset(("qk_norm.head",))),
     "smollm3": Architecture("smollm3", frozenset(("nope",)), _smollm3),

@@ -10,12 +10,14 @@ from smolship.export.numerics import Numerics
 from smolship.export.weights import Weights
 
 BLOCK = 32  # inputs that share a scale
+SCALED_QUERIES = frozenset(("gemma3_text", "phi3"))  # architectures in whose graph a scaling of the queries stands
 
 
 class Q8Blocks(Numerics):
     """Activations in Q8_0: int8, a scale max|x| / 127 for each 32 inputs, kept in fp16."""
 
     half_attention = half_gelu = True
+    scaled_queries = SCALED_QUERIES
 
     def round(self, x: Tensor) -> Tensor:
         return self.blocks(x, BLOCK, half_scales=True)
@@ -25,6 +27,7 @@ class HalfInputs(Numerics):
     """Activations of an F16 matrix in fp16."""
 
     half_attention = half_gelu = True
+    scaled_queries = SCALED_QUERIES
 
     def round(self, x: Tensor) -> Tensor:
         return self.to_half(x, self.seeded()).float()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from smolship.export.checkpoints.gguf_splits import SPLITS, WHOLE_WORDS_FIRST
+from smolship.export.checkpoints.gguf_splits import GPT4O, SPLITS, WHOLE_WORDS_FIRST
+from smolship.export.checkpoints.gguf_strips import NAME, by_name, strips
 from smolship.export.config import DecoderConfig
 from smolship.runtime.errors import InputError, show
 from smolship.runtime.facts import GenerationFacts
@@ -18,9 +19,21 @@ from smolship.runtime.tokenizer import Tokenizer
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # llama.cpp's token types
 SPACE = "▁"
 
-# Of the splits that we know by name, those that llama.cpp cuts exactly as the tokenizers library does. (It takes "ſ"
-# for no "s" in GPT-4o's, for one.)
-WRITTEN = ("gpt-2", "smollm", "llama-bpe", "smaug-bpe", "qwen2")
+# Of the splits that we know by name, those that llama.cpp cuts exactly as the tokenizers library does.
+WRITTEN = ("gpt-2", "smollm", "llama-bpe", "smaug-bpe", "qwen2", "gpt-4o")
+# And those that it cuts so but for some text, which is said: (name, the steps, the text).
+NEARLY = (
+    (
+        "gpt-4o",
+        GPT4O,
+        "capitals and small letters outside ASCII, which it does not tell apart, marks that combine with a letter, and "
+        "an apostrophe before an ſ",
+    ),
+)
+
+# Expressions that match any text: to leave out what lies between their matches leaves out nothing.
+WHOLE = [step["pattern"] for name in ("llama-bpe", "qwen2", "gpt-4o") for step in SPLITS[name] if "pattern" in step]
+WHOLE += [step["pattern"] for step in GPT4O if "pattern" in step]
 
 PREFIX = {"type": "Prepend", "prepend": SPACE}
 SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
@@ -47,7 +60,33 @@ def vocabulary(files: dict[str, bytes], config: DecoderConfig, facts: Generation
     else:
         found |= {"model": "gpt2", "pre": _split_name(raw), "merges": [" ".join(pair) for pair in _merges(model)]}
     found |= _special_ids(facts, tokenizer, *around)
-    return {f"tokenizer.ggml.{key}": value for key, value in found.items()}
+    named = {"general.name": NAME} if _stripping(raw) else {}
+    return named | {f"tokenizer.ggml.{key}": value for key, value in found.items()}
+
+
+def differences(files: dict[str, bytes]) -> list[str]:
+    """What llama.cpp makes other ids of than the model's own tokenizer: rare enough to be said and not refused. (A
+    session of smolship takes the model's own.)"""
+    raw = json.loads(files["tokenizer.json"])
+    found = ["llama.cpp leaves white space beyond ASCII behind a special token to the text"] * _stripping(raw)
+    if raw["model"].get("byte_fallback"):
+        return found
+    steps = _steps(raw.get("pre_tokenizer"))
+    return found + [
+        f"llama.cpp's tokenizer cuts otherwise: {text}" for _, near, text in NEARLY if steps == _plain_all(near)
+    ]
+
+
+def _stripping(raw: dict[str, Any]) -> bool:
+    """Whether tokens take the white space behind them; those that do for llama.cpp, or it is refused."""
+    added = raw.get("added_tokens", [])
+    if not any(token["rstrip"] for token in added):
+        return False
+    texts = {*raw["model"]["vocab"], *(token["content"] for token in added)}
+    wrong = [token for token in added if token["rstrip"] != strips(token["content"])]
+    if wrong or not by_name(NAME, texts):
+        raise _refuse("an added token", wrong[0] if wrong else added[0], "rstrip nowhere, or where Phi-3 has it")
+    return True
 
 
 def _refuse(part: str, got: object, expected: str) -> InputError:
@@ -67,13 +106,8 @@ def _tokens(raw: dict[str, Any], config: DecoderConfig) -> tuple[list[str], list
         byte = fallback and len(text) == 6 and text.startswith("<0x")
         texts[i] = (text, BYTE if byte else UNKNOWN if text == unknown else NORMAL)
     for token in raw.get("added_tokens", []):
-        if (
-            token["lstrip"]
-            or token["rstrip"]
-            or token["single_word"]
-            or (raw.get("normalizer") and token["normalized"])
-        ):
-            raise _refuse("an added token", token, "no lstrip, rstrip, single_word, and none that is normalized")
+        if token["lstrip"] or token["single_word"] or (raw.get("normalizer") and token["normalized"]):
+            raise _refuse("an added token", token, "no lstrip, no single_word, and none that is normalized")
         texts[token["id"]] = (token["content"], CONTROL if token["special"] else USER_DEFINED)
     if max(texts) >= config.vocab:
         raise InputError(
@@ -101,8 +135,8 @@ def _split_name(raw: dict[str, Any]) -> str:
         if raw["model"].get(part):
             raise _refuse(part, raw["model"][part], "none")
     steps, whole = _steps(raw.get("pre_tokenizer")), bool(raw["model"].get("ignore_merges"))
-    for name in WRITTEN:
-        if steps == [_plain(step) for step in SPLITS[name]] and whole == (name in WHOLE_WORDS_FIRST):
+    for name, known in (*((name, SPLITS[name]) for name in WRITTEN), *(near[:2] for near in NEARLY)):
+        if steps == _plain_all(known) and whole == (name in WHOLE_WORDS_FIRST):
             return name
     raise _refuse("pre_tokenizer", f"{json.dumps(steps)}, ignore_merges {whole}", "that of " + ", ".join(WRITTEN))
 
@@ -116,7 +150,13 @@ def _steps(pre: dict[str, Any] | None) -> list[dict[str, Any]]:
 def _plain(step: dict[str, Any]) -> dict[str, Any]:
     """A step with its defaults filled in, without what concerns offsets only."""
     defaults = {"use_regex": True} if step["type"] == "ByteLevel" else {}
-    return {key: value for key, value in (defaults | step).items() if key != "trim_offsets"}
+    kept = step.get("pattern") in WHOLE and (step.get("behavior"), step.get("invert")) == ("Removed", True)
+    isolated = {"behavior": "Isolated", "invert": False} if kept else {}
+    return {key: value for key, value in (defaults | step | isolated).items() if key != "trim_offsets"}
+
+
+def _plain_all(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [_plain(step) for step in steps]
 
 
 def _scores(raw: dict[str, Any], tokens: list[str]) -> tuple[list[float], bool]:

@@ -14,6 +14,7 @@ from smolship.export.features import COMMON, beyond
 from smolship.export.targets import Job
 from smolship.export.targets.onnx.arithmetic import ON_ARM as ON_ARM
 from smolship.export.targets.onnx.arithmetic import numerics as numerics
+from smolship.export.targets.onnx.attention import filled
 from smolship.export.targets.onnx.data import DataFile, block_of
 from smolship.export.targets.onnx.emit import emit
 from smolship.runtime.facts import GenerationFacts
@@ -23,21 +24,17 @@ NAME = "onnx-cpu"
 ENGINE = "onnx"
 
 FILE = "model.onnx"  # the name that optimum takes without a word
-GENAI = {"olmo2": "olmo"}  # a decoder's `type` in genai_config.json, where genai has no word for it: all are run alike
+# A decoder's `type` in genai_config.json, where genai has no word for it: all are run alike.
+GENAI = {"olmo2": "olmo", "openelm": "llama"}
 COPIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
-HOLDS = COMMON  # of features.py
+HOLDS = COMMON | {"heads"}  # of features.py
 
 
 def problems(config: DecoderConfig) -> list[str]:
-    """Why GroupQueryAttention, or genai's description of a model, cannot hold such a one."""
-    unit = 16 if config.rotaries else 8
-    return beyond(config, HOLDS) + [
-        f"heads of {size}, where ONNX Runtime's attention wants a multiple of {unit}"
-        for size in sorted({mixer.head_dim for mixer in config.attentions})
-        if size % unit
-    ]
+    """Why ONNX Runtime cannot hold such a model; empty where it can."""
+    return beyond(config, HOLDS)
 
 
 def stored_bytes(entry: Entry) -> int:
@@ -49,7 +46,8 @@ def stored_bytes(entry: Entry) -> int:
 
 
 def lower(job: Job, folder: Path) -> dict[str, Any]:
-    """Write the model and its data, and the files that let onnxruntime-genai open `folder` as it is."""
+    """Write the model and its data, and the files that let onnxruntime-genai open `folder` as it is. `head_dims` are
+    told where the cache keeps longer heads than the model has."""
     with DataFile(job, folder / f"{FILE}.data") as data:
         model = emit(job, data)
     ir.save(model, folder / FILE)
@@ -58,15 +56,19 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
             (folder / name).write_bytes(job.files[name])
     if "tokenizer_config.json" not in job.files:
         (folder / "tokenizer_config.json").write_text("{}")  # genai wants one
-    (folder / "genai_config.json").write_text(json.dumps(genai_config(job.config, job.context, job.facts), indent=2))
     info: dict[str, Any] = {"file": FILE, "context": job.context}
+    sizes = [mixer.head_dim for mixer in job.config.attentions]
+    if [*map(filled, sizes)] != sizes:
+        info["head_dims"] = sizes
+    (folder / "genai_config.json").write_text(json.dumps(genai_config(job.config, job.context, job.facts), indent=2))
     if min_p := job.facts.sampling.min_p:
         info["notes"] = [f"genai_config.json has no word for min_p {min_p:g}: set it in your own code"]
     return info
 
 
 def genai_config(config: DecoderConfig, context: int, facts: GenerationFacts) -> dict[str, Any]:
-    """onnxruntime-genai's description of the model. It refuses keys that it does not know."""
+    """onnxruntime-genai's description of the model. It refuses keys that it does not know. Where heads differ by layer
+    it goes by the shapes in the model, and its own words are of the first."""
     ends, sampling, mixer = list(facts.end_ids), facts.sampling, config.attentions[0]
     convolves = [isinstance(layer.mixer, ShortConv) for layer in config.layers]
     past: dict[str, str] = {}
@@ -87,7 +89,7 @@ def genai_config(config: DecoderConfig, context: int, facts: GenerationFacts) ->
             "decoder": {
                 "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
                 "filename": FILE,
-                "head_size": mixer.head_dim,
+                "head_size": filled(mixer.head_dim),
                 "hidden_size": config.hidden,
                 "num_attention_heads": mixer.heads,
                 "num_key_value_heads": mixer.kv_heads,

@@ -11,53 +11,25 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import torch
 
-from smolship.export.config import Attention, CacheSpec, ShortConv
+from smolship.export.config import CacheSpec, ShortConv
 from smolship.export.opaque import trace
 from smolship.export.targets import Job
+from smolship.export.targets.onnx.attention import MICROSOFT, Attention, Heads, Part, Stack, filled
 from smolship.export.targets.onnx.data import DataFile, block_of
 from smolship.export.targets.walk import handler
 
 OPSET, IR_VERSION = 21, 10
-MICROSOFT = "com.microsoft"
 INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level: activations in int8, one scale a block
 
 SMOLSHIP, ATEN = torch.ops.smolship, torch.ops.aten
 UNFLATTEN = ATEN.unflatten.int
-
-
-@dataclass
-class Stack:
-    """The outputs of several matrices computed as one; split only where one is wanted apart."""
-
-    whole: ir.Value
-    sizes: list[int]
-    split: list[ir.Value] | None = None
-
-
-@dataclass
-class Part:
-    """One output of a `Stack`."""
-
-    stack: Stack
-    index: int
-
-
-@dataclass(frozen=True)
-class Heads:
-    """Queries, keys or values, [1, S, count, size] in the trace. GroupQueryAttention takes them as `flat`,
-    [1, S, count * size], and rotates by itself: `rotary` is the name of its tables."""
-
-    flat: ir.Value | Part
-    count: int
-    size: int
-    rotary: str | None = None
 
 
 def emit(job: Job, data: DataFile) -> ir.Model:
@@ -75,7 +47,9 @@ class Emitter:
         self.places: dict[int, tuple[ir.Value, ir.Value]] = {}
         self.values: dict[torch.fx.Node, Any] = {}
         self.inputs, self.outputs = self._interface()
-        self.used, self.total = self._lengths()
+        self.attention = Attention(
+            self.config, job.context, data, self.inputs, op=self.op, constant=self.constant, split=self.split
+        )
         self.handlers: dict[Any, Callable[..., Any]] = {
             operator.getitem: lambda outputs, index: outputs[index],
             ATEN.silu.default: lambda x: self.op("QuickGelu", x, domain=MICROSOFT, alpha=1.0),
@@ -170,20 +144,13 @@ class Emitter:
             for kind in ("key", "value") if isinstance(spec, CacheSpec) else ("conv_state",):
                 past, present = f"past_key_values.{layer}.{kind}", f"present.{layer}.{kind}"
                 if isinstance(spec, CacheSpec):
-                    shapes = [["batch", spec.kv_heads, length, spec.head_dim] for length in ("past", "present")]
+                    size = filled(spec.head_dim)
+                    shapes = [["batch", spec.kv_heads, length, size] for length in ("past", "present")]
                 else:  # zeros before the first position, which nothing writes
                     shapes = [["batch", spec.kernel - 1 + spec.length, spec.width]] * 2
                 inputs[past] = ir.val(past, ir.DataType.FLOAT, shapes[0])
                 outputs[present] = ir.val(present, ir.DataType.FLOAT, shapes[1])
         return inputs, outputs
-
-    def _lengths(self) -> tuple[ir.Value, ir.Value]:
-        """What GroupQueryAttention wants to know: T - 1 for each row of the batch, int32 [1], and T, int32 []."""
-        mask, one = self.inputs["attention_mask"], self.constant(1)
-        last = self.op("Sub", self.op("ReduceSum", mask, one, keepdims=0), one)
-        total = self.op("Squeeze", self.op("Shape", mask, start=1, end=2))
-        int32 = ir.DataType.INT32
-        return self.op("Cast", last, to=int32), self.op("Cast", total, to=int32)
 
     def last_token(self, x: ir.Value, dim: int, start: int, stop: int) -> ir.Value:
         """The slice of the last token. Taking it before the head saves V * (S - 1) dot products of prefill."""
@@ -250,6 +217,7 @@ class Emitter:
         assert scale == 1
         gain = self.data.floats([name])
         if isinstance(x, Heads):
+            assert x.rotary is None  # attention rotates later, and a norm behind that would come before it
             apart = self.op("Reshape", self.split(x.flat), self.constant(0, 0, x.count, x.size))
             normed = self.norm(apart, gain, eps)
             return replace(x, flat=self.op("Reshape", normed, self.constant(0, 0, x.count * x.size)))
@@ -271,33 +239,7 @@ class Emitter:
         return normed, summed
 
     def attend(self, query: Heads, key: Heads, value: Heads, position: None, layer: int) -> ir.Value:
-        """GroupQueryAttention, with the rotation inside where there is one. It takes q, k, v stacked, or apart."""
-        mixer = self.config.layers[layer].mixer
-        assert isinstance(mixer, Attention)
-        parts = [heads.flat for heads in (query, key, value)]
-        stacks = [part.stack for part in parts if isinstance(part, Part)]
-        if len(stacks) == 3 and stacks[0] is stacks[1] is stacks[2]:
-            qkv = [stacks[0].whole, None, None]
-        else:
-            qkv = [self.split(part) for part in parts]
-        assert query.rotary == key.rotary
-        past = [self.inputs[f"past_key_values.{layer}.{kind}"] for kind in ("key", "value")]
-        mixed, *present = self.op(
-            "GroupQueryAttention",
-            *qkv,
-            *past,
-            self.used,
-            self.total,
-            *self.tables(query.rotary),
-            domain=MICROSOFT,
-            outputs=3,
-            num_heads=mixer.heads,
-            kv_num_heads=mixer.kv_heads,
-            scale=mixer.scale,
-            do_rotary=int(query.rotary is not None),
-            rotary_interleaved=0,
-            **({"local_window_size": mixer.window} if mixer.window else {}),
-        )
+        mixed, *present = self.attention.attend(layer, query, key, value)
         for kind, made in zip(("key", "value"), present, strict=True):
             self.present(f"present.{layer}.{kind}", made)
         return mixed
@@ -349,10 +291,3 @@ class Emitter:
             new = self.op("Concat", self.op("Mul", rows, self.constant(0)), rows, axis=-1)
             self.places[kernel] = before, new
         return self.places[kernel]
-
-    def tables(self, rotary: str | None) -> list[ir.Value]:
-        """cos and sin, float32 [context, K / 2]: no longer than the cache, or they would outweigh a small model."""
-        if rotary is None:
-            return []
-        cos, sin = self.config.rotaries[rotary].tables(self.job.context)
-        return [self.data.array(f"{rotary}.cos", cos), self.data.array(f"{rotary}.sin", sin)]
