@@ -37,7 +37,7 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Drift:
-    """Relative rms difference of a layer's keys and values from the simulation's, and what rounding makes of it."""
+    """Relative rms difference of a layer's state from the simulation's, and what rounding makes of it."""
 
     layer: int
     difference: float
@@ -152,13 +152,14 @@ class Answers:
         """Layer by layer; none where the engine does not show its cache."""
         if not self.result.cache:
             return []
-        keys, values, floors = (self.probes.arrays[f"drift.{self.name}.{part}"] for part in ("keys", "values", "floor"))
-        if any(cache.shape != (2, *keys.shape[1:]) for cache in self.result.cache):
-            raise InputError("the result's cache is not of this model's shape", expected=(2, *keys.shape[1:]))
-        return [
-            Drift(layer, relative(np.stack([keys[layer], values[layer]]), cache), float(floors[layer]))
-            for layer, cache in enumerate(self.result.cache)
-        ]
+        states, floors = self.probes.states(self.name), self.probes.arrays[f"drift.{self.name}.floor"]
+        for state, cache in zip(states, self.result.cache, strict=True):
+            if state.shape != cache.shape:
+                raise InputError(
+                    "the result's cache is not of this model's shape", got=cache.shape, expected=state.shape
+                )
+        layers = zip(states, self.result.cache, floors, strict=True)
+        return [Drift(i, relative(state, cache), float(floor)) for i, (state, cache, floor) in enumerate(layers)]
 
 
 def relative(reference: np.ndarray, other: np.ndarray) -> float:

@@ -132,10 +132,10 @@ def _edge(asked: Asked, probes: Probes) -> int | None:
     if ids is None:
         return None
     if LEAD in probes.arrays:
-        parts = [probes.arrays.get(f"drift.{asked.name}.{part}") for part in ("keys", "values")]
-        if not asked.traits.presets or parts[0] is None or parts[1] is None:
+        states = probes.states(asked.name)
+        if not asked.traits.presets or not states:
             return None
-        asked.cache = tuple(np.stack(both).astype(np.float32) for both in zip(*parts, strict=True))
+        asked.cache = tuple(states)
     return asked.text(ids, edge_positions(probes, asked.name), probes.sketches[f"{asked.name}.edge"].ids)
 
 
@@ -264,11 +264,10 @@ def _greedy(asked: Asked, probes: Probes) -> None:
 
 
 def _drift(asked: Asked, probes: Probes) -> None:
-    """Keys and values of the first tokens."""
-    keys = probes.arrays.get(f"drift.{asked.name}.keys")
-    if keys is not None:
-        asked.call(Call("layers", 0, 0, keys.shape[1], "none", rewind=0))
-        asked.layers = len(keys)
+    """The states of the first tokens."""
+    if states := probes.states(asked.name):
+        asked.call(Call("layers", 0, 0, states[0].shape[1], "none", rewind=0))
+        asked.layers = len(states)
 
 
 def edge_positions(probes: Probes, name: str) -> np.ndarray:
