@@ -311,8 +311,13 @@ def _prompts(template: ChatTemplate | None, tokenizer: Tokenizer, context: int, 
 def _drift(part: Probes, name: str, simulated: Flow, moved: Flow) -> None:
     """The states of the first tokens, and how far one ulp moves them, layer by layer."""
     attended = [layer for layer in simulated.kept if len(layer) == 2]
+    heads = np.array([keys.shape[1:] for keys, _ in attended])  # [L, 2]: G, K
     for side, what in enumerate(("keys", "values")):
-        part.arrays[f"drift.{name}.{what}"] = np.stack([layer[side] for layer in attended])
+        arrays = [layer[side] for layer in attended]
+        more = [[(0, 0), *((0, most - size) for most, size in zip(heads.max(0), own, strict=True))] for own in heads]
+        part.arrays[f"drift.{name}.{what}"] = np.stack([*map(np.pad, arrays, more)])
+    if (heads != heads[0]).any():
+        part.arrays[f"drift.{name}.heads"] = heads
     if convolved := [i for i, layer in enumerate(simulated.kept) if len(layer) == 1]:
         part.arrays[f"drift.{name}.convolutions"] = np.array(convolved)
         part.arrays[f"drift.{name}.inputs"] = np.stack([simulated.kept[i][0] for i in convolved])

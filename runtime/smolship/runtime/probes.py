@@ -174,7 +174,8 @@ class Probes:
               position of "digits.at" to the last: those before the digits of a repeat (digits.py)
     gaps      "STAGE" or "TARGET.STAGE": gaps measured at export; "decoder.far" at the positions "far.at" of one long
               text, up to the end of the context or as far as the export went
-    arrays    further arrays by name ("greedy.…", "drift.…", "edge.…", "far.at", "digits.…")
+    arrays    further arrays by name ("greedy.…", "drift.…", "edge.…", "far.at", "digits.…"); where heads differ by
+              layer, keys and values of "drift.TARGET" are filled up, and "drift.TARGET.heads" has their count and size
     facts     what was run: tokens, seeds, versions, …; "nonfinite", by the name of the gap: the operator that made the
               first infinity or NaN
     """
@@ -215,6 +216,9 @@ class Probes:
         if keys is None or values is None:
             return []
         found = [np.stack(both).astype(np.float32) for both in zip(keys, values, strict=True)]
+        heads = self.arrays.get(f"drift.{name}.heads")
+        if heads is not None:
+            found = [kept[:, :, :count, :size] for kept, (count, size) in zip(found, heads.tolist(), strict=True)]
         places, inputs = (self.arrays.get(f"drift.{name}.{part}", ()) for part in ("convolutions", "inputs"))
         for at, given in zip(places, inputs, strict=True):
             found.insert(int(at), given[None].astype(np.float32))
