@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from smolship.export.config import DecoderConfig
-from smolship.export.forecast.sizes import Entries, kv_bytes
+from smolship.export.forecast.sizes import GGML_CHUNK, Entries, kept_bytes, kv_bytes
 from smolship.export.targets import load_target
 from smolship.runtime.readback.hashing import Entry
 
@@ -141,7 +141,6 @@ def apple_memory(config: DecoderConfig, entries: Entries, context: int, artifact
     return artifact + kv_bytes(config, context, 2) + 2 * 2 * heads * chunk * context, 0
 
 
-GGML_CHUNK = 512  # tokens of a batch, runtime/engines/gguf.py
 GGML_BUFFERS = (2, 3)  # of a chunk as wide as the MLP, and as the hidden state
 GGML_TOKEN = 340  # bytes of a token of the vocabulary, its text and its places in maps
 
@@ -154,7 +153,7 @@ def _gguf(config: DecoderConfig, entries: Entries, context: int, artifact: int) 
     wide, narrow = GGML_BUFFERS
     buffers = 4 * chunk * (wide * _widest(config) + narrow * config.hidden)
     vocabulary = GGML_TOKEN * config.vocab
-    return packed + kv_bytes(config, context, 2) + attention + buffers + vocabulary, artifact + MB
+    return packed + kept_bytes(config, context, "gguf") + attention + buffers + vocabulary, artifact + MB
 
 
 def _packed_by_ggml(config: DecoderConfig, entries: Entries) -> int:
