@@ -13,6 +13,7 @@ import numpy as np
 
 from smolship.export.checkpoints import Checkpoint, open_checkpoint
 from smolship.export.checkpoints.gguf import KEYS, names_of
+from smolship.export.config import only
 from smolship.export.rotary import LinearScaling, LongRope
 from smolship.export.targets.gguf.architectures import ARCHITECTURES
 from smolship.export.transforms import theirs
@@ -44,9 +45,9 @@ def make_gguf(
     tokens = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
     special = {t["content"] for t in tokenizer["added_tokens"]}
     values: dict[str, Any] = {f"{arch}.{key}": hf.raw[name] for name, key in KEYS.items() if hf.raw.get(name)}
+    values[f"{arch}.feed_forward_length"] = hf.config.layers[0].mlp.width
     values |= by_layer(hf, arch)
     values |= {
-        f"{arch}.feed_forward_length": hf.config.layers[0].mlp.width,
         f"{arch}.rope.freq_base": rotary.theta,
         f"{arch}.rope.dimension_count": rotary.width,
         f"{arch}.vocab_size": hf.config.vocab,
@@ -104,7 +105,7 @@ def make_gguf(
 def by_layer(hf: Checkpoint, arch: str) -> dict[str, Any]:
     """What llama.cpp's converter writes of a model whose layers differ."""
     layers = hf.config.layers
-    if len({(layer.mixer.heads, layer.mlp.width) for layer in layers}) == 1:
+    if only(mixer.heads for mixer in hf.config.attentions) and only(layer.mlp.width for layer in layers):
         return {}
     return {
         f"{arch}.block_count": len(layers),
