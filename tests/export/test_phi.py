@@ -136,7 +136,9 @@ def test_the_original_of_a_file_is_that_of_the_folder(model, tmp_path, context):
     make_gguf(model, tmp_path / "model.gguf")
     at, said = np.arange(60, 70), []
     for source in (model, tmp_path / "model.gguf"):
-        (pieces,) = Original(open_checkpoint(str(source)), context=context).logits(IDS[None, :70], at)
+        original = Original(open_checkpoint(str(source)), context=context)
+        assert any("rotary embedding" in note for note in original.notes) == (source != model)
+        (pieces,) = original.logits(IDS[None, :70], at)
         said.append(np.concatenate(list(pieces)))
     np.testing.assert_allclose(*said, rtol=1e-5, atol=1e-5)
 
