@@ -14,13 +14,14 @@ from transformers import AutoModelForCausalLM
 from smolship.export import export
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.original import Original
-from smolship.export.preflight import context_notes, context_problems
+from smolship.export.preflight import check, context_notes, context_problems
 from smolship.export.reference import Reference, run
 from smolship.export.targets import gguf as gguf_target
 from smolship.export.targets import load_target
 from smolship.export.weights import SCHEMES, write_weights
 from smolship.runtime.engines import load_engine
 from smolship.runtime.errors import InputError
+from smolship.runtime.parity import parity
 from smolship.runtime.readback.compare import EQUAL, judge
 from smolship.runtime.readback.gguf import read
 from tests.bundles import job_of
@@ -136,7 +137,9 @@ def test_the_original_of_a_file_is_that_of_the_folder(model, tmp_path, context):
     make_gguf(model, tmp_path / "model.gguf")
     at, said = np.arange(60, 70), []
     for source in (model, tmp_path / "model.gguf"):
-        (pieces,) = Original(open_checkpoint(str(source)), context=context).logits(IDS[None, :70], at)
+        original = Original(open_checkpoint(str(source)), context=context)
+        assert any("rotary embedding" in note for note in original.notes) == (source != model)
+        (pieces,) = original.logits(IDS[None, :70], at)
         said.append(np.concatenate(list(pieces)))
     np.testing.assert_allclose(*said, rtol=1e-5, atol=1e-5)
 
@@ -186,13 +189,25 @@ def test_every_target_has_them(model, tmp_path, target):
         assert 20 * np.abs(said - simulated[0]).max() < np.abs(said - simulated[1]).max()
 
 
-def test_it_is_said_at_export(model, tmp_path):
+def test_it_is_said_at_export(model):
     config = open_checkpoint(str(model)).config
     assert context_problems(config, LONG) == context_notes(config, ORIGINAL) == []
     assert "2 to 512" in context_problems(config, 513)[0]
-    bundle = export(model, tmp_path / "bundle", to=["gguf"], context=LONG, probe_tokens=64)
-    notes = " ".join(bundle.manifest.quantization.notes)
+    notes = " ".join(check(open_checkpoint(str(model)), ["gguf"], SCHEMES["int4"], LONG).notes)
     assert f"--context {ORIGINAL}" in notes and "more than 256 tokens" in notes
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("quant, context", [("int4", LONG), ("int8", ORIGINAL)])
+def test_every_gate_passes(model, tmp_path, quant, context):
+    """Of the folder, and of a GGUF file."""
+    make_gguf(model, tmp_path / "model.gguf", kind="Q4_0")
+    for source in (model, tmp_path / "model.gguf"):
+        targets = ("executorch", "onnx", "gguf")
+        bundle = export(source, tmp_path / "bundle", to=targets, quant=quant, context=context, probe_tokens=128)
+        for target in targets:
+            report = parity(bundle, target, quick=True)
+            assert report.passed, [one for one in report.checks if not one.passed]
 
 
 def test_a_window_is_refused_by_gguf_alone(model, tmp_path):

@@ -14,6 +14,7 @@ from smolship.export import export
 from smolship.export.config import Attention, DecoderConfig, with_mixers
 from smolship.export.decoder import Decoder
 from smolship.export.families import FAMILIES
+from smolship.export.rotary import LongRope, Rotary
 from smolship.export.transforms import Flat, Plus
 from smolship.runtime.errors import GateError
 from tests.conftest import TINY
@@ -39,6 +40,11 @@ def without_residual(config: DecoderConfig) -> DecoderConfig:
     return replace(config, layers=tuple(replace(layer, residual=1.0) for layer in config.layers))
 
 
+def long_divisors(rotary: Rotary) -> Rotary:
+    assert isinstance(rotary.scaling, LongRope)
+    return replace(rotary, scaling=replace(rotary.scaling, short=rotary.scaling.long))
+
+
 READINGS: dict[str, tuple[str, Callable[[DecoderConfig], DecoderConfig]]] = {
     "layers with and without rotary embedding exchanged": ("smollm3", inverted),
     "the class's theta": ("smollm3", lambda c: with_rotary(c, lambda r: replace(r, theta=2e6))),
@@ -50,6 +56,7 @@ READINGS: dict[str, tuple[str, Callable[[DecoderConfig], DecoderConfig]]] = {
     "an embedding that is not scaled": ("gemma3", lambda c: replace(c, embedding_scale=1.0)),
     "scores scaled by the head's size": ("granite", lambda c: mixers(c, lambda m: {"scale": m.head_dim**-0.5})),
     "residuals that are not scaled": ("granite", without_residual),
+    "the divisors of long texts": ("phi3", lambda c: with_rotary(c, long_divisors)),
     "the whole head rotated": ("phi3", lambda c: with_rotary(c, lambda r: replace(r, width=32, scaling=None))),
 }
 FAST = ("a window without its token", "scaling dropped")

@@ -85,7 +85,7 @@ def windows(tmp_path_factory):
 
 def test_what_lies_far_behind_a_window_is_fed_again(windows, monkeypatch):
     ids, at, near, far = np.random.default_rng(8).integers(0, 300, LONG), 450, 400, 150
-    with open_session(windows, INFO | {"context": LONG}, threads=2) as session:
+    with open_session(windows, INFO | {"context": LONG}, threads=1) as session:
         session.forward(ids[:far])
         wanted = session.forward(ids[far : far + 1])
         session.forward(ids[far + 1 : at])
@@ -108,7 +108,7 @@ def test_what_lies_far_behind_a_window_is_fed_again(windows, monkeypatch):
 
 def test_an_interrupt_while_the_text_is_fed_again_is_made_good(windows, monkeypatch):
     ids = np.random.default_rng(8).integers(0, 300, LONG)
-    with open_session(windows, INFO | {"context": LONG}, threads=2) as session:
+    with open_session(windows, INFO | {"context": LONG}, threads=1) as session:
         session.forward(ids[:150])
         wanted = session.forward(ids[150:151])
         session.forward(ids[151:450])
@@ -130,7 +130,7 @@ def test_what_was_preset_cannot_be_fed_again(windows):
     """A session says how far back it reaches then."""
     layers = [np.ones((2, 5, 2, 32), np.float32)] * 3
     ids = np.random.default_rng(8).integers(0, 300, LONG)
-    with open_session(windows, INFO | {"context": LONG}, threads=2) as session:
+    with open_session(windows, INFO | {"context": LONG}, threads=1) as session:
         session.preset(layers, 400)
         assert session.earliest == 399
         session.forward(ids[:40])

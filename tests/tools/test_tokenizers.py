@@ -22,7 +22,7 @@ from smolship.runtime.facts import GenerationFacts
 from smolship.runtime.template import ChatTemplate
 from smolship.runtime.tokenizer import Tokenizer
 from smolship.tools.hard_strings import CODE, CONTRACTIONS, DIGITS, PLAIN, SPACES, UNICODE, hard_strings
-from smolship.tools.tokenizers import compare, main, shortest
+from smolship.tools.tokenizers import compare, compare_all, main, shortest
 from tests.bundles import job_of
 from tests.conftest import make_tiny
 
@@ -299,6 +299,19 @@ def test_hard_strings_are_always_the_same(tiny):
     tokenizer = Tokenizer(tiny("llama") / "tokenizer.json")
     assert hard_strings(tokenizer, None) == hard_strings(tokenizer, None)
     assert all(a != b for a, b in pairwise(hard_strings(tokenizer, None)))
+
+
+def test_the_command_judges_ascii_where_the_rest_is_said(tmp_path):
+    model = make_tiny(tmp_path / "model", "llama", vocab_size=VOCAB + 20)
+    raw = byte_level("gpt-4o")
+    raw["pre_tokenizer"]["pretokenizers"] = GPT4O
+    (model / "tokenizer.json").write_text(json.dumps(raw))
+    bundle = export(model, tmp_path / "b", to=["gguf"], quant="int8", context=64, probe_tokens=0)
+    assert any("cuts otherwise" in note for note in bundle.manifest.quantization.notes)
+    rows = {row.tokenizer: row for row in compare_all(bundle)}
+    assert rows["llama.cpp"].judged and rows["llama.cpp"].mismatches == 0
+    assert not rows["llama.cpp, beyond ASCII"].judged and rows["llama.cpp, beyond ASCII"].mismatches
+    assert sum(row.strings for row in rows.values()) > 1200
 
 
 def test_the_command(tiny, tmp_path, capsys):

@@ -65,7 +65,10 @@ class Original:
                 options = {"use_safetensors": True}
                 self.model = _by_modules(folder, self.tensors)
             else:
-                options["config"] = _config(folder, checkpoint, context)
+                options["config"], ours = _config(folder, checkpoint, context)
+                self.notes += [
+                    "transformers reads the rotary embedding of no such GGUF file: as it is read here"
+                ] * ours
                 self.model = None
             if self.model is None:
                 self.notes.append("transformers loads the original whole, in float32, to compare with it")
@@ -276,10 +279,10 @@ def _refusals() -> Iterator[None]:
         ) from None
 
 
-def _config(folder: Path, checkpoint: Checkpoint, context: int) -> Any:
+def _config(folder: Path, checkpoint: Checkpoint, context: int) -> tuple[Any, bool]:
     """What transformers reads of a GGUF file, and what it does not read of every one, as we read it: the size of the
     heads, the norms' epsilon by another name, a rotary embedding that is scaled or of a part of each head, and the
-    window beside it."""
+    window beside it. The second is whether the rotary embedding is ours."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder, gguf_file=checkpoint.path.name)
@@ -290,10 +293,10 @@ def _config(folder: Path, checkpoint: Checkpoint, context: int) -> Any:
     ours = witness(checkpoint, context)
     rotary = ours.get("rope_scaling", {}) | {key: ours[key] for key in ("partial_rotary_factor",) if key in ours}
     if not rotary:
-        return config
+        return config, False
     beside = {key: ours[key] for key in ("original_max_position_embeddings", "sliding_window") if key in ours}
     parameters = {"rope_type": "default", "rope_theta": ours["rope_theta"]} | rotary
-    return type(config)(**config.to_dict() | beside | {"rope_parameters": parameters})
+    return type(config)(**config.to_dict() | beside | {"rope_parameters": parameters}), True
 
 
 def _link(checkpoint: Checkpoint, folder: Path, context: int) -> None:

@@ -2,8 +2,9 @@
 
     python -P -m smolship.tools.tokenizers BUNDLE
 
-llama.cpp's is made of metadata that we wrote: each of its mismatches is an error of ours, and the exit code is 1. Those
-of ExecuTorch (pytorch_tokenizers) and onnxruntime-genai read tokenizer.json by themselves: theirs are listed only.
+llama.cpp's is made of metadata that we wrote: each of its mismatches is an error of ours, and the exit code is 1.
+(Where an export said that it cuts some text otherwise, so much holds of ASCII.) Those of ExecuTorch
+(pytorch_tokenizers) and onnxruntime-genai read tokenizer.json by themselves: theirs are listed only.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from smolship.export.targets.gguf.vocab import differences
 from smolship.runtime import open_bundle
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.engines.gguf import GgufTokenizer
 from smolship.runtime.errors import InputError, SetupError, clip, missing_engine
+from smolship.runtime.files import read_bytes
 from smolship.tools.console import Screen, begin, exit_code
 from smolship.tools.hard_strings import hard_strings
 
@@ -102,8 +105,12 @@ def compare_all(bundle: Bundle) -> list[Row]:
                 raise
             rows.append(Row(entry.engine, 0, 0, False, unavailable=str(error).splitlines()[0]))
             continue
+        said = judged and differences({"tokenizer.json": read_bytes(bundle.path / "tokenizer.json", "tokenizer.json")})
         for label, special, encode in theirs:
-            rows.append(compare(label, partial(tokenizer.encode, special=special), encode, strings, judged))
+            ours = partial(tokenizer.encode, special=special)
+            if said:
+                rows.append(compare(f"{label}, beyond ASCII", ours, encode, [s for s in strings if not s.isascii()]))
+            rows.append(compare(label, ours, encode, [s for s in strings if not said or s.isascii()], judged))
     if not rows:
         raise InputError(
             "no target of the bundle has a tokenizer of its own",
