@@ -198,5 +198,5 @@ def test_both_sides_of_an_engine_s_own_chunks_are_prefilled(chunk):
 def test_the_layer_is_named_where_the_drift_passes_all_floors():
     measured = [(1e-7, 1e-7), (0.03, 1e-7), (0.5, 0.04), (0.2, 0.05)]
     rows = [Drift(i, d, f) for i, (d, f) in enumerate(measured)]
-    assert "layer 2's norm or the projections" in _found(rows)
+    assert "layer 2's norm, k or v" in _found(rows)
     assert "or the head" in _found([*rows[:2], Drift(2, 0.04, 0.04)])

@@ -216,7 +216,7 @@ def _found(drift: list[Drift]) -> str:
             at = row.layer
             before = f"layer {at - 1}'s output matrix or MLP, or " if at else "the embedding, or "
             return (
-                f"the drift begins at {before}layer {at}'s norm or the projections (k, v) that its state is made of "
+                f"the drift begins at {before}layer {at}'s norm, k or v projection, or convolution's first matrix "
                 f"(relative difference {row.difference:.2g}, rounding reaches {limit / 2:.2g})"
             )
     return (
