@@ -15,11 +15,12 @@ import pytest
 
 from smolship.export import export, output, pipeline
 from smolship.export.checkpoints import open_checkpoint
-from smolship.export.families import llama
+from smolship.export.families import llama, translate
 from smolship.export.families.fields import Fields
 from smolship.export.forecast import asking, costs, forecast
 from smolship.export.forecast.devices import DEVICES, Device, System
 from smolship.export.forecast.record import Forecast, Need, StepForecast
+from smolship.export.forecast.sizes import kept_bytes
 from smolship.export.forecast.step import Foreseen, held_by, make_forecast
 from smolship.export.options import Options, scheme_of
 from smolship.export.tensorfile import Slot
@@ -128,6 +129,15 @@ def test_the_cache_is_as_long_as_the_context(large):
         assert other.cache_bytes - one.cache_bytes == 4096 * numbers * width
         assert other.anonymous_bytes - one.anonymous_bytes >= 4096 * numbers * width
     assert long.disk_bytes > short.disk_bytes
+
+
+def test_of_windows_llama_cpp_keeps_little_more():
+    """What docs/families.md says of Gemma 3 1B: 22 of its 26 layers see 512 tokens."""
+    config, _, _ = translate(SHAPES["gemma3-1b"], "gemma3-1b")
+    numbers = 2 * 256  # of a position
+    assert kept_bytes(config, 4096, "gguf") == 2 * numbers * (4 * 4096 + 22 * 1024)
+    assert kept_bytes(config, 1024, "gguf") == 2 * numbers * 26 * 1024
+    assert kept_bytes(config, 4096, "onnx") == 2 * kept_bytes(config, 4096, "coreml") == 4 * numbers * 26 * 4096
 
 
 def test_more_bits_take_more(large):

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from smolship.export.config import Attention, DecoderConfig
-from smolship.export.forecast.sizes import Entries, kv_bytes
+from smolship.export.config import DecoderConfig
+from smolship.export.forecast.sizes import GGML_CHUNK, Entries, kept_bytes, kv_bytes
 from smolship.export.targets import load_target
 from smolship.runtime.readback.hashing import Entry
 
@@ -142,7 +142,6 @@ def apple_memory(config: DecoderConfig, entries: Entries, context: int, artifact
     return artifact + kv_bytes(config, context, 2) + 2 * 2 * heads * chunk * context, 0
 
 
-GGML_CHUNK = 512  # tokens of a batch, runtime/engines/gguf.py
 GGML_BUFFERS = (2, 3)  # of a chunk as wide as the MLP, and as the hidden state
 GGML_TOKEN = 340  # bytes of a token of the vocabulary, its text and its places in maps
 
@@ -156,8 +155,7 @@ def _gguf(config: DecoderConfig, entries: Entries, context: int, artifact: int) 
     wide, narrow = GGML_BUFFERS
     buffers = 4 * chunk * (wide * _widest(config) + narrow * config.hidden)
     vocabulary = GGML_TOKEN * config.vocab
-    attending = replace(config, layers=tuple(x for x in config.layers if isinstance(x.mixer, Attention)))
-    return packed + kv_bytes(attending, context, 2) + attention + buffers + vocabulary, artifact + MB
+    return packed + kept_bytes(config, context, "gguf") + attention + buffers + vocabulary, artifact + MB
 
 
 def _packed_by_ggml(config: DecoderConfig, entries: Entries) -> int:
