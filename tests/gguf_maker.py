@@ -13,7 +13,6 @@ import numpy as np
 
 from smolship.export.checkpoints import Checkpoint, open_checkpoint
 from smolship.export.checkpoints.gguf import KEYS, names_of
-from smolship.export.config import only
 from smolship.export.rotary import LinearScaling, LongRope
 from smolship.export.targets.gguf.architectures import ARCHITECTURES
 from smolship.export.transforms import theirs
@@ -45,8 +44,7 @@ def make_gguf(
     tokens = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
     special = {t["content"] for t in tokenizer["added_tokens"]}
     values: dict[str, Any] = {f"{arch}.{key}": hf.raw[name] for name, key in KEYS.items() if hf.raw.get(name)}
-    values[f"{arch}.feed_forward_length"] = hf.config.layers[0].mlp.width
-    values |= by_layer(hf, arch)
+    values |= {f"{arch}.feed_forward_length": hf.config.layers[0].mlp.width} | by_layer(hf, arch)
     values |= {
         f"{arch}.rope.freq_base": rotary.theta,
         f"{arch}.rope.dimension_count": rotary.width,
@@ -104,18 +102,18 @@ def make_gguf(
 
 def by_layer(hf: Checkpoint, arch: str) -> dict[str, Any]:
     """What llama.cpp's converter writes of a model whose layers differ."""
-    layers = hf.config.layers
-    if only(mixer.heads for mixer in hf.config.attentions) and only(layer.mlp.width for layer in layers):
+    layers, attentions = hf.config.layers, hf.config.attentions
+    if len({(mixer.heads, layer.mlp.width) for mixer, layer in zip(attentions, layers, strict=False)}) == 1:
         return {}
     return {
         f"{arch}.block_count": len(layers),
         f"{arch}.context_length": hf.config.positions,
         f"{arch}.embedding_length": hf.config.hidden,
         f"{arch}.feed_forward_length": [layer.mlp.width for layer in layers],
-        f"{arch}.attention.head_count": [layer.mixer.heads for layer in layers],
-        f"{arch}.attention.head_count_kv": [layer.mixer.kv_heads for layer in layers],
+        f"{arch}.attention.head_count": [mixer.heads for mixer in attentions],
+        f"{arch}.attention.head_count_kv": [mixer.kv_heads for mixer in attentions],
         f"{arch}.attention.layer_norm_rms_epsilon": hf.config.norm_eps,
-        f"{arch}.attention.value_length": layers[0].mixer.head_dim,
+        f"{arch}.attention.value_length": attentions[0].head_dim,
     }
 
 
