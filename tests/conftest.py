@@ -68,6 +68,14 @@ TINY: dict[str, dict[str, Any]] = {
         "residual_multiplier": 0.3,
         "logits_scaling": 4.0,
     },
+    "lfm2": {  # convolutions on both sides of the one attention
+        "architectures": ["Lfm2ForCausalLM"],
+        "model_type": "lfm2",
+        "num_hidden_layers": 3,
+        "layer_types": ["conv", "full_attention", "conv"],
+        "block_multiple_of": 32,
+        "norm_eps": 1e-5,
+    },
     "olmo2": {
         "architectures": ["Olmo2ForCausalLM"],
         "model_type": "olmo2",
@@ -115,9 +123,9 @@ TINY: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 4,
     },
 }
+SLOW = ("granite", "llama_bias", "olmo2", "openelm", "qwen2")
 KINDS = [  # of TINY: those that differ from others by factors, or by where norms stand, are tried with the real models
-    pytest.param(kind, marks=[pytest.mark.real] * (kind in ("granite", "llama_bias", "olmo2", "openelm", "qwen2")))
-    for kind in TINY
+    pytest.param(kind, marks=[pytest.mark.real] * (kind in SLOW)) for kind in TINY
 ]
 SIZES = {
     "hidden_size": 128,
@@ -195,6 +203,18 @@ def make_tokenizer(folder: Path, vocab: int) -> None:
 
 
 ROOMS = {"real": "models", "device": "boards", "native": "boards"}  # folders whose files share what takes minutes
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`sampled(n)`: one in n of a test's cases is tried by `make check`, the others with the real models."""
+    place: dict[str, int] = {}
+    for item in items:
+        if (marked := item.get_closest_marker("sampled")) and not item.get_closest_marker("real"):
+            name = item.nodeid.partition("[")[0]
+            place[name] = place.get(name, -1) + 1
+            if place[name] % marked.args[0]:
+                item.add_marker(pytest.mark.real)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:

@@ -37,7 +37,7 @@ def make_gguf(
     as "Q4_0 Q8_0". `extra` adds or overrides metadata by its full key, `drop` leaves tensors and keys out by GGUF's
     name. Returns the HF checkpoint."""
     hf = open_checkpoint(str(folder))
-    known, mixer = ARCHITECTURES[hf.config.architecture], hf.config.layers[0].mixer
+    known, mixer = ARCHITECTURES[hf.config.architecture], hf.config.attentions[0]
     arch, rotary = known.name, known.rotary(hf.config)
     writer = gguf.GGUFWriter(path, arch)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
@@ -46,6 +46,7 @@ def make_gguf(
     values: dict[str, Any] = {f"{arch}.{key}": hf.raw[name] for name, key in KEYS.items() if hf.raw.get(name)}
     values |= by_layer(hf, arch)
     values |= {
+        f"{arch}.feed_forward_length": hf.config.layers[0].mlp.width,
         f"{arch}.rope.freq_base": rotary.theta,
         f"{arch}.rope.dimension_count": rotary.width,
         f"{arch}.vocab_size": hf.config.vocab,
@@ -79,7 +80,7 @@ def make_gguf(
     for name, rows in tensors.items():
         if name in drop:
             continue
-        if rows.ndim == 1 or kind == "F32":
+        if rows.ndim == 1 or kind == "F32" or ".conv." in name:
             writer.add_tensor(name, rows)
         else:
             stored = gguf.GGMLQuantizationType[next(kinds)]

@@ -19,13 +19,14 @@ def with_rotary(
 
 
 class RandomSource:
-    """Float weights for any config: matrices of size 0.08, gains near 1, biases of size 0.5."""
+    """Float weights for any config: matrices of size 0.08, gains near 1, biases and kernels of size 0.5."""
 
     def __init__(self, config: DecoderConfig, seed: int = 7):
         draw = np.random.default_rng(seed).standard_normal
         self.tensors = {name: draw(shape, np.float32) for name, shape in config.shapes().items()}
         for name, values in self.tensors.items():
-            values *= np.float32(0.1 if name.endswith("norm") else 0.5 if name.endswith("bias") else 0.08)
+            size = 0.1 if name.endswith("norm") else 0.5 if name.endswith(("bias", "conv")) else 0.08
+            values *= np.float32(size)
             values += np.float32(name.endswith("norm"))
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:

@@ -111,6 +111,7 @@ def test_executorch_without_python_or_torch(capsys, tiny_bundle, there, tmp_path
     record = Record.load(tmp_path / "executorch.json")
     assert record.emulated and record.device.uri == there and len(record.device.cores) >= 1 and record.samples
     assert record.answer.check == "as planned" and record.memory.peak.value > 1 << 20
+    assert "was on the device before" in record.loads.first_ever.why  # for parity
     assert said(capsys, "report", str(tmp_path / "executorch.json"), "-o", str(tmp_path / "page.html"))[0] == 0
 
 

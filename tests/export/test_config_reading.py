@@ -136,10 +136,40 @@ CHANGES: list[dict[str, Any]] = [
     {"no_rope_layer_interval": 0},
 ]
 
+LFM2: list[dict[str, Any]] = [
+    {"layer_types": ["conv", "full_attention"]},
+    {"layer_types": ["conv", "conv"]},
+    {"layer_types": ["conv", "sliding_attention"]},
+    {"layer_types": ["conv"]},
+    {"full_attn_idxs": [1]},
+    {"full_attn_idxs": [0, 2]},
+    {"full_attn_idxs": 1},
+    {"full_attn_idxs": [1], "layer_types": ["full_attention", "conv"]},
+    {"full_attn_idxs": [1], "conv_bias": True, "conv_L_cache": 5},
+    {"full_attn_idxs": [1], "conv_L_cache": None},
+    {"conv_bias": 1},
+    {"block_auto_adjust_ff_dim": False},
+    {"block_ff_dim": 700, "block_multiple_of": 7, "block_ffn_dim_multiplier": 1.7},
+    {"block_ffn_dim_multiplier": 2, "block_multiple_of": 1},
+    {"block_ffn_dim_multiplier": None},
+    {"block_multiple_of": None},
+    {"tie_embedding": False},
+    {"tie_embedding": False, "tie_word_embeddings": True},
+    {"norm_eps": 1e-3},
+    {"norm_eps": 1},
+]
+
 # Taken by transformers, refused here. That it computes with them is seen below only for what the class reads.
 STRICTER = {
     "rotary kinds": ("rope_type", "type", "full_attention"),
-    "read elsewhere": ("layer_types", "sliding_window", "attention_chunk_size", "is_causal", "is_encoder_decoder"),
+    "read elsewhere": (
+        "layer_types",
+        "full_attn_idxs",
+        "sliding_window",
+        "attention_chunk_size",
+        "is_causal",
+        "is_encoder_decoder",
+    ),
     "two architectures": ("architectures", "model_type"),
     "activations": ("hidden_act",),
     "a crash in the forward": ("factor", "partial_rotary_factor", "rope_theta"),
@@ -172,8 +202,14 @@ def theirs(folder: Path, raw: dict[str, Any]) -> Any:
     return model
 
 
-@pytest.mark.parametrize("kind", sorted(set(FAMILIES) - {"openelm"}))  # test_openelm.py: transformers has no class
-@pytest.mark.parametrize("change", CHANGES, ids=str)
+READ = sorted(set(FAMILIES) - {"openelm"})  # test_openelm.py: transformers has no class
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [*((kind, change) for change in CHANGES for kind in READ), *(("lfm2", change) for change in LFM2)],
+    ids=str,
+)
 def test_we_read_what_transformers_reads(tmp_path, kind, change):
     raw = raw_of(kind, change)
     model = theirs(tmp_path, raw)
@@ -183,13 +219,18 @@ def test_we_read_what_transformers_reads(tmp_path, kind, change):
         if model is not None and change.get("head_dim", ...) is not None:
             assert any(f"'{key}'" in str(error) or key in change for keys in STRICTER.values() for key in keys), error
         return
-    if kind in ("granite", "olmo2", "phi3", "qwen2", "smollm3") and "head_dim" in change and change["head_dim"] is None:
+    if (
+        kind in ("granite", "lfm2", "olmo2", "phi3", "qwen2", "smollm3")
+        and "head_dim" in change
+        and change["head_dim"] is None
+    ):
         return  # transformers' classes fail at null; the original is given none
     assert model is not None, "transformers refuses it"
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     assert dict(stored(family, config, name) for name in config.shapes()) == shapes
-    attention = [layer.self_attn for layer in model.model.layers]
-    mixers, norm, tables = config.attentions, model.model.norm, model.model.rotary_emb
+    attention = [layer.self_attn for layer in model.model.layers if hasattr(layer, "self_attn")]
+    norm = model.model.norm if hasattr(model.model, "norm") else model.model.embedding_norm
+    mixers, tables = config.attentions, model.model.rotary_emb
     for mixer, a in zip(mixers, attention, strict=True):
         if mixer.rotary:
             of = "inv_freq" if hasattr(tables, "inv_freq") else f"{a.layer_type}_inv_freq"

@@ -59,7 +59,8 @@ def lowered(model: Path, scheme: Scheme, folder: Path, context: int = CONTEXT) -
     checkpoint = open_checkpoint(str(model))
     weights = write_weights(checkpoint, checkpoint.config, scheme, folder)
     info = target.lower(Job(checkpoint.config, weights, context), folder)
-    assert info == INFO | {"context": context, "chunk": min(64, context)}
+    several = {"layers": [[1]], "convolutions": [[0, 2]]} if checkpoint.config.convolutions else {}
+    assert info == INFO | {"context": context, "chunk": min(64, context)} | several
     return checkpoint, weights, folder
 
 
@@ -83,12 +84,14 @@ def say_the_same(built: Built, arithmetic: str, info: dict = INFO) -> None:
         np.testing.assert_allclose(session.forward(IDS[70:73]), want[72:73], atol=atol)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("arithmetic", CLOSE)
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_equal_the_reference(built, kind, arithmetic):
     say_the_same(built(kind, SCHEMES["none"]), arithmetic)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("scheme", [SCHEMES["int4"], SCHEMES["int8"], Scheme(4, 4, 4, 64)])
 @pytest.mark.parametrize("kind", ["llama_bias", "smollm3"])
 def test_quantized_logits_equal_the_simulation(built, kind, scheme):
@@ -179,6 +182,7 @@ def theory(weights: Weights) -> int:
     return codes + sum(2 * count[name] // entry.group for name, entry in weights.entries.items() if entry.group)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=list(SCHEMES))
 @pytest.mark.parametrize("tied", [True, False])
 def test_every_weight_is_stored_once(tmp_path, tied, scheme):

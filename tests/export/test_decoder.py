@@ -63,6 +63,8 @@ YARN = {"rope_type": "yarn", "rope_theta": 5e6, "factor": 4.0, "original_max_pos
         ("gemma3", {"query_pre_attn_scalar": 20, "attention_bias": True}),
         ("gemma3", {"layer_types": None, "rope_parameters": None, "rope_local_base_freq": 50.0, "rope_theta": 700.0}),
         ("granite", {"attention_bias": True, "mlp_bias": True, "head_dim": 48}),
+        ("lfm2", {"conv_bias": True, "conv_L_cache": 4, "layer_types": ["full_attention", "conv", "conv"]}),
+        ("lfm2", {"block_auto_adjust_ff_dim": False, "tie_embedding": False, "layer_types": None}),
         ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 9_000.0}}),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 3.0, "rope_theta": 9_000.0}}),
         ("olmo2", {"attention_bias": True, "tie_word_embeddings": True}),

@@ -91,6 +91,7 @@ SCHEMES_TO_TRY = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("scheme", SCHEMES_TO_TRY.values(), ids=list(SCHEMES_TO_TRY))
 @pytest.mark.parametrize("kind", ["llama_bias", "smollm3"])
 def test_quantized_logits_equal_the_simulation(built, kind, scheme):
@@ -189,6 +190,7 @@ def test_a_tied_table_lies_in_the_file_once(built):
     assert (folder / "model.pte").read_bytes().count(weights.tensor("embed").codes.tobytes()) == 1
 
 
+@pytest.mark.real
 def test_the_compiler_is_not_imported_and_can_be():
     """It would take as long as all else of the step; and whoever wants it has it, with the same schemas."""
     code = (

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from smolship.export.checkpoints import open_checkpoint
-from smolship.export.config import Attention, DecoderConfig, Layer, Mlp, with_mixers
+from smolship.export.config import Attention, DecoderConfig, Layer, Mlp, ShortConv, with_mixers
 from smolship.export.decoder import Decoder
 from smolship.export.features import FEATURES, features
 from smolship.export.reference import Reference, run
@@ -72,6 +72,8 @@ MADE: dict[str, DecoderConfig] = {
     "mlp_bias": layers(mlp=Mlp(192, bias=True)),
     "gelu_tanh": layers(mlp=Mlp(192, activation="gelu_tanh")),
     "ungated": layers(mlp=Mlp(192, gated=False)),
+    "convolution": replace(PLAIN, layers=(Layer(ShortConv(3), Mlp(192)), *PLAIN.layers, Layer(ShortConv(4), Mlp(192)))),
+    "conv_bias": replace(PLAIN, layers=(PLAIN.layers[0], Layer(ShortConv(3, bias=True), Mlp(192)))),
     "norms.after": layers(norms="after"),
     "norms.both": layers(norms="both"),
     "scales": replace(layers(residual=0.5), embedding_scale=3.0, logits_scale=0.25),
@@ -124,6 +126,7 @@ def test_a_target_computes_heads_of_any_size(name, target, tmp_path):
     computes(target, SIZES[name], tmp_path)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("target", ["coreml", "executorch", "onnx"])
 @pytest.mark.parametrize("name", MADE)
 def test_a_target_computes_it_or_refuses_it(name, target, tmp_path):
@@ -146,9 +149,9 @@ def computes(target: str, config: DecoderConfig, tmp_path: Path) -> None:
         again = session.forward(IDS[20:40])[0]
         for got, row in ((first, 39), (rest, slice(40, None)), (again, 39)):
             np.testing.assert_allclose(got, wanted[row], atol=2e-4 * np.abs(wanted).max(), rtol=1e-3)
-        for layer, mixer in enumerate(config.attentions):
+        for layer, spec in enumerate(config.cache(40)):
             if (kept := session.cache(layer)) is not None:
-                assert kept[0].shape == kept[1].shape == (40, mixer.kv_heads, mixer.head_dim)
+                assert tuple(part.shape for part in kept) == spec.shapes
 
 
 @pytest.mark.parametrize("target", ["coreml", "executorch", "onnx"])
@@ -171,6 +174,9 @@ def test_what_no_target_holds_yet_is_refused_by_all(target, name):
 
 
 GGUF = {
+    ("lfm2", "convolution"): True,
+    ("lfm2", "conv_bias"): False,
+    ("llama", "convolution"): False,
     ("llama", "bias"): True,
     ("llama", "window"): False,
     ("llama", "qk_norm.head"): False,

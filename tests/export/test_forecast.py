@@ -15,11 +15,12 @@ import pytest
 
 from smolship.export import export, output, pipeline
 from smolship.export.checkpoints import open_checkpoint
-from smolship.export.families import llama
+from smolship.export.families import llama, translate
 from smolship.export.families.fields import Fields
 from smolship.export.forecast import asking, costs, forecast
 from smolship.export.forecast.devices import DEVICES, Device, System
 from smolship.export.forecast.record import Forecast, Need, StepForecast
+from smolship.export.forecast.sizes import kept_bytes
 from smolship.export.forecast.step import Foreseen, held_by, make_forecast
 from smolship.export.options import Options, scheme_of
 from smolship.export.tensorfile import Slot
@@ -113,7 +114,7 @@ def test_headers_of_a_large_model_are_all_that_is_read(large, tmp_path, monkeypa
     monkeypatch.setattr(Slot, "read", lambda *a: pytest.fail("weights were read"))
     monkeypatch.chdir(tmp_path)
     found = forecast(large, to=ALL, context=2048, probe_tokens=0)  # the whole of it
-    measured = {"quantize": 117, "lower executorch": 424, "lower coreml": 696, "lower onnx": 379, "lower gguf": 332}
+    measured = {"quantize": 117, "lower executorch": 378, "lower coreml": 698, "lower onnx": 379, "lower gguf": 332}
     for step, peak in measured.items():
         assert found.steps[step].peak_bytes == pytest.approx(peak * 1e6, rel=0.15), step
     assert found.parameters == 3_075_098_624 and 1.7e9 < found.targets["gguf"].artifact_bytes < 2.0e9
@@ -128,6 +129,15 @@ def test_the_cache_is_as_long_as_the_context(large):
         assert other.cache_bytes - one.cache_bytes == 4096 * numbers * width
         assert other.anonymous_bytes - one.anonymous_bytes >= 4096 * numbers * width
     assert long.disk_bytes > short.disk_bytes
+
+
+def test_of_windows_llama_cpp_keeps_little_more():
+    """What docs/families.md says of Gemma 3 1B: 22 of its 26 layers see 512 tokens."""
+    config, _, _ = translate(SHAPES["gemma3-1b"], "gemma3-1b")
+    numbers = 2 * 256  # of a position
+    assert kept_bytes(config, 4096, "gguf") == 2 * numbers * (4 * 4096 + 22 * 1024)
+    assert kept_bytes(config, 1024, "gguf") == 2 * numbers * 26 * 1024
+    assert kept_bytes(config, 4096, "onnx") == 2 * kept_bytes(config, 4096, "coreml") == 4 * numbers * 26 * 4096
 
 
 def test_more_bits_take_more(large):

@@ -186,7 +186,7 @@ def test_side_files_name_the_special_tokens(model):
 BROKEN_MODELS = {
     "unknown architecture": (
         {"general.architecture": "mamba"},
-        "GGUF architecture.*granite, llama, olmo2, openelm, phi3",
+        "GGUF architecture.*granite, lfm2, llama, olmo2, openelm, phi3",
     ),
     "one part of several": ({"split.count": 3, "split.no": 0}, "one part of a model.*split.count = 3.*--merge"),
     "other rope scaling": ({"llama.rope.scaling.type": "yarn"}, "rope.scaling.type = 'yarn'"),

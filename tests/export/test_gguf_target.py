@@ -77,6 +77,7 @@ def distance(built: Built) -> tuple[float, float]:
     return divergence(simulation, engine), max(divergence(simulation, simulate(i)) for i in (1, 2))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("scheme", [SCHEMES["int4"], SCHEMES["int8"], SCHEMES["none"], WIDE], ids=repr)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.values[0] != "qwen2_window"])
 def test_the_engine_is_as_good_as_its_arithmetic(built, kind, scheme):

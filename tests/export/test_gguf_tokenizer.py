@@ -117,6 +117,7 @@ def agree(llama: GgufTokenizer, ours: Tokenizer) -> None:
         assert row.passed, row.examples
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_every_split_gives_llama_cpps_ids(tmp_path, name):
     agree(*made(tmp_path / "m.gguf", byte_level(name)))

@@ -120,6 +120,7 @@ def floats_agree(made: Built, info: dict[str, Any] = INFO) -> None:
         close(session.forward(IDS[15:40]), want[39:40])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("scheme", SCHEMES_TO_TRY.values(), ids=list(SCHEMES_TO_TRY))
 @pytest.mark.parametrize("kind", ["llama_bias", "smollm3"])
 def test_quantized_logits_equal_the_simulation(built, kind, scheme):

@@ -38,6 +38,7 @@ def bundles(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
     return made
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["qwen2-int4", pytest.param("qwen3-int8", marks=pytest.mark.real)])
 @pytest.mark.parametrize("target", [pytest.param(t, marks=[pytest.mark.real] * (t == "coreml")) for t in TARGETS])
 def test_every_gate_passes(bundles, name, target):

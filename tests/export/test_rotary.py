@@ -18,6 +18,7 @@ YARN = {"rope_type": "yarn", "rope_theta": 5_000_000.0, "factor": 2.0, "original
 LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dim", [20, 64, 80, 128])
 @pytest.mark.parametrize(
     "rope",

@@ -165,6 +165,7 @@ class TestProbes:
         bundle = export(model, folder / "out", to=("onnx",), quant="none", context=128, probe_tokens=32)
         return bundle, bundle.probes().arrays
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize(
         "template",
         [

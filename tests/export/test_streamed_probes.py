@@ -67,6 +67,7 @@ def alike(one: Gap, other: Gap) -> None:
     np.testing.assert_allclose(one.kl.mean(), other.kl.mean(), rtol=1e-3, atol=1e-9)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=[] if kind in FAST else pytest.mark.real) for kind in sorted(TINY)]
 )

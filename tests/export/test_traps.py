@@ -14,7 +14,7 @@ from smolship.export import export
 from smolship.export.config import Attention, DecoderConfig, with_mixers
 from smolship.export.decoder import Decoder
 from smolship.export.families import FAMILIES
-from smolship.export.transforms import Plus
+from smolship.export.transforms import Flat, Plus
 from smolship.runtime.errors import GateError
 from tests.conftest import TINY
 from tests.layers import with_rotary
@@ -78,6 +78,25 @@ def test_gains_that_are_taken_as_they_are_stored_fail_the_gate(tiny, tmp_path, m
     names = family("gemma3").NAMES
     monkeypatch.setattr(family("gemma3"), "NAMES", {k: n.name if isinstance(n, Plus) else n for k, n in names.items()})
     refused(tiny("gemma3"), tmp_path)
+
+
+@pytest.mark.real
+def test_gates_that_are_exchanged_fail_the_gate(tiny, tmp_path, monkeypatch):
+    """B, which is before LFM2's convolution, and C, which is behind it."""
+
+    def convolution(self: Decoder, i: int, x: Tensor, position: Tensor) -> Tensor:
+        c, b, x = self.ops.linear([f"layers.{i}.conv_in"], x)[0].chunk(3, -1)
+        return self.ops.linear([f"layers.{i}.conv_out"], c * self.ops.convolve(i, b * x, position))[0]
+
+    monkeypatch.setattr(Decoder, "convolution", convolution)
+    refused(tiny("lfm2"), tmp_path)
+
+
+@pytest.mark.real
+def test_a_kernel_from_the_newest_token_to_the_oldest_fails_the_gate(tiny, tmp_path, monkeypatch):
+    read = Flat.read
+    monkeypatch.setattr(Flat, "read", lambda self, *rows: read(self, *rows)[:, ::-1].copy())
+    refused(tiny("lfm2"), tmp_path)
 
 
 @pytest.mark.real

@@ -40,7 +40,15 @@ def test_core_ml_in_fp16_says_what_its_simulation_says(bundle):
     np.testing.assert_allclose(logits[likely], said.logits[len(ids) - 1][order][:8], atol=0.05)
 
 
-def test_it_answers(bundle):
-    ids = bundle.tokenizer.encode("The capital of France is")
+@pytest.mark.parametrize(
+    ("said", "next_one"),
+    [
+        ("Paris is the capital of France, and Berlin is the capital of", "Germany"),
+        ("The sun rises in the east and sets in the", "west"),
+    ],
+)
+def test_it_goes_on(bundle, said, next_one):
+    """It was trained on text alone, and answers no questions."""
     with bundle.session("gguf") as session:
-        assert bundle.tokenizer.decode([int(session.forward(ids)[0].argmax())]).strip() == "Paris"
+        logits = session.forward(bundle.tokenizer.encode(said))[0]
+    assert bundle.tokenizer.decode([int(logits.argmax())]).strip() == next_one

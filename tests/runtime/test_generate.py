@@ -32,6 +32,7 @@ def kept(sampling: Sampling, logits: np.ndarray, monkeypatch: pytest.MonkeyPatch
     return dict(zip(ids.tolist(), (counts / len(grid)).tolist(), strict=True))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "given",
     [

@@ -12,10 +12,12 @@ import pytest
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.targets import gguf as target
 from smolship.export.weights import SCHEMES, write_weights
+from smolship.runtime.engines import gguf as engine
 from smolship.runtime.engines.gguf import GgufTokenizer, computes, open_session
 from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.tokenizer import Tokenizer
 from tests.bundles import job_of
+from tests.conftest import make_tiny
 from tests.gguf_maker import blob, pair, text
 
 CONTEXT = 600
@@ -64,6 +66,82 @@ def test_a_rewound_cache_is_a_new_one(session):
     np.testing.assert_array_equal(session.forward(IDS[20:40], "all"), cold[20:])
     session.rewind(0)
     np.testing.assert_array_equal(session.forward(IDS[:20], "all"), cold[:20])
+
+
+LONG, CALL = 480, 64
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory):
+    """A model of windows of 9 tokens, in a cache that is longer than what llama.cpp keeps of them: 256."""
+    made = tmp_path_factory.mktemp("windows")
+    checkpoint = open_checkpoint(str(make_tiny(made / "model", "gemma3")))
+    weights = write_weights(checkpoint, checkpoint.config, SCHEMES["none"], made)
+    target.lower(job_of(checkpoint, weights, LONG), made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "CHUNK", CALL)
+        yield made
+
+
+def test_what_lies_far_behind_a_window_is_fed_again(windows, monkeypatch):
+    ids, at, near, far = np.random.default_rng(8).integers(0, 300, LONG), 450, 400, 150
+    with open_session(windows, INFO | {"context": LONG}, threads=2) as session:
+        session.forward(ids[:far])
+        wanted = session.forward(ids[far : far + 1])
+        session.forward(ids[far + 1 : at])
+        calls = []
+        sound = session._decode
+        monkeypatch.setattr(session, "_decode", lambda tokens, at: calls.append((at, len(tokens))) or sound(tokens, at))
+        state = session.llama.llama_state_seq_get_size(session.context, 0)
+        for to, again in ((near, []), (far, [(0, CALL), (CALL, CALL), (2 * CALL, far - 2 * CALL)])):
+            session.rewind(to)
+            assert (calls, session.earliest) == (again, 0)
+        np.testing.assert_allclose(session.forward(ids[far : far + 1]), wanted, atol=1e-3)
+        monkeypatch.setattr(session, "_decode", sound)
+        session.forward(ids[far + 1 : near])
+        again = session.forward(ids[near : near + 1])
+        session.rewind(0)
+        session.forward(ids[:near])
+        np.testing.assert_allclose(session.forward(ids[near : near + 1]), again, atol=1e-3)
+        assert session.llama.llama_state_seq_get_size(session.context, 0) < state
+
+
+def test_an_interrupt_while_the_text_is_fed_again_is_made_good(windows, monkeypatch):
+    ids = np.random.default_rng(8).integers(0, 300, LONG)
+    with open_session(windows, INFO | {"context": LONG}, threads=2) as session:
+        session.forward(ids[:150])
+        wanted = session.forward(ids[150:151])
+        session.forward(ids[151:450])
+        sound = session._decode
+
+        def once(tokens, at):
+            if at:
+                raise KeyboardInterrupt
+            return sound(tokens, at)
+
+        monkeypatch.setattr(session, "_decode", once)
+        with pytest.raises(KeyboardInterrupt):
+            session.rewind(150)
+        monkeypatch.setattr(session, "_decode", sound)
+        np.testing.assert_allclose(session.forward(ids[150:151]), wanted, atol=1e-3)
+
+
+def test_what_was_preset_cannot_be_fed_again(windows):
+    """A session says how far back it reaches then."""
+    layers = [np.ones((2, 5, 2, 32), np.float32)] * 3
+    ids = np.random.default_rng(8).integers(0, 300, LONG)
+    with open_session(windows, INFO | {"context": LONG}, threads=2) as session:
+        session.preset(layers, 400)
+        assert session.earliest == 399
+        session.forward(ids[:40])
+        with pytest.raises(InputError, match="0, or a position from 399"):
+            session.rewind(398)
+        session.rewind(410)
+        first = session.forward(ids[10:20])
+        session.preset(layers, 400)
+        np.testing.assert_allclose(session.forward(ids[:20]), first, atol=1e-3)
+        session.rewind(0)
+        assert session.earliest == 0
 
 
 def test_two_sessions_do_not_meet(folder, session):

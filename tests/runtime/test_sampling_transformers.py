@@ -48,6 +48,7 @@ def theirs(given: dict[str, Any], logits: np.ndarray, text: list[int]) -> np.nda
     return torch.softmax(scores, -1)[0].numpy()
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     "given",

@@ -131,6 +131,17 @@ def test_samples_follow_one_another(shell: tuple[str, ...], tmp_path: Path) -> N
     assert crlf[0].texts == first.texts
 
 
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda words: words[0])
+def test_a_command_that_hangs_holds_nobody(shell: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "vcgencmd").write_text("#!/bin/sh\necho half a line; exec sleep 4321\n")
+    (tmp_path / "vcgencmd").chmod(0o755)
+    text = script("1", often=True).replace("timeout 5", "timeout 0.2")
+    found = parse_dump(tree_of(text, tmp_path, shell, str(tmp_path)))
+    said = found.texts["$ vcgencmd get_throttled"].split("\n")  # busybox' shell adds a word of its own
+    assert found.whole and (said[0], said[-1]) == ("half a line", "no end within 5 s")
+    assert snapshot(found).throttled.value is None
+
+
 @linux
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda words: words[0])
 def test_files_of_this_kernel_by_the_shell_s_own_reading(shell: tuple[str, ...]) -> None:

@@ -116,6 +116,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_bad_template_is_refused_in_seconds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source, message = HOSTILE[name]

@@ -75,6 +75,7 @@ def test_every_target_holds_the_same_weights(whole, capsys):
     assert set(READERS) == set(ENGINES)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: ".".join(map(str, place)))
 @pytest.mark.parametrize("target", TARGETS)
 def test_one_altered_byte_is_found_and_named(bundle, weights, target, place):
@@ -155,6 +156,7 @@ def test_other_families_forms_and_stacks(tiny, tmp_path):
             assert not wrong(tmp_path / kind, target)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind, family", [("Q4_0", "llama"), ("Q8_0", "llama_bias")])
 def test_a_target_that_holds_a_set_of_its_own(tiny, tmp_path, kind, family):
     """Lifted weights that XNNPACK cannot hold are rounded again for it: it is compared with what it should hold."""

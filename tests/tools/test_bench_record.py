@@ -19,6 +19,7 @@ from smolship.runtime.said import Expected
 from smolship.runtime.sensors.tree import Tree
 from smolship.tools import measure
 from smolship.tools.cli import run
+from smolship.tools.commands.bench import default_wait
 from smolship.tools.devices import recording, watching
 from smolship.tools.devices.opening import Place
 from smolship.tools.devices.record import Record
@@ -107,6 +108,25 @@ def test_what_it_still_waited_for_is_noted(made: tuple[measure.Bench, Record], b
     found.around = watching.watched(Tree(), [], Tree())
     record = found.record(open_bundle(bundle), made[0].measured, [1], [])
     assert "not cool and idle after 60 s: 9 threads are running" in record.notes
+
+
+def test_who_is_waited_for_where_nothing_is_said() -> None:
+    def place(emulated: bool | None) -> Any:
+        return Place("ssh://pi", lambda name: None, facts=SimpleNamespace(emulated=emulated))  # type: ignore
+
+    assert [default_wait(place(emulated)) for emulated in (None, False, True)] == [120, 120, 0]
+    assert default_wait(Place("local", lambda name: None)) == 0  # type: ignore
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_the_first_load_after_it_was_sent(made: tuple[measure.Bench, Record], bundle: Path, fresh: bool) -> None:
+    facts = SimpleNamespace(emulated=False, label="pi", system="Debian", cores=(), clock_s=0.5)
+    found = recording.Recorder(watching.Here(bundle / "onnx"), "ssh://pi", facts, fresh, tree=Tree())  # type: ignore
+    found.around = watching.watched(Tree(), [], Tree())
+    first = found.record(open_bundle(bundle), made[0].measured, [1], []).loads.first_ever
+    loads = made[0].measured.loads[0].loads
+    assert loads and first.value == (loads.cold_ms if fresh else None)
+    assert "after it was sent" in first.source if fresh else "was on the device before" in first.why
 
 
 @pytest.mark.parametrize(("form", "key"), [("llama-bench", "avg_ts"), ("edge-llm-bench", "schemaVersion")])

@@ -130,6 +130,7 @@ def test_bench_and_inspect_print_json(loads_once, bundle, capsys):
     assert json.loads(capsys.readouterr().out)["weights_digest"] == open_bundle(bundle).manifest.weights_digest
 
 
+@pytest.mark.real
 def test_units_are_for_core_ml_alone(loads_once, tiny, tmp_path, capsys):
     made = tmp_path / "made"
     assert (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -73,6 +74,7 @@ ENDS = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: Path(shell[0]).name)
 @pytest.mark.parametrize(("mode", "kind", "words"), ENDS, ids=[mode for mode, *_ in ENDS])
 def test_how_it_ends(
@@ -93,6 +95,7 @@ def test_how_it_ends(
 
 def test_a_link_that_is_cut_ends_the_app(begin: Begin, tmp_path: Path) -> None:
     """Heartbeats end: the script on the phone sees that nobody waits."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell began this behind itself
     _, there = begin("hangs")
     begun, ended = threading.Event(), threading.Event()
 
@@ -107,6 +110,7 @@ def test_a_link_that_is_cut_ends_the_app(begin: Begin, tmp_path: Path) -> None:
             there.execute(PLAN, lambda what, done, total: begun.set() if what == "begin" else None)
         finally:
             ended.set()
+            signal.signal(signal.SIGINT, before)
     over = time.monotonic() + 5
     while not (tmp_path / "stopped").exists() and time.monotonic() < over:
         time.sleep(0.05)

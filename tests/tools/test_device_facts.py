@@ -138,6 +138,45 @@ def test_a_pi_4() -> None:
         assert word in str(error.value)
 
 
+GROUP = "/sys/fs/cgroup/user.slice/user-1000.slice"
+V1 = "/sys/fs/cgroup/memory/docker/0123"
+
+
+@pytest.mark.parametrize(
+    ("texts", "left"),
+    [
+        ({}, None),
+        ({f"{GROUP}/memory.max": "max", f"{GROUP}/memory.current": "5"}, None),
+        ({f"{GROUP}/memory.max": "1000", f"{GROUP}/memory.current": "300"}, (700, f"{GROUP}/memory.max")),
+        (
+            {f"{GROUP}/memory.max": "1000", f"{GROUP}/memory.high": "800", f"{GROUP}/memory.current": "300"}
+            | {"/sys/fs/cgroup/user.slice/memory.max": "900"},
+            (500, f"{GROUP}/memory.high"),
+        ),
+        (
+            {f"{GROUP}/memory.max": "1000", f"{GROUP}/memory.current": "900"}
+            | {f"{GROUP}/memory.stat": "anon 1\ninactive_file 600\nactive_file 7"},
+            (700, f"{GROUP}/memory.max"),
+        ),
+        ({f"{GROUP}/memory.max": "100", f"{GROUP}/memory.current": "101"}, (0, f"{GROUP}/memory.max")),
+        (
+            {f"{V1}/memory.limit_in_bytes": "9223372036854771712", f"{V1}/memory.usage_in_bytes": "5"}
+            | {"/proc/self/limits": "Max cpu time 1 2 seconds\nMax address space   4000   8000  bytes"},
+            (4000, "ulimit -v"),
+        ),
+        (
+            {f"{V1}/memory.limit_in_bytes": "1000", f"{V1}/memory.usage_in_bytes": "900"}
+            | {f"{V1}/memory.stat": "inactive_file 1\ntotal_inactive_file 400"},
+            (500, f"{V1}/memory.limit_in_bytes"),
+        ),
+        ({"/proc/self/limits": "Max address space     unlimited            unlimited            bytes"}, None),
+        ({f"{GROUP}/memory.max": "9" * 5000, f"{V1}/memory.limit_in_bytes": "9223372036854771712"}, None),
+    ],
+)
+def test_memory_that_a_session_may_take(texts: dict[str, str], left: tuple[int, str] | None) -> None:
+    assert facts(PI4 | texts).memory_allowance == left
+
+
 def test_a_pi_5_has_pages_of_16_kb_and_no_serial_in_cpuinfo() -> None:
     texts = PI4 | {
         "$ getconf PAGESIZE": "16384",
@@ -307,7 +346,7 @@ def test_nothing_is_known() -> None:
     values = {
         name: value
         for name, value in vars(found).items()
-        if name not in ("missing", "tools", "searched", "identity_of")
+        if name not in ("missing", "tools", "searched", "identity_of", "memory_allowance")
     }
     assert all(value in (None, ()) for value in values.values())
     assert all(found.missing[name] for name, value in values.items() if value is None)
@@ -389,6 +428,39 @@ def test_a_folder_where_programs_cannot_run(tmp_path: Path, monkeypatch: pytest.
     found = read_device(Here(), ("/proc/smolship", f"{tmp_path}/file", "~/a", f"{tmp_path}/good"))
     assert [bool(folder.why) for folder in found.folders] == [True, True, True, False]
     assert found.choose_folder("ssh://a", 1).path == f"{tmp_path}/good"
+
+
+class _Unmapped(Here):
+    """Its loader starts programs, and maps none that lies in a folder of ours, as on a file system without mmap."""
+
+    loader = 'case $1 in */probe-*) echo $1: failed to map segment; exit 127 ;; esac; exec "$@"'
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        (folder / "ld-linux.so.2").write_text(f"#!/bin/sh\n{self.loader}\n")
+        (folder / "ld-linux.so.2").chmod(0o755)
+        self.maps = folder / "maps"
+        self.maps.write_text(
+            f"55e0-55e1 r-xp 00000000 08:01 1   /bin/sh\n7f0-7f1 r-xp 0 0:0 2 {folder}/ld-linux.so.2\n"
+        )
+
+    def run(self, script: str, **kind: object):  # type: ignore[no-untyped-def]
+        assert "/proc/self/maps" in script
+        return super().run(script.replace("/proc/self/maps", str(self.maps)), **kind)  # type: ignore[arg-type]
+
+
+def test_a_folder_where_programs_run_and_libraries_cannot_be_loaded(tmp_path: Path) -> None:
+    (folder,) = read_device(_Unmapped(tmp_path), (f"{tmp_path}/good",)).folders
+    assert folder.why.startswith("a library that lies there cannot be loaded") and "failed to map" in folder.why
+    assert not (tmp_path / "good").exists()
+
+
+def test_a_loader_that_starts_no_programs_says_nothing_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Unmapped, "loader", "echo This is a helper program; exit 1")
+    (folder,) = read_device(_Unmapped(tmp_path), (f"{tmp_path}/good",)).folders
+    assert not folder.why
 
 
 def test_a_device_that_says_nothing() -> None:

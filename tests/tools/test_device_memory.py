@@ -44,7 +44,15 @@ MODELS = {"smollm2-135m": SMOL, "smollm3-3b": SHAPES["smollm3-3b"]}
 @pytest.fixture(scope="module")
 def facts() -> DeviceFacts:
     """This machine's, as a board of 2 GB of which half is available."""
-    return replace(read_device(LocalLink()), memory_total=2 * GB, memory_available=GB, system="Debian GNU/Linux 12")
+    found = read_device(LocalLink())
+    known = {"memory_total": 2 * GB, "memory_available": GB, "memory_allowance": None}
+    return replace(found, **known, system="Debian GNU/Linux 12")
+
+
+def test_a_limit_of_the_session_counts_where_it_is_less(facts: DeviceFacts) -> None:
+    found = share(replace(facts, memory_allowance=(300 * MB, "/sys/fs/cgroup/memory.max")))
+    assert found == (300 * MB, "/sys/fs/cgroup/memory.max leaves 300 MB to the session")
+    assert share(replace(facts, memory_allowance=(2 * GB, "ulimit -v"))) == share(replace(facts, memory_allowance=None))
 
 
 def test_the_engines_are_those_that_were_measured() -> None:

@@ -61,6 +61,7 @@ def says_why(bundle, before, said, file, need, limit):
     assert snapshot(bundle) == before and [p.name for p in bundle.parent.iterdir()] == ["bundle"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "target, room, tokens, file, need",
     [

@@ -108,6 +108,7 @@ RAISED = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(("raised", "kind", "code"), RAISED, ids=[f"{type(r[0]).__name__}-{r[2]}" for r in RAISED])
 def test_whatever_ends_a_command(failed, command, raised, kind, code, monkeypatch, capsys, faults):

@@ -33,6 +33,7 @@ def failed_stages(bundle, engine, capsys):
     return failed, report["found"]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("linear", ["layers.1.v", "layers.2.down", "embed"])
 def test_doubled_scales_of_one_linear(tiny, bundle, engine, linear, capsys):
@@ -67,6 +68,7 @@ def test_inverted_nope_layers(tiny, bundle, engine, capsys):
     assert failed_stages(damaged, engine, capsys)[0] == {"engine"}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_lowered_again_as_it_was_it_passes(tiny, bundle, engine, capsys):
     """What the other tests prove rests on this one."""

@@ -9,7 +9,9 @@ import pytest
 from smolship.tools.cli import run
 
 
-@pytest.mark.parametrize(("kind", "quant"), [("llama", "int4"), ("smollm3", "int8")])
+@pytest.mark.parametrize(
+    ("kind", "quant"), [("llama", "int4"), pytest.param("smollm3", "int8", marks=pytest.mark.real)]
+)
 def test_it_is_the_file(tiny_bundle, kind, quant, capsys):
     folder = tiny_bundle(kind, quant)
     assert run(["inspect", str(folder), "--json"]) == 0

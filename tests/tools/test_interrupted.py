@@ -55,6 +55,7 @@ def test_an_interrupt_leaves_the_old_bundle(tiny, bundle, half_made, signum, cod
     assert [p.name for p in bundle.parent.iterdir()] == ["bundle"]
 
 
+@pytest.mark.real
 def test_a_full_disk_exits_3(tiny, tmp_path):
     """On a file system of 200 kB of its own, in a private mount namespace."""
     disk = tmp_path / "disk"

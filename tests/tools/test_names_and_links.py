@@ -49,6 +49,7 @@ def rewrite(bundle, change):
     (bundle / "manifest.json").write_text(json.dumps(raw))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
     "folder", [LONG, "a/" * 2500, "bundle\0", "\ud834", "loop", "loop/bundle", "fifo", "bundle/config.json"]
@@ -134,6 +135,7 @@ def test_folders_and_files_of_targets(bundle, refused, name, key):
     refused("generate", bundle, "hi", "-t", "onnx")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "name", ["tokenizer.json", "chat_template.jinja", "onnx/model.onnx", "probes.npz", "weights.json"]
 )

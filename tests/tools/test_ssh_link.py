@@ -182,6 +182,10 @@ def test_files_that_cannot_be_written_or_read(link: ssh.SSHLink, tmp_path: Path)
         link.push(source, f"{tmp_path}/nowhere/b")
     with pytest.raises(SetupError, match="ssh://board: pull"):
         link.pull(f"{tmp_path}/nowhere", tmp_path / "b")
+    with (tmp_path / "a").open("r+b") as file:
+        file.truncate(1 << 40)  # a hole
+    with pytest.raises(SetupError, match="too large to be one of ours"):
+        link.pull(f"{tmp_path}/a", tmp_path / "b")
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["a"]
 
 

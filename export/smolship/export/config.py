@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from smolship.export.rotary import Rotary
 
@@ -35,6 +35,34 @@ class CacheSpec:
     def kind(self) -> Literal["full", "sliding"]:
         return "full" if self.window is None else "sliding"
 
+    @property
+    def shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """Of keys and values, [T, G, K] each."""
+        return ((self.length, self.kv_heads, self.head_dim),) * 2
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """The state of one short convolution: what it was given at each position, [1, length, width].
+
+    length  positions that are kept: all of the context, though the next output needs `kernel` - 1 of them. So it can be
+            rewound to anywhere, as a cache can, at the price of `width` numbers a token
+    kernel  tokens that an output sees, its own included
+    """
+
+    length: int
+    kernel: int
+    width: int
+    kind: ClassVar[Literal["convolution"]] = "convolution"
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """Of the inputs, [T, 1, width]."""
+        return ((self.length, 1, self.width),)
+
+
+State = CacheSpec | ConvSpec
+
 
 @dataclass(frozen=True)
 class Attention:
@@ -60,6 +88,22 @@ class Attention:
 
 
 @dataclass(frozen=True)
+class ShortConv:
+    """A causal convolution over neighbouring tokens, each number of the hidden size by itself, between two gates: with
+    B, C and x out of one matrix, the output's matrix times C * conv(B * x).
+
+    kernel  tokens that an output sees, its own included
+    bias    of both matrices and of the convolution
+    """
+
+    kernel: int
+    bias: bool = False
+
+
+Mixer = Attention | ShortConv
+
+
+@dataclass(frozen=True)
 class Mlp:
     """down(act(gate x) * up x), or down(act(up x)) where it is not `gated`."""
 
@@ -77,7 +121,7 @@ class Layer:
     residual  what each is multiplied by before it is added
     """
 
-    mixer: Attention
+    mixer: Mixer
     mlp: Mlp
     norms: Placement = "before"
     residual: float = 1.0
@@ -107,8 +151,13 @@ class DecoderConfig:
 
     @property
     def attentions(self) -> tuple[Attention, ...]:
-        """The mixer of each layer."""
-        return tuple(layer.mixer for layer in self.layers)
+        """The mixers of the layers that attend."""
+        return tuple(layer.mixer for layer in self.layers if isinstance(layer.mixer, Attention))
+
+    @property
+    def convolutions(self) -> tuple[ShortConv, ...]:
+        """The mixers of the layers that convolve."""
+        return tuple(layer.mixer for layer in self.layers if isinstance(layer.mixer, ShortConv))
 
     @property
     def rotaries(self) -> dict[str, Rotary]:
@@ -126,37 +175,50 @@ class DecoderConfig:
         """The name in `rotaries` of one of them."""
         return next(name for name, other in self.rotaries.items() if other == rotary)
 
-    def cache(self, context: int) -> tuple[CacheSpec, ...]:
-        """The cache of each layer for `context` tokens."""
-        return tuple(CacheSpec(context, a.kv_heads, a.head_dim, a.window) for a in self.attentions)
+    def cache(self, context: int) -> tuple[State, ...]:
+        """The state of each layer for `context` tokens."""
+
+        def state(mixer: Mixer) -> State:
+            if isinstance(mixer, ShortConv):
+                return ConvSpec(context, mixer.kernel, self.hidden)
+            return CacheSpec(context, mixer.kv_heads, mixer.head_dim, mixer.window)
+
+        return tuple(state(layer.mixer) for layer in self.layers)
 
     def linears(self) -> dict[str, tuple[int, int]]:
         """Name -> (out, in) of every linear, the head included where it is not the embedding's own table."""
         shapes: dict[str, tuple[int, int]] = {}
         for i, layer in enumerate(self.layers):
             a, width = layer.mixer, layer.mlp.width
-            q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
-            of = {"q": (q, self.hidden), "k": (kv, self.hidden), "v": (kv, self.hidden), "o": (self.hidden, q)}
+            if isinstance(a, ShortConv):
+                of = {"conv_in": (3 * self.hidden, self.hidden), "conv_out": (self.hidden, self.hidden)}
+            else:
+                q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
+                of = {"q": (q, self.hidden), "k": (kv, self.hidden), "v": (kv, self.hidden), "o": (self.hidden, q)}
             of |= {"gate": (width, self.hidden)} if layer.mlp.gated else {}
             of |= {"up": (width, self.hidden), "down": (self.hidden, width)}
             shapes |= {f"layers.{i}.{kind}": shape for kind, shape in of.items()}
         return shapes if self.tied_head else shapes | {"head": (self.vocab, self.hidden)}
 
-    def vectors(self) -> dict[str, tuple[int]]:
-        """Name -> shape of every norm gain and bias."""
-        shapes: dict[str, tuple[int]] = {"norm": (self.hidden,)}
+    def vectors(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of what is never quantized: norm gains, kernels of convolutions [hidden, kernel], biases."""
+        shapes: dict[str, tuple[int, ...]] = {"norm": (self.hidden,)}
         biased: set[str] = set()
         for i, layer in enumerate(self.layers):
             a = layer.mixer
             kinds = {"before": ("attn_norm", "mlp_norm"), "after": ("attn_out_norm", "mlp_out_norm")}
             placed = kinds["before"] + kinds["after"] if layer.norms == "both" else kinds[layer.norms]
-            of = dict.fromkeys(placed, self.hidden)
-            if a.qk_norm:
-                of |= {"q_norm": a.head_dim, "k_norm": a.head_dim}
-            if a.qk_norm == "full":
-                of |= {"q_norm": a.heads * a.head_dim, "k_norm": a.kv_heads * a.head_dim}
-            shapes |= {f"layers.{i}.{kind}": (size,) for kind, size in of.items()}
-            named = ["q", "k", "v"] * a.bias + ["o"] * a.output_bias + ["gate", "up", "down"] * layer.mlp.bias
+            of: dict[str, tuple[int, ...]] = dict.fromkeys(placed, (self.hidden,))
+            named = ["gate", "up", "down"] * layer.mlp.bias
+            if isinstance(a, ShortConv):
+                of |= {"conv": (self.hidden, a.kernel)} | ({"conv.bias": (self.hidden,)} if a.bias else {})
+                named += ["conv_in", "conv_out"] * a.bias
+            else:
+                heads = (a.heads, a.kv_heads) if a.qk_norm == "full" else (1, 1)
+                if a.qk_norm:
+                    of |= {"q_norm": (heads[0] * a.head_dim,), "k_norm": (heads[1] * a.head_dim,)}
+                named += ["q", "k", "v"] * a.bias + ["o"] * a.output_bias
+            shapes |= {f"layers.{i}.{kind}": shape for kind, shape in of.items()}
             biased |= {f"layers.{i}.{kind}" for kind in named}
         return shapes | {f"{name}.bias": (out,) for name, (out, _) in self.linears().items() if name in biased}
 
@@ -177,7 +239,10 @@ def only(values: Iterable[T]) -> T | None:
 
 
 def with_mixers(config: DecoderConfig, **of: Sequence[Any]) -> DecoderConfig:
-    """The config with fields of its mixers replaced, each by one value a layer."""
+    """The config with fields of its attentions replaced, each by one value an attention."""
     changes = [dict(zip(of, values, strict=True)) for values in zip(*of.values(), strict=True)]
-    layers = zip(config.layers, changes, strict=True)
-    return replace(config, layers=tuple(replace(layer, mixer=replace(layer.mixer, **one)) for layer, one in layers))
+    changed = (replace(mixer, **one) for mixer, one in zip(config.attentions, changes, strict=True))
+    mixers = [next(changed) if isinstance(layer.mixer, Attention) else layer.mixer for layer in config.layers]
+    assert next(changed, None) is None
+    layers = zip(config.layers, mixers, strict=True)
+    return replace(config, layers=tuple(replace(layer, mixer=mixer) for layer, mixer in layers))

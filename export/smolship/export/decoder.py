@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from smolship.export.config import Activation, Attention, DecoderConfig, Layer, Mlp
+from smolship.export.config import Activation, Attention, DecoderConfig, Layer, Mixer, Mlp, ShortConv
 from smolship.export.rotary import Rotary
 
 
@@ -61,6 +61,11 @@ class Primitives(Protocol):
         -> [1, S, H * K]."""
         ...
 
+    def convolve(self, layer: int, x: Tensor, position: Tensor) -> Tensor:
+        """Store x [1, S, D] at `position` and convolve each token with the `kernel` - 1 before it, which are zeros
+        before the first, by the layer's kernel -> [1, S, D]."""
+        ...
+
 
 class Decoder(torch.nn.Module):
     """ids int64 [1, S] and the absolute position int64 [1] of the first of them -> logits [1, S or 1, V]."""
@@ -86,7 +91,7 @@ class Decoder(torch.nn.Module):
         """delta and x [1, S, D] after layer `i`."""
         layer = self.config.layers[i]
         normed, x = self.before(layer, f"layers.{i}.attn_norm", delta, x)
-        delta = self.attention(i, layer.mixer, normed, position)
+        delta = self.mix(i, layer.mixer, normed, position)
         delta = self.after(layer, f"layers.{i}.attn_out_norm", delta)
         if self.last_only and i == len(self.config.layers) - 1:
             delta, x = delta[:, -1:], x[:, -1:]  # [1, 1, D]: nothing after this looks at other tokens
@@ -114,6 +119,16 @@ class Decoder(torch.nn.Module):
     def scaled(self, x: Tensor, factor: float) -> Tensor:
         """x * factor; no operator where it is 1."""
         return x if factor == 1 else self.ops.scaled(x, factor)
+
+    def mix(self, i: int, mixer: Mixer, x: Tensor, position: Tensor) -> Tensor:
+        if isinstance(mixer, ShortConv):
+            return self.convolution(i, x, position)
+        return self.attention(i, mixer, x, position)
+
+    def convolution(self, i: int, x: Tensor, position: Tensor) -> Tensor:
+        at = f"layers.{i}"
+        b, c, x = self.ops.linear([f"{at}.conv_in"], x)[0].chunk(3, -1)  # [1, S, D] each
+        return self.ops.linear([f"{at}.conv_out"], c * self.ops.convolve(i, b * x, position))[0]
 
     def attention(self, i: int, a: Attention, x: Tensor, position: Tensor) -> Tensor:
         at = f"layers.{i}"

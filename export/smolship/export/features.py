@@ -1,7 +1,7 @@
 """What a decoder may have beyond the plain one, by name: a target lists those that it holds, and refuses the others.
 
-The plain decoder: full attention, rotary embedding of halves over whole heads and one for all layers, a gated MLP with
-silu, RMSNorm before both, no biases, layers of one shape.
+The plain decoder: full attention in all layers, rotary embedding of halves over whole heads and one for all layers, a
+gated MLP with silu, RMSNorm before both, no biases, layers of one shape.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ FEATURES: dict[str, tuple[str, Callable[[DecoderConfig], bool]]] = {  # name -> 
     "bias": ("biases of q, k and v", _mixer(lambda m: m.bias)),
     "output_bias": ("a bias of o", _mixer(lambda m: m.output_bias)),
     "mlp_bias": ("biases of the MLP", _mlp(lambda mlp: mlp.bias)),
+    "convolution": ("layers that convolve over neighbouring tokens", lambda config: bool(config.convolutions)),
+    "conv_bias": ("biases of a convolution", lambda config: any(mixer.bias for mixer in config.convolutions)),
     "gelu_tanh": ("an MLP with tanh's approximation of GELU", _mlp(lambda mlp: mlp.activation == "gelu_tanh")),
     "ungated": ("an MLP without a gate", _mlp(lambda mlp: not mlp.gated)),
     "norms.after": ("norms after the attention and the MLP, not before", _norms("after")),

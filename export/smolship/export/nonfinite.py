@@ -60,3 +60,9 @@ class Watched:
         out = self.ops.attend(layer, q, k, v, position)
         self._look(f"layers.{layer}'s attention", out)
         return out
+
+    def convolve(self, layer: int, x: Tensor, position: Tensor) -> Tensor:
+        self._look(f"the input of layers.{layer}'s convolution", x)
+        out = self.ops.convolve(layer, x, position)
+        self._look(f"layers.{layer}'s convolution", out)
+        return out

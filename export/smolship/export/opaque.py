@@ -80,6 +80,16 @@ def _(q: Tensor, k: Tensor, v: Tensor, position: Tensor, layer: int) -> Tensor:
     return q.new_empty(*q.shape[:2], q.shape[2] * q.shape[3])
 
 
+@torch.library.custom_op("smolship::convolve", mutates_args=())
+def convolve(x: Tensor, position: Tensor, layer: int) -> Tensor:
+    raise RuntimeError("smolship::convolve is opaque: it is traced, never run")
+
+
+@convolve.register_fake
+def _(x: Tensor, position: Tensor, layer: int) -> Tensor:
+    return torch.empty_like(x)
+
+
 class Opaque:
     """`Primitives` that leave one node each in the trace."""
 
@@ -112,6 +122,9 @@ class Opaque:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, position: Tensor) -> Tensor:
         return torch.ops.smolship.attend(q, k, v, position, layer)
+
+    def convolve(self, layer: int, x: Tensor, position: Tensor) -> Tensor:
+        return torch.ops.smolship.convolve(x, position, layer)
 
 
 def trace(

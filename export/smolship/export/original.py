@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Conv1d, Module, Parameter
 from torch.overrides import TorchFunctionMode
 
 from smolship.export.checkpoints import Checkpoint
@@ -95,6 +95,12 @@ class Original:
         positions."""
         if not prompts:
             return []
+        if any(isinstance(module, Conv1d) and module.bias is not None for module in self.model.modules()):
+            # Padding is no zeros behind a gate with a bias: convolutions would see it.
+            return [self._continued([prompt], tokens, reading)[0] for prompt in prompts]
+        return self._continued(prompts, tokens, reading)
+
+    def _continued(self, prompts: list[list[int]], tokens: int, reading: float) -> list[np.ndarray]:
         self.tensors.pass_by(reading)
         longest = max(map(len, prompts))
         padded = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
@@ -115,7 +121,7 @@ class Original:
         return [row[longest:].numpy().astype(np.int32) for row in out]
 
 
-class Given(torch.nn.Module):
+class Given(Module):
     """In place of the layers: what they gave."""
 
     def __init__(self, output: Any):
@@ -226,19 +232,23 @@ def _by_modules(folder: Path, tensors: Tensors) -> Any:
         return None
     for prefix, module in model.named_modules():
         if empty := dict(module.named_parameters(recurse=False)):
-            module.register_forward_pre_hook(partial(_fill, tensors, f"{prefix}.", empty))
-            module.register_forward_hook(partial(_empty, tensors, empty))
+            # A convolution is not called: the module around it takes its weights.
+            called = model.get_submodule(prefix.rpartition(".")[0]) if isinstance(module, Conv1d) else module
+            called.register_forward_pre_hook(partial(_fill, tensors, f"{prefix}.", empty, module))
+            called.register_forward_hook(partial(_empty, tensors, empty, module))
     return model.eval()
 
 
-def _fill(tensors: Tensors, prefix: str, empty: dict[str, Parameter], module: torch.nn.Module, given: object) -> None:
-    """Before a module is called."""
+def _fill(
+    tensors: Tensors, prefix: str, empty: dict[str, Parameter], module: Module, called: Module, given: object
+) -> None:
+    """Before a module is called, the parameters of it or of one in it."""
     for name in empty:
         setattr(module, name, Parameter(tensors[prefix + name], requires_grad=False))
 
 
 def _empty(
-    tensors: Tensors, empty: dict[str, Parameter], module: torch.nn.Module, given: object, output: object
+    tensors: Tensors, empty: dict[str, Parameter], module: Module, called: Module, given: object, output: object
 ) -> None:
     """After it."""
     for name, parameter in empty.items():
@@ -268,12 +278,15 @@ def _refusals() -> Iterator[None]:
 
 def _config(folder: Path, checkpoint: Checkpoint, context: int) -> Any:
     """What transformers reads of a GGUF file, and what it does not read of every one, as we read it: the size of the
-    heads, a rotary embedding that is scaled or of a part of each head, and the window beside it."""
+    heads, the norms' epsilon by another name, a rotary embedding that is scaled or of a part of each head, and the
+    window beside it."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder, gguf_file=checkpoint.path.name)
     if hasattr(config, "head_dim"):
-        config.head_dim = checkpoint.config.layers[0].mixer.head_dim
+        config.head_dim = checkpoint.config.attentions[0].head_dim
+    if hasattr(config, "norm_eps"):
+        config.norm_eps = checkpoint.config.norm_eps
     ours = witness(checkpoint, context)
     rotary = ours.get("rope_scaling", {}) | {key: ours[key] for key in ("partial_rotary_factor",) if key in ours}
     if not rotary:

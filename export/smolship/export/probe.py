@@ -309,13 +309,17 @@ def _prompts(template: ChatTemplate | None, tokenizer: Tokenizer, context: int, 
 
 
 def _drift(part: Probes, name: str, simulated: Flow, moved: Flow) -> None:
-    """Keys and values of the first tokens, and how far one ulp moves them, layer by layer."""
-    heads = np.array([keys.shape[1:] for keys, _ in simulated.kept])  # [L, 2]: G, K
+    """The states of the first tokens, and how far one ulp moves them, layer by layer."""
+    attended = [layer for layer in simulated.kept if len(layer) == 2]
+    heads = np.array([keys.shape[1:] for keys, _ in attended])  # [L, 2]: G, K
     for side, what in enumerate(("keys", "values")):
-        arrays = [layer[side] for layer in simulated.kept]
+        arrays = [layer[side] for layer in attended]
         more = [[(0, 0), *((0, most - size) for most, size in zip(heads.max(0), own, strict=True))] for own in heads]
         part.arrays[f"drift.{name}.{what}"] = np.stack([*map(np.pad, arrays, more)])
     if (heads != heads[0]).any():
         part.arrays[f"drift.{name}.heads"] = heads
+    if convolved := [i for i, layer in enumerate(simulated.kept) if len(layer) == 1]:
+        part.arrays[f"drift.{name}.convolutions"] = np.array(convolved)
+        part.arrays[f"drift.{name}.inputs"] = np.stack([simulated.kept[i][0] for i in convolved])
     layers = zip(simulated.kept, moved.kept, strict=True)
     part.arrays[f"drift.{name}.floor"] = np.array([relative(np.stack(a), np.stack(b)) for a, b in layers])

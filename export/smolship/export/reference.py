@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smolship.export.config import Activation, CacheSpec, DecoderConfig
+from smolship.export.config import Activation, Attention, CacheSpec, ConvSpec, DecoderConfig, State
 from smolship.export.decoder import ACTIVATIONS, Decoder
 from smolship.export.freed import trim
 from smolship.export.numerics import Numerics
@@ -88,17 +88,16 @@ class Held:
 
 
 class Cache:
-    """Keys and values, [1, length, kv_heads, head_dim] each, of the layers that were asked for."""
+    """The states of the layers that were asked for: keys and values, [1, length, kv_heads, head_dim] each, or the one
+    [1, length, 1, width] of a convolution."""
 
-    def __init__(self, specs: Sequence[CacheSpec]):
+    def __init__(self, specs: Sequence[State]):
         self.specs = specs
-        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.layers: dict[int, tuple[Tensor, ...]] = {}
 
-    def __getitem__(self, layer: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, layer: int) -> tuple[Tensor, ...]:
         if layer not in self.layers:
-            spec = self.specs[layer]
-            k = torch.zeros(1, spec.length, spec.kv_heads, spec.head_dim)
-            self.layers[layer] = k, torch.zeros_like(k)
+            self.layers[layer] = tuple(torch.zeros(1, *shape) for shape in self.specs[layer].shapes)
         return self.layers[layer]
 
 
@@ -231,7 +230,9 @@ class Reference:
         return torch.cat([self._attended(layer, a, b, c, start, cache) for a, b, c, (cache, start, _) in pieces], 1)
 
     def _attended(self, layer: int, q: Tensor, k: Tensor, v: Tensor, start: int, cache: Cache) -> Tensor:
-        s, scale = q.shape[1], self.config.layers[layer].mixer.scale
+        mixer, spec = self.config.layers[layer].mixer, cache.specs[layer]
+        assert isinstance(mixer, Attention) and isinstance(spec, CacheSpec)
+        s, scale = q.shape[1], mixer.scale
         if self.early:
             q, scale = q * scale, 1.0
         if self.seen:
@@ -239,7 +240,7 @@ class Reference:
         keys, values = cache[layer]
         keys[:, start : start + s], values[:, start : start + s] = k, v
         mask = torch.ones(s, start + s, dtype=torch.bool).tril(start)  # token i sees all up to start + i
-        if window := self.cache.specs[layer].window:
+        if window := spec.window:
             mask &= ~mask.new_ones(mask.shape).tril(start - window)
         q = q.float().transpose(1, 2)  # [1, H, S, K]
         k, v = (t[:, : start + s].transpose(1, 2) for t in (keys, values))  # [1, G, T, K]
@@ -250,6 +251,27 @@ class Reference:
                 q, k, v, attn_mask=mask, scale=scale, enable_gqa=True
             )
         return self._out(mixed.transpose(1, 2).flatten(2))  # [1, S, H * K]
+
+    def convolve(self, layer: int, x: Tensor, position: Tensor) -> Tensor:
+        if not self.texts:
+            return self._convolved(layer, x, int(position), self.cache)
+        pieces = zip(x.split([s for _, _, s in self.texts], 1), self.texts, strict=True)
+        return torch.cat([self._convolved(layer, piece, start, cache) for piece, (cache, start, _) in pieces], 1)
+
+    def _convolved(self, layer: int, x: Tensor, start: int, cache: Cache) -> Tensor:
+        """A product for each place of the kernel, summed from the oldest token to the newest."""
+        spec, (inputs,), r = cache.specs[layer], cache[layer], self.round
+        assert isinstance(spec, ConvSpec)
+        s, before = x.shape[1], spec.kernel - 1
+        inputs[:, start : start + s, 0] = x
+        seen = inputs[:, max(start - before, 0) : start + s, 0].to(x.dtype)
+        seen = torch.nn.functional.pad(seen, (0, 0, max(before - start, 0), 0))  # [1, before + S, D]
+        kernel = self.get(f"layers.{layer}.conv")
+        out = r(seen[:, :s] * kernel[:, 0])
+        for i in range(1, spec.kernel):
+            out = r(out + r(seen[:, i : i + s] * kernel[:, i]))
+        bias = f"layers.{layer}.conv.bias"
+        return self._out(out + self.get(bias) if bias in self.vectors else out)
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
         """Attention step by step, where the probabilities are rounded before they meet the values."""

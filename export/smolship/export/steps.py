@@ -92,15 +92,16 @@ def check(model: str, options: Any, out: str, progress: Progress, tokenizer: str
     )
     check_space(Path(out), checkpoint, asked, resolved.side_files(checkpoint))
     config = checkpoint.config
+    alike = () if config.convolutions else config.attentions  # a layer that convolves has no heads
     facts = ModelFacts(
         source=source_name(asked.model),
         revision=asked.revision,
         architecture=config.architecture,
         layers=len(config.layers),
         hidden=config.hidden,
-        heads=only(mixer.heads for mixer in config.attentions),
-        kv_heads=only(mixer.kv_heads for mixer in config.attentions),
-        head_dim=only(mixer.head_dim for mixer in config.attentions),
+        heads=only(mixer.heads for mixer in alike),
+        kv_heads=only(mixer.kv_heads for mixer in alike),
+        head_dim=only(mixer.head_dim for mixer in alike),
         vocab=config.vocab,
         parameters=sum(map(math.prod, config.shapes().values())),
         checkpoint=content(checkpoint, progress),

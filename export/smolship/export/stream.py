@@ -33,7 +33,8 @@ class Flow:
     """One text on its way through the layers, in the arithmetic of `ops`.
 
     ids   the tokens that pass, the first of them at position `start`
-    keep  positions, from the first, whose keys and values are kept, in `kept`, a pair [keep, G, K] a layer
+    keep  positions, from the first, whose state is kept, in `kept`: of a layer keys and values [keep, G, K], or what a
+          convolution was given, [keep, 1, D]
     room  positions that the cache holds after these: with room there is a next token
     part  which noise of `ops` it takes
     bad   the operator that made the first infinity or NaN; empty while there is none
@@ -43,7 +44,7 @@ class Flow:
         self.ops, self.keep, self.room, self.part = ops, keep, room, part
         self.decoder = Decoder(ops.config, ops)
         self.cache = Cache(ops.config.cache(len(ids) + room))
-        self.kept: list[tuple[np.ndarray, np.ndarray]] = []
+        self.kept: list[tuple[np.ndarray, ...]] = []
         self.bad = ""
         self.feed(ids)
 
@@ -75,8 +76,7 @@ class Flow:
             self._look(after[0], Decoder.layer, i, *before, position)
             self.delta[:, part], self.x[:, part] = after
         if self.keep:
-            k, v = (t[0, : self.keep].numpy().copy() for t in self.cache[i])
-            self.kept.append((k, v))
+            self.kept.append(tuple(t[0, : self.keep].numpy().copy() for t in self.cache[i]))
         if not self.room:
             del self.cache.layers[i]
 
@@ -118,13 +118,17 @@ class Flow:
 
     def state(self) -> dict[str, np.ndarray]:
         """What `restore` takes up again."""
-        kept = {f"kept.{i}.{side}": pair[side] for i, pair in enumerate(self.kept) for side in (0, 1)}
+        kept = {f"kept.{i}.{j}": part for i, parts in enumerate(self.kept) for j, part in enumerate(parts)}
         return kept | {"delta": self.delta.numpy(), "x": self.x.numpy(), "bad": np.array(self.bad)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         self.delta, self.x = torch.from_numpy(state["delta"]), torch.from_numpy(state["x"])
-        layers = sum(name.startswith("kept.") for name in state) // 2
-        self.kept = [(state[f"kept.{i}.0"], state[f"kept.{i}.1"]) for i in range(layers)]
+        kept: dict[int, dict[int, np.ndarray]] = {}
+        for name, part in state.items():
+            if name.startswith("kept."):
+                _, layer, index = name.split(".")
+                kept.setdefault(int(layer), {})[int(index)] = part
+        self.kept = [tuple(kept[i][j] for j in range(len(kept[i]))) for i in range(len(kept))]
         self.bad = str(state["bad"])
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from smolship.export.config import DecoderConfig
+from smolship.export.config import Attention, DecoderConfig
 from smolship.export.quantize import QuantTensor
 from smolship.export.slots import Rows, row_chunks
 from smolship.runtime.tensors import Name, parse
@@ -99,6 +99,20 @@ class Transposed:
 
 
 @dataclass(frozen=True)
+class Squeezed:
+    """A kernel [hidden, kernel] that is stored as [hidden, 1, kernel]. Its bias is stored as it is."""
+
+    name: str
+
+    def stored_shape(self, ours: Name, config: DecoderConfig) -> Shape:
+        first, *rest = config.shapes()[str(ours)]
+        return (first, 1, *rest) if rest else (first,)
+
+    def apply(self, stored: Rows, ours: Name, config: DecoderConfig) -> Rows:
+        return stored if ours.bias else Flat(stored)
+
+
+@dataclass(frozen=True)
 class Interleaved:
     """Queries or keys as llama.cpp stores them for some architectures (see `Unwoven`)."""
 
@@ -109,7 +123,9 @@ class Interleaved:
 
     def apply(self, stored: Rows, ours: Name, config: DecoderConfig) -> Rows:
         assert ours.layer is not None
-        return Unwoven(stored, config.layers[ours.layer].mixer.head_dim)
+        mixer = config.layers[ours.layer].mixer
+        assert isinstance(mixer, Attention)
+        return Unwoven(stored, mixer.head_dim)
 
 
 @dataclass(frozen=True)
@@ -137,6 +153,24 @@ class Slice:
 
     def lift(self, start: int = 0, stop: int | None = None) -> QuantTensor:
         return self.whole.lift(*self._range(start, stop))
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A tensor [rows, 1, width] as a matrix."""
+
+    stored: Rows
+    grid = None
+
+    @property
+    def shape(self) -> Shape:
+        return self.stored.shape[0], self.stored.shape[2]
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        return self.stored.read(start, stop)[:, 0]
+
+    def lift(self, start: int = 0, stop: int | None = None) -> QuantTensor:
+        raise TypeError("a kernel is on no grid")
 
 
 @dataclass(frozen=True)

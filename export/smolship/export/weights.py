@@ -198,9 +198,9 @@ def _list(entries: dict[str, Entry], folder: Path) -> None:
 
 def layouts(source: Source, config: DecoderConfig, scheme: Scheme) -> dict[str, Entry]:
     """The layout of each tensor in the set, by headers alone; hashes are missing."""
-    entries = {}
+    entries, plain = {}, config.vectors()
     for name, shape in config.shapes().items():
-        if len(shape) == 1:
+        if name in plain:
             entries[name] = Entry(shape, 16, 0, "rounded")
             continue
         grid = source.grid(name) if isinstance(source, GridSource) else None

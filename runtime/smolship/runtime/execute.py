@@ -61,7 +61,7 @@ def execute(
         text, at = plan.texts[call.text], call.looked
         last = _fed(session, plan, call, last)
         seen.append(Seen.of(last[: at.stop - at.start], text.rows(at.start, at.stop), call.exact))
-    caches = [session.cache(layer) for layer in range(plan.layers)]
+    caches = [np.stack(both) for layer in range(plan.layers) if (both := session.cache(layer)) is not None]
     times = timed(session, plan.texts[0].ids, plan.timing) if plan.timing else None
     generated = _generated(session, plan, progress) if plan.answer else None
     memory = read_memory() if before else None
@@ -80,7 +80,7 @@ def execute(
         cpu=cpu_model(),
         seconds=time.monotonic() - start,
         seen=seen,
-        cache=[np.stack(both) for both in caches if both is not None],
+        cache=caches if len(caches) == plan.layers else [],  # of some layers alone it would place a drift wrongly
         nonfinite=list(session.nonfinite),
         times=times,
         generated=generated,

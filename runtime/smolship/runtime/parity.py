@@ -202,8 +202,8 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _found(drift: list[Drift]) -> str:
-    """Name the layer where the engine leaves the simulation. Keys and values of layer i see layer i's own projections
-    and all of layer i - 1, so the culprit lies between them.
+    """Name the layer where the engine leaves the simulation. The state of layer i sees layer i's own projections and
+    all of layer i - 1, so the culprit lies between them.
 
     Where the first rounding tips over differs from run to run, but not how far roundings carry in the end: that is the
     largest floor of all layers.
@@ -214,12 +214,12 @@ def _found(drift: list[Drift]) -> str:
     for row in drift:
         if row.difference > limit:
             at = row.layer
-            before = f"layer {at - 1}'s attention output or MLP, or " if at else "the embedding, or "
+            before = f"layer {at - 1}'s mixer's output or MLP, or " if at else "the embedding, or "
             return (
-                f"the drift begins at {before}layer {at}'s norm, k or v projection "
+                f"the drift begins at {before}layer {at}'s norm, or what it keeps in its state "
                 f"(relative difference {row.difference:.2g}, rounding reaches {limit / 2:.2g})"
             )
     return (
-        f"no layer's keys and values drift further than rounding does: it is layer {len(drift) - 1}'s output, the "
+        f"no layer's state drifts further than rounding does: it is layer {len(drift) - 1}'s output, the "
         "last norm or the head, or too small to be placed"
     )

@@ -147,7 +147,7 @@ class Plan:
         problems = [f"{self.threads} threads"] * (not 1 <= self.threads <= MOST_THREADS)
         problems += [f"{self.layers} layers"] * (not 0 <= self.layers <= MOST)
         problems += [f"{len(self.calls):,} calls"] * (len(self.calls) > MOST)
-        problems += [f"the cache of layer {i}" for i, part in enumerate(self.cache) if len(part) != 2]
+        problems += [f"the cache of layer {i}" for i, part in enumerate(self.cache) if len(part) not in (1, 2)]
         problems += [f"call {i}" for i, call in enumerate(self.calls) if not self._can(i, call)]
         if self.timing and not self._can_time(self.timing):
             problems.append("its timing")

@@ -175,7 +175,9 @@ class Probes:
     gaps      "STAGE" or "TARGET.STAGE": gaps measured at export; "decoder.far" at the positions "far.at" of one long
               text, up to the end of the context or as far as the export went
     arrays    further arrays by name ("greedy.…", "drift.…", "edge.…", "far.at", "digits.…"); where heads differ by
-              layer, keys and values of "drift.TARGET" are filled up, and "drift.TARGET.heads" has their count and size
+              layer, keys and values of "drift.TARGET" are filled up, and "drift.TARGET.heads" has their count and size;
+              where some convolve, those are of the others, and "drift.TARGET.inputs" is what the layers
+              "drift.TARGET.convolutions" were given
     facts     what was run: tokens, seeds, versions, …; "nonfinite", by the name of the gap: the operator that made the
               first infinity or NaN
     """

@@ -67,15 +67,16 @@ class Session(ABC):
         """Run int64 `ids` [S], the first at `position`, S at least 1 -> logits of the last, float32 [V]. The array may
         be the engine's own buffer: it holds until the next call."""
 
-    def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """Copies of one layer's keys and values, float32 [position, kv_heads, head_dim], keys as rotated; None where
-        the engine does not show them. Parity finds the layer where a drift begins with it."""
+    def cache(self, layer: int) -> tuple[np.ndarray, ...] | None:
+        """Copies of one layer's state: keys, as rotated, and values, float32 [position, kv_heads, head_dim], or what a
+        convolution was given, [position, 1, width]. None where the engine does not show it. Parity finds the layer
+        where a drift begins with it."""
         return None
 
     def preset(self, layers: Sequence[np.ndarray], count: int) -> None:
-        """Begin anew behind `count` tokens that are not fed: their keys and values are those of `layers`, each float32
-        [2, N, kv_heads, head_dim], `over_and_over`. So the end of a long cache can be looked at without the text that
-        would fill it, which takes time for the square of its length."""
+        """Begin anew behind `count` tokens that are not fed: their state is that of `layers`, float32
+        [2, N, kv_heads, head_dim] or [1, N, 1, width] each, `over_and_over`. So the end of a long cache can be looked
+        at without the text that would fill it, which takes time for the square of its length."""
         if not 0 <= count <= self.capacity:
             raise InputError("the cache does not hold so many tokens", got=count, expected=f"at most {self.capacity:,}")
         self.rewind(0)

@@ -9,10 +9,13 @@ import re
 from typing import NamedTuple
 
 TOP = ("embed", "head", "norm")
-LINEARS = ("q", "k", "v", "o", "gate", "up", "down")  # of a layer, in the order in which they are stored
+LINEARS = ("q", "k", "v", "o", "gate", "up", "down")  # of a layer that attends, in the order in which they are stored
 # Norms before the attention and the MLP, after them (on what they give), and of queries and keys.
 NORMS = ("attn_norm", "attn_out_norm", "mlp_norm", "mlp_out_norm", "q_norm", "k_norm")
-KINDS = (*TOP, *LINEARS, *NORMS)
+# Of a layer that convolves, in place of q to o; the kernel is [hidden, tokens], the weight of the token itself last.
+CONVOLUTION = ("conv_in", "conv", "conv_out")
+KERNELS = ("conv",)
+KINDS = (*TOP, *LINEARS, *CONVOLUTION, *NORMS)
 
 GGUF = {  # kind -> its name in a GGUF file, without the ending; {} is the layer
     "embed": "token_embd",
@@ -31,7 +34,11 @@ GGUF = {  # kind -> its name in a GGUF file, without the ending; {} is the layer
     "mlp_out_norm": "blk.{}.post_ffw_norm",
     "q_norm": "blk.{}.attn_q_norm",
     "k_norm": "blk.{}.attn_k_norm",
+    "conv_in": "blk.{}.shortconv.in_proj",
+    "conv": "blk.{}.shortconv.conv",
+    "conv_out": "blk.{}.shortconv.out_proj",
 }
+GGUF_OWN = {"lfm2": {"norm": "token_embd_norm"}}  # architecture -> what it calls otherwise
 
 
 # Architectures in which llama.cpp rotates neighbours, so that its converter weaves the rows of each q and k head: row

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from smolship.export.config import DecoderConfig
+from smolship.export.config import Attention, DecoderConfig
 from smolship.export.families import family_of
 from smolship.export.families.fields import Fields
 from smolship.export.numerics import Numerics
@@ -48,10 +48,13 @@ def reveal(
     bundle: Bundle,
     target: str,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-    layer: int = 0,
+    layer: int | None = None,
 ) -> list[Verdict]:
-    """The matrices of a layer, the table and the head, as the engine of `target` reveals them."""
+    """The matrices of a layer that attends (the first, where none is named), the table and the head, as the engine of
+    `target` reveals them."""
     config = config_of(bundle)
+    if layer is None:
+        layer = next(i for i, one in enumerate(config.layers) if isinstance(one.mixer, Attention))
     names = {"embed": "embed", **{kind: f"layers.{layer}.{kind}" for kind in LINEARS}, "head": config.head}
     matrices = read_back(bundle, target, names.values())
     real = {kind: matrices[name] for kind, name in names.items()}

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from smolship.export.config import DecoderConfig, with_mixers
+from smolship.export.config import Attention, DecoderConfig, with_mixers
 from smolship.export.quantize import QMAX, pack4
 from smolship.export.weights import Weights
 from smolship.runtime.readback.hashing import Entry, TensorHash, digest
@@ -121,7 +121,7 @@ class Probe:
     def formula(self) -> tuple[np.ndarray, np.ndarray]:
         """The same of codes * scales, in float64; and of the magnitudes of what the hidden state is added up from, to
         which its rounding is relative."""
-        a, t = self.config.layers[0].mixer, {name: matrix.values for name, matrix in self.tensors.items()}
+        a, t = self.config.attentions[0], {name: matrix.values for name, matrix in self.tensors.items()}
         past, x = t["embed"][np.array(self.prefix, int)], t["embed"][self.queries]  # [P, H], [N, H]
 
         def project(kind: str, rows: np.ndarray) -> np.ndarray:
@@ -154,7 +154,7 @@ class Probe:
 
     def _rotate(self, x: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """[S, heads, K] at positions [S]."""
-        rotary = self.config.layers[0].mixer.rotary
+        rotary = self.config.attentions[0].rotary
         assert rotary is not None
         angle = positions[:, None, None] * rotary.frequencies()
         first, second = np.split(x, 2, axis=-1)
@@ -171,7 +171,9 @@ class Maker:
 
     def __init__(self, config: DecoderConfig, layer: int, real: Mapping[str, Matrix], tokenizer_size: int):
         self.real = real
-        self.h, self.mixer = config.hidden, config.layers[layer].mixer
+        mixer = config.layers[layer].mixer
+        assert isinstance(mixer, Attention), "a layer that attends"
+        self.h, self.mixer = config.hidden, mixer
         self.width = config.layers[layer].mlp.width
         self.vocab = max(self.h, tokenizer_size, 2 * COLUMNS, self.mixer.head_dim + COLUMNS)
         # With the biases and norms of queries and keys that an architecture of llama.cpp must have; biases are 0.

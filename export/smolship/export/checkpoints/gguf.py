@@ -17,10 +17,11 @@ from smolship.export.config import DecoderConfig
 from smolship.export.families import FAMILIES, translate
 from smolship.export.transforms import Fused, Interleaved, Names
 from smolship.runtime.errors import InputError, show, unknown
-from smolship.runtime.tensors import GGUF, GGUF_FUSED, GGUF_WOVEN
+from smolship.runtime.tensors import GGUF, GGUF_FUSED, GGUF_OWN, GGUF_WOVEN
 
 NAMES: dict[str, str] = {kind: f"{name}.weight" for kind, name in GGUF.items()}
-MODEL_TYPES = {name: name for name in ("granite", "llama", "olmo2", "openelm", "phi3", "qwen2", "qwen3", "smollm3")}
+NAMED_ALIKE = ("granite", "lfm2", "llama", "olmo2", "openelm", "phi3", "qwen2", "qwen3", "smollm3")
+MODEL_TYPES = {name: name for name in NAMED_ALIKE}
 MODEL_TYPES |= {"gemma3": "gemma3_text"}  # llama.cpp's architecture -> `model_type` of config.json
 GEMMA3_27B = 62  # layers, by which llama.cpp knows that its scores are scaled otherwise
 
@@ -59,8 +60,10 @@ HARMLESS: dict[str, tuple[object, ...] | None] = {
 def names_of(architecture: str) -> Names:
     """Where a file of llama.cpp's architecture has our tensors."""
     woven = {kind: Interleaved(NAMES[kind]) for kind in ("q", "k")} if architecture in GGUF_WOVEN else {}
+    own = {kind: f"{name}.weight" for kind, name in GGUF_OWN.get(architecture, {}).items()}
     stacks = GGUF_FUSED.get(architecture, {})
-    return NAMES | woven | {kind: Fused(f"{name}.weight", kinds) for name, kinds in stacks.items() for kind in kinds}
+    fused = {kind: Fused(f"{name}.weight", kinds) for name, kinds in stacks.items() for kind in kinds}
+    return NAMES | own | woven | fused
 
 
 def open_gguf(path: Path) -> Checkpoint:
@@ -163,6 +166,24 @@ def _granite(metadata: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
     return raw | own
 
 
+def _lfm2(metadata: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
+    """Layers without heads for keys are convolutions; the MLP's width is as it is."""
+    unread = ("rms_norm_eps", "hidden_act", "attention_bias", "mlp_bias")
+    own = {
+        "norm_eps": raw["rms_norm_eps"],
+        "block_auto_adjust_ff_dim": False,
+        "conv_L_cache": metadata.get("lfm2.shortconv.l_cache"),
+    }
+    heads = raw["num_key_value_heads"]
+    if isinstance(heads, np.ndarray):
+        kinds = {int(one) for one in heads if one}
+        own |= {
+            "num_key_value_heads": kinds.pop() if len(kinds) == 1 else heads.tolist(),  # of several: refused as a list
+            "layer_types": ["full_attention" if one else "conv" for one in heads],
+        }
+    return {key: value for key, value in raw.items() if key not in unread} | own
+
+
 GRANITE = {
     "embedding_multiplier": "embedding_scale",
     "residual_multiplier": "residual_scale",
@@ -220,7 +241,13 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
-OWN = {"gemma3": _gemma3, "granite": _granite, "openelm": _openelm, "phi3": _phi3}  # architecture -> its config.json
+OWN = {  # architecture -> its config.json
+    "gemma3": _gemma3,
+    "granite": _granite,
+    "lfm2": _lfm2,
+    "openelm": _openelm,
+    "phi3": _phi3,
+}
 OWN_KEYS = {  # and which keys that takes
     "gemma3": (
         "attention.sliding_window",
@@ -230,6 +257,7 @@ OWN_KEYS = {  # and which keys that takes
         "rope.scaling.factor",
     ),
     "granite": tuple(GRANITE.values()),
+    "lfm2": ("shortconv.l_cache",),
     "phi3": ("attention.sliding_window", AMPLITUDE, ORIGINAL),
 }
 
@@ -257,7 +285,7 @@ def _refuse_unknown(metadata: dict[str, Any], architecture: str, config: Decoder
                 got=f"{key} = {show(value)} in {path}",
                 expected=f"only what a plain {FAMILIES[MODEL_TYPES[architecture]][0]} needs",
             )
-    mixer = config.layers[0].mixer
+    mixer = config.attentions[0]
     width = next((rotary.width for rotary in config.rotaries.values()), mixer.head_dim)
     for name, size in {"attention.value_length": mixer.head_dim, "rope.dimension_count": width}.items():
         value = metadata.get(f"{architecture}.{name}", size)

@@ -19,6 +19,7 @@ from smolship.runtime.errors import InputError, show
 FAMILIES = {  # config.json's `model_type` -> the class that transformers picks by it, and our module
     "gemma3_text": ("Gemma3ForCausalLM", "smolship.export.families.gemma3"),
     "granite": ("GraniteForCausalLM", "smolship.export.families.granite"),
+    "lfm2": ("Lfm2ForCausalLM", "smolship.export.families.lfm2"),
     "llama": ("LlamaForCausalLM", "smolship.export.families.llama"),
     "olmo2": ("Olmo2ForCausalLM", "smolship.export.families.olmo2"),
     "openelm": ("OpenELMForCausalLM", "smolship.export.families.openelm"),

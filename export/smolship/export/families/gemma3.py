@@ -53,7 +53,7 @@ def translate(fields: Fields) -> DecoderConfig:
     for key in ("final_logit_softcapping", "attn_logit_softcapping"):
         fields.only(key)
     fields.only("use_bidirectional_attention", False)
-    mixer, slides = config.layers[0].mixer, _slides(fields, len(config.layers))
+    mixer, slides = config.attentions[0], _slides(fields, len(config.layers))
     window = (
         fields.int("sliding_window", 1, 1 << 24, default=4096) if any(slides) or fields.has("sliding_window") else 0
     )

@@ -37,9 +37,10 @@ DEFAULTS: dict[str, Any] = {
     "vocab_size": 32_000,
     "max_position_embeddings": 2048,
     "rope_theta": 10_000.0,
-    "rms_norm_eps": 1e-6,
+    "norm_eps": {"rms_norm_eps": 1e-6},
     "tie_word_embeddings": False,
-    "activation": {"hidden_act": ("silu", "silu")},  # its key, and the one that is known, as config.json and we call it
+    # Its key (None: it has none), and the one that is known, as config.json and we call it.
+    "activation": {"hidden_act": ("silu", "silu")},
 }
 FULL = "full_attention"
 
@@ -57,7 +58,7 @@ def translate(fields: Fields) -> DecoderConfig:
 
 def whole_heads(fields: Fields, config: DecoderConfig) -> None:
     """Refuse what some classes of transformers refuse, whatever the size of a head."""
-    heads = config.layers[0].mixer.heads
+    heads = config.attentions[0].heads
     if config.hidden % heads:
         raise InputError(
             "the hidden size does not divide into heads",
@@ -118,12 +119,14 @@ def decoder(
         raise InputError("head_dim is odd", got=f"{head_dim} in {fields.where}", expected="an even number")
     vocab, positions = size("vocab_size", 1, 2_000_000), size("max_position_embeddings", 1, 1 << 24)
     ((key, (named, activation)),) = defaults["activation"].items()
-    fields.choice(key, (named,), named)
+    if key is not None:
+        fields.choice(key, (named,), named)
     # What transformers reads of any config, at the values that change nothing.
     for key, nothing in (("is_causal", True), ("is_encoder_decoder", False), ("per_layer_config", {})):
         fields.only(key, nothing)
     fields.only("kv_sharing_modes")
     bos = fields.ids("bos_token_id", vocab)
+    ((eps_key, eps),) = defaults["norm_eps"].items()
     mixer = Attention(
         heads,
         kv_heads,
@@ -139,7 +142,7 @@ def decoder(
         layers=(Layer(mixer, Mlp(size("intermediate_size", 1, 1 << 20), activation, bias=mlp_bias)),) * layers,
         hidden=hidden,
         vocab=vocab,
-        norm_eps=fields.number("rms_norm_eps", 1e-12, 1.0, default=defaults["rms_norm_eps"], whole=False),
+        norm_eps=fields.number(eps_key, 1e-12, 1.0, default=eps, whole=False),
         tied_head=fields.flag("tie_word_embeddings", defaults["tie_word_embeddings"]),
         positions=positions,
         bos=bos[0] if bos else None,

@@ -17,7 +17,7 @@ NAMES: Names = llama.NAMES | {
     "q_norm": AT + "self_attn.q_norm.weight",
     "k_norm": AT + "self_attn.k_norm.weight",
 }
-DEFAULTS: dict[str, Any] = llama.DEFAULTS | {"vocab_size": 50_304, "rms_norm_eps": 1e-5}  # Olmo2Config
+DEFAULTS: dict[str, Any] = llama.DEFAULTS | {"vocab_size": 50_304, "norm_eps": {"rms_norm_eps": 1e-5}}  # Olmo2Config
 
 
 def translate(fields: Fields) -> DecoderConfig:

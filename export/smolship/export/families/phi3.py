@@ -26,7 +26,7 @@ DEFAULTS: dict[str, Any] = llama.DEFAULTS | {  # Phi3Config
     "intermediate_size": 8192,
     "vocab_size": 32_064,
     "max_position_embeddings": 4096,
-    "rms_norm_eps": 1e-5,
+    "norm_eps": {"rms_norm_eps": 1e-5},
 }
 ORIGINAL = "original_max_position_embeddings"
 LONG = ("longrope", "su", "yarn")  # what the class calls longrope

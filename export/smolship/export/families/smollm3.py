@@ -25,7 +25,7 @@ SLIDING = "sliding_attention"
 def translate(fields: Fields) -> DecoderConfig:
     """Llama's translation, `no_rope_layers`, where **1 means that the layer HAS rotary embedding**, and windows."""
     config = llama.decoder(fields, DEFAULTS, *llama.biases(fields))
-    rotary, has = config.layers[0].mixer.rotary, _rotary_layers(fields, len(config.layers))
+    rotary, has = config.attentions[0].rotary, _rotary_layers(fields, len(config.layers))
     return with_mixers(config, rotary=[rotary if one else None for one in has], window=_windows(fields, config, has))
 
 

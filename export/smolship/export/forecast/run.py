@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from smolship.export.config import DecoderConfig
-from smolship.export.forecast.sizes import Entries, kv_bytes
+from smolship.export.forecast.sizes import GGML_CHUNK, Entries, kept_bytes, kv_bytes
 from smolship.export.targets import load_target
 from smolship.runtime.readback.hashing import Entry
 
@@ -66,7 +66,8 @@ def _chunk(target: str, context: int) -> int:
 
 
 def _widest(config: DecoderConfig) -> int:
-    return max(layer.mlp.width for layer in config.layers)
+    """Numbers of a token in the widest place: in the MLP, or between a convolution's gates."""
+    return max(*(layer.mlp.width for layer in config.layers), 3 * config.hidden if config.convolutions else 0)
 
 
 def _heads(config: DecoderConfig) -> tuple[int, int, int]:
@@ -141,20 +142,20 @@ def apple_memory(config: DecoderConfig, entries: Entries, context: int, artifact
     return artifact + kv_bytes(config, context, 2) + 2 * 2 * heads * chunk * context, 0
 
 
-GGML_CHUNK = 512  # tokens of a batch, runtime/engines/gguf.py
 GGML_BUFFERS = (2, 3)  # of a chunk as wide as the MLP, and as the hidden state
 GGML_TOKEN = 340  # bytes of a token of the vocabulary, its text and its places in maps
 
 
 def _gguf(config: DecoderConfig, entries: Entries, context: int, artifact: int) -> tuple[int, int]:
-    """llama.cpp maps the file, and packs int4 matrices anew. Kept for a chunk: scores in float32 and fp16, the mask."""
+    """llama.cpp maps the file, and packs int4 matrices anew. Kept for a chunk: scores in float32 and fp16, the mask. Of
+    convolutions it keeps a few rows."""
     chunk, (heads, _, _) = min(GGML_CHUNK, context), _heads(config)
     packed = _packed_by_ggml(config, entries)
     attention = context * chunk * (6 * heads + 4)
     wide, narrow = GGML_BUFFERS
     buffers = 4 * chunk * (wide * _widest(config) + narrow * config.hidden)
     vocabulary = GGML_TOKEN * config.vocab
-    return packed + kv_bytes(config, context, 2) + attention + buffers + vocabulary, artifact + MB
+    return packed + kept_bytes(config, context, "gguf") + attention + buffers + vocabulary, artifact + MB
 
 
 def _packed_by_ggml(config: DecoderConfig, entries: Entries) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from smolship.export.config import DecoderConfig
+from smolship.export.config import CacheSpec, DecoderConfig
 from smolship.export.targets import load_target
 from smolship.export.weights import stored_shapes
 from smolship.runtime.readback.hashing import Entry
@@ -22,6 +22,8 @@ Entries = Mapping[str, Entry]
 # Bytes of the program or graph beside its weights: (of each layer, of the rest). Read off exports of known shapes:
 #   python -P -m smolship.tools.forecast_check --shapes found
 PROGRAM = {"executorch": (9_000, 20_000), "onnx": (6_200, 6_000), "coreml": (47_000, 10_000), "gguf": (0, 0)}
+KEPT_WIDTH = {"executorch": 4, "onnx": 4, "coreml": 2, "gguf": 2}  # bytes of a number in each engine's cache
+GGML_CHUNK, GGML_CELLS = 512, 256  # tokens of a batch (runtime/engines/gguf.py), and of which a cache is a multiple
 LISTED = 96  # bytes by which a tensor is listed in a GGUF file, and aligned
 BLOB = 128  # bytes of a header, and of alignment, for each array of a package
 TOKEN = 8 + 4  # bytes beside the text of each token of a GGUF file: its length and its kind
@@ -43,8 +45,22 @@ def artifact_bytes(
 
 
 def kv_bytes(config: DecoderConfig, context: int, width: int) -> int:
-    """A cache of numbers of `width` bytes."""
-    return sum(2 * spec.length * spec.kv_heads * spec.head_dim * width for spec in config.cache(context))
+    """The states of all layers, of numbers of `width` bytes."""
+    return sum(math.prod(shape) * width for spec in config.cache(context) for shape in spec.shapes)
+
+
+def kept_bytes(config: DecoderConfig, context: int, target: str) -> int:
+    """The states in a target: llama.cpp's of a window holds that and one call, in units of `GGML_CELLS`, and of a
+    convolution next to nothing."""
+    width = KEPT_WIDTH[target]
+    if target != "gguf":
+        return kv_bytes(config, context, width)
+    size = 0
+    for spec in config.cache(context):
+        if isinstance(spec, CacheSpec):
+            kept = -(-((spec.window or context) + GGML_CHUNK) // GGML_CELLS) * GGML_CELLS
+            size += 2 * min(spec.length, kept) * spec.kv_heads * spec.head_dim * width
+    return size
 
 
 def _executorch(config: DecoderConfig, entries: Entries, context: int, files: Mapping[str, bytes]) -> int:

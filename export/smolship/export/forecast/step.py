@@ -14,13 +14,11 @@ from smolship.export.forecast.devices import Device, find_device
 from smolship.export.forecast.judge import changes, fit, need_on, systems_for
 from smolship.export.forecast.record import Forecast, Need, StepForecast, TargetForecast
 from smolship.export.forecast.run import Memory, apple_memory, run_memory
-from smolship.export.forecast.sizes import Entries, artifact_bytes, count_tokenizer, kv_bytes
+from smolship.export.forecast.sizes import Entries, artifact_bytes, count_tokenizer, kept_bytes
 from smolship.export.forecast.speed import Speed, measure_speed
 from smolship.export.options import Options
 from smolship.export.targets import TARGETS
 from smolship.export.weights import Scheme, layouts
-
-KEPT_WIDTH = {"executorch": 4, "onnx": 4, "coreml": 2, "gguf": 2}  # bytes of a number in each engine's cache
 
 
 def make_forecast(
@@ -62,7 +60,7 @@ class Foreseen:
         options = (
             [] if fit(needs) or not self.device else changes(again, scheme, context, self.device, config.tied_head)
         )
-        cache = kv_bytes(config, context, KEPT_WIDTH[name])
+        cache = kept_bytes(config, context, name)
         return TargetForecast(artifact, cache, memory.anonymous, memory.mapped, needs, options)
 
     def needs(self, name: str, scheme: Scheme, context: int) -> list[Need]:

@@ -27,7 +27,8 @@ from smolship.runtime.session import INTERPRETER, Session, over_and_over
 ARITHMETICS = ("float16", "float32")
 UNITS = ("CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE", "ALL")  # coremltools' names
 FUNCTIONS = ("prefill", "decode")
-STATE = re.compile(r"(keys|values)(_\d{1,3})?")  # several where layers differ in their heads
+STATE = re.compile(r"(keys|values|inputs)(_\d{1,3})?")  # several where layers differ in their heads, or kernels
+KEYS, INPUTS = ("keys", "values"), ("inputs",)  # what the states of attentions, and of convolutions, are called
 MAX_CONTEXT = 1 << 24
 
 
@@ -48,7 +49,7 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
     if sys.platform == "darwin" and arithmetic is None:
         return CoreMLSession(path, units)
     program = Program(path, "float32" if arithmetic == "float32" else "float16")
-    return InterpreterSession(program, threads, info.get("layers", ()))
+    return InterpreterSession(program, threads, info.get("layers", ()), info.get("convolutions", ()))
 
 
 class _Decoder(Session):
@@ -86,8 +87,14 @@ class InterpreterSession(_Decoder):
     runtime = INTERPRETER
     presets = True
 
-    def __init__(self, program: Program, threads: int = 1, layers: Sequence[Sequence[int]] = ()):
-        """`layers` of each state, where there are several."""
+    def __init__(
+        self,
+        program: Program,
+        threads: int = 1,
+        layers: Sequence[Sequence[int]] = (),
+        convolutions: Sequence[Sequence[int]] = (),
+    ):
+        """`layers` of each state, where there are several; those of states of `convolutions` by themselves."""
         self.program = program
         self.helper = ThreadPoolExecutor(1) if threads > 1 else None
         functions = {name: program.function(name) for name in FUNCTIONS}
@@ -101,7 +108,7 @@ class InterpreterSession(_Decoder):
                 "the cache does not fit into memory", got=error, todo="export with a smaller --context"
             ) from None
         self.functions = functions
-        self.layers = layers or [range(len(self.state["keys"]))]
+        self.layers = {KEYS: layers or [range(len(self.state["keys"]))], INPUTS: convolutions}
 
     def _call(self, name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
         with one_thread(), shared_with(self.helper):
@@ -111,18 +118,18 @@ class InterpreterSession(_Decoder):
     def nonfinite(self) -> list[str]:
         return [f"{where}: {count:,} numbers" for where, count in self.program.nonfinite.items()]
 
-    def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray] | None:
-        keys, values = (part[: self.position].copy() for part in self._places(layer))
-        return keys, values
+    def cache(self, layer: int) -> tuple[np.ndarray, ...] | None:
+        return tuple(part[: self.position].copy() for part in self._places(layer))
 
     def _places(self, layer: int) -> list[np.ndarray]:
-        """Its keys and values in the state, [T, G, K]."""
-        place = next((i, layers.index(layer)) for i, layers in enumerate(self.layers) if layer in layers)
-        suffix = f"_{place[0]}" if place[0] else ""
-        return [self.state[n + suffix][place[1]].swapaxes(0, 1) for n in ("keys", "values")]
+        """Its parts of the states, [T, G, K] each; the rows of a convolution's lie behind some of zeros."""
+        kinds = ((names, i, layers) for names, several in self.layers.items() for i, layers in enumerate(several))
+        names, i, layers = next(kind for kind in kinds if layer in kind[2])
+        parts = [self.state[f"{name}_{i}" if i else name][layers.index(layer)] for name in names]
+        return [part[:, -self.capacity :].swapaxes(0, 1) for part in parts]
 
     def _preset(self, layers: Sequence[np.ndarray], count: int) -> None:
-        if len(layers) != sum(map(len, self.layers)):
+        if len(layers) != sum(len(one) for several in self.layers.values() for one in several):
             raise ValueError(f"{len(layers)} layers")
         for i, layer in enumerate(layers):
             for part, place in zip(layer, self._places(i), strict=True):
@@ -140,7 +147,7 @@ def _sizes(functions: dict[str, Function]) -> tuple[dict[str, int], int, int]:
     found = {name: _shapes(function) for name, function in functions.items()}
     sizes = {name: ids[1] for name, (ids, _, _) in found.items()}
     states, logits = found["decode"][1:]
-    contexts = {shape[2] for shape in states.values()}
+    contexts = {shape[2] for name, shape in states.items() if not name.startswith(INPUTS)}
     if found["prefill"][1:] != (states, logits) or sizes["decode"] != 1 or len(contexts) != 1:
         raise InputError(
             "the package's functions do not belong together",
@@ -148,6 +155,10 @@ def _sizes(functions: dict[str, Function]) -> tuple[dict[str, int], int, int]:
             expected="the same states and vocabulary, one context, and one token for decode",
         )
     (context,) = contexts
+    if any(shape[2] <= context for name, shape in states.items() if name.startswith(INPUTS)):
+        raise InputError(
+            "a convolution's state is shorter than the context", got=states, expected=f"more than {context:,} rows"
+        )
     if context > MAX_CONTEXT:
         raise InputError("the package gives no usable context", got=context, expected=f"1 to {MAX_CONTEXT:,}")
     return sizes, logits[2], context
@@ -167,7 +178,7 @@ def _shapes(function: Function) -> tuple[Shape, dict[str, Shape], Shape]:
         set(function.inputs) != {"input_ids", "position"}
         or list(outputs) != ["logits"]
         or "keys" not in states
-        or set(states) != {kind + pair for kind in ("keys", "values") for pair in pairs}
+        or {name for name in states if not name.startswith(INPUTS)} != {kind + pair for kind in KEYS for pair in pairs}
         or not all(STATE.fullmatch(name) and len(shape) == 4 for name, shape in states.items())
         or any(states[f"keys{pair}"] != states[f"values{pair}"] for pair in pairs)
         or [len(shapes[name]) for name in ("input_ids", "position", "logits")] != [2, 1, 3]
@@ -176,7 +187,8 @@ def _shapes(function: Function) -> tuple[Shape, dict[str, Shape], Shape]:
         raise InputError(
             f"function {function.name} of the package is not a decoder's",
             got=", ".join(f"{name} {declared}" for name, declared in values.items()),
-            expected="input_ids [1, S], position [1], states keys, values [L, G, T, K], logits [1, 1, V]",
+            expected="input_ids [1, S], position [1], states keys, values [L, G, T, K] (and inputs [L, 1, T, D]), "
+            "logits [1, 1, V]",
         )
     return shapes["input_ids"], states, shapes["logits"]
 

@@ -147,17 +147,21 @@ class ExecuTorchSession(Session):
         result: np.ndarray = logits.numpy().reshape(-1)
         return result
 
-    def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
-        keys, values = (part[: self.position].copy() for part in self._places(layer))
-        return keys, values
+    def cache(self, layer: int) -> tuple[np.ndarray, ...]:
+        return tuple(part[: self.position].copy() for part in self._places(layer))
 
     def _places(self, layer: int) -> list[np.ndarray]:
-        """Its keys and values where the program has them, [T, G, K]."""
-        return [self.method.get_attribute(f"{kind}.{layer}").numpy()[0] for kind in ("keys", "values")]
+        """Its state where the program has it: keys and values [T, G, K], or what a convolution was given, [T, 1, D],
+        which lies behind some rows of zeros."""
+        try:
+            found = [self.method.get_attribute(f"{kind}.{layer}") for kind in ("keys", "values")]
+        except RuntimeError:
+            found = [self.method.get_attribute(f"inputs.{layer}")]
+        return [part.numpy()[0, -self.capacity :] for part in found]
 
     def _preset(self, layers: Sequence[np.ndarray], count: int) -> None:
         with contextlib.suppress(RuntimeError):  # there must be no such layer
-            self.method.get_attribute(f"keys.{len(layers)}")
+            self._places(len(layers))
             raise ValueError(f"{len(layers)} layers, and the program has more")
         for i, layer in enumerate(layers):
             for part, place in zip(layer, self._places(i), strict=True):

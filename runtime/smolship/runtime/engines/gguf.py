@@ -49,7 +49,7 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
         options.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         options.offload_kqv = options.op_offload = False
         options.no_perf = True
-        options.swa_full = True  # what lies behind a window is kept, too: a session goes back to anywhere
+        options.swa_full = False  # what lies far behind a window is not kept
         handle = llama.llama_init_from_model(model, options)
         if not handle:
             llama.llama_model_free(model)
@@ -62,45 +62,83 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
 
 
 class GgufSession(Session):
-    """One sequence, at the positions that the session names. llama.cpp's cache is cut where the session goes on."""
+    """One sequence, at the positions that the session names. llama.cpp's cache is cut where the session goes on.
 
-    presets = True
+    Of layers that see a window it keeps that and as much as one call takes; of convolutions, the state behind the last
+    token alone. A session that is rewound further back feeds again what stays, in as much time as that took before;
+    behind a preset, of which nobody knows the tokens, it cannot.
+    """
 
     def __init__(self, llama: Any, path: Path, model: Any, context: Any, capacity: int, chunk: int = CHUNK):
         super().__init__(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)), capacity)
-        self.llama, self.path, self.model, self.context, self.chunk = llama, path, model, context, chunk
+        self.llama, self.path, self.model, self.context = llama, path, model, context
+        self.chunk: int = chunk
         self.memory = llama.llama_get_memory(context)
+        self.window: int = llama.llama_model_n_swa(model)  # 0: none
+        self.convolves = bool(llama.llama_model_is_hybrid(model) or llama.llama_model_is_recurrent(model))
+        self.presets = not self.convolves
+        self.fed = np.zeros(capacity, np.int32)  # the token at each position
+        self.unknown = 0  # positions whose tokens were not fed
         self.computes = computes(llama.llama_print_system_info())
 
     def _run(self, ids: np.ndarray, position: int) -> np.ndarray:
-        if self.llama.llama_memory_seq_pos_max(self.memory, 0) >= position:  # an interrupt came before the count
+        held = self.llama.llama_memory_seq_pos_max(self.memory, 0) + 1
+        if held > position:  # an interrupt came before the count
             self._cut(position)
-        tokens, places = ids.astype(np.int32), np.arange(position, position + len(ids), dtype=np.int32)
+        elif held < position:  # or while the text was fed again
+            self._feed_again(position)
+        self.fed[position : position + len(ids)] = ids
+        return self._decode(self.fed[position : position + len(ids)], position)
+
+    def _decode(self, tokens: np.ndarray, position: int) -> np.ndarray:
+        places = np.arange(position, position + len(tokens), dtype=np.int32)
         batch = self.llama.llama_batch_get_one(tokens.ctypes.data_as(INT32S), len(tokens))
         batch.pos = places.ctypes.data_as(INT32S)
         with _log(self.llama) as said:
             status = self.llama.llama_decode(self.context, batch)
         if status:
-            self.llama.llama_memory_seq_rm(self.memory, 0, position, -1)
+            self.llama.llama_memory_seq_rm(self.memory, 0, 0 if self.convolves else position, -1)
             raise InputError(
                 "llama.cpp cannot run the model", got=f"status {status}: {' '.join(said)}", todo="export it again"
             )
         logits: np.ndarray = np.ctypeslib.as_array(self.llama.llama_get_logits_ith(self.context, -1), (self.vocab,))
         return logits
 
+    @property
+    def earliest(self) -> int:
+        return self._reach if self.unknown else 0
+
+    @property
+    def _reach(self) -> int:
+        """The earliest position that sees all of its window, and the state behind which convolutions are."""
+        if self.convolves:
+            return int(self.llama.llama_memory_seq_pos_max(self.memory, 0)) + 1
+        first: int = self.llama.llama_memory_seq_pos_min(self.memory, 0)
+        return first + self.window - 1 if self.window and first > 0 else 0
+
     def rewind(self, to: int) -> None:
         super().rewind(to)
+        self.unknown = min(self.unknown, to)
         self._cut(to)
 
     def _cut(self, to: int) -> None:
-        if not self.llama.llama_memory_seq_rm(self.memory, 0, to, -1):
+        if 0 < to < self._reach:
+            self._feed_again(to)
+        elif not self.llama.llama_memory_seq_rm(self.memory, 0, to, -1):
             raise InputError(
                 "llama.cpp cannot rewind this model",
                 got=f"position {to:,}",
                 expected="a model whose cache can be cut anywhere",
             )
 
+    def _feed_again(self, to: int) -> None:
+        self.llama.llama_memory_seq_rm(self.memory, 0, 0, -1)
+        for start in range(0, to, self.chunk):
+            self._decode(self.fed[start : min(start + self.chunk, to)], start)
+
     def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray] | None:
+        if self.convolves:
+            return None
         heads = self.llama.llama_model_n_head_kv(self.model)
         return read_layer(self._state(), self._slides, layer, self.position, heads, self._interleaved)
 
@@ -115,7 +153,7 @@ class GgufSession(Session):
     def _slides(self) -> list[bool]:
         """Which layers see a window: llama.cpp keeps those in a cache of their own, and does not tell."""
         layers = self.llama.llama_model_n_layer(self.model)
-        return window_layers(self.path, layers) if self.llama.llama_model_n_swa(self.model) else [False] * layers
+        return window_layers(self.path, layers) if self.window else [False] * layers
 
     @property
     def _interleaved(self) -> bool:
@@ -126,12 +164,13 @@ class GgufSession(Session):
         if not count:
             return
         self._run(np.zeros(1, np.int64), 0)  # a state to see how llama.cpp lays it out
-        state = write_layers(self._state(), self._slides, layers, count, self._interleaved)
+        state = write_layers(self._state(), self._slides, layers, count, self.window, self._interleaved)
         self._cut(0)
         data = (ctypes.c_uint8 * len(state)).from_buffer(state)
         with _log(self.llama) as said:
             if self.llama.llama_state_seq_set_data(self.context, data, len(state), 0) != len(state):
                 raise ValueError(" ".join(said) or "llama.cpp does not take the state")
+        self.unknown = count
 
     def close(self) -> None:
         if self.context:

@@ -78,10 +78,11 @@ def read_layer(
 
 
 def write_layers(
-    template: bytes, slides: Sequence[bool], layers: Sequence[np.ndarray], count: int, interleaved: bool
+    template: bytes, slides: Sequence[bool], layers: Sequence[np.ndarray], count: int, window: int, interleaved: bool
 ) -> bytearray:
     """The state of `count` tokens whose keys and values are those of `layers`, each float32 [2, N, G, K], over and
-    over. `template` is a state of one token. Raises ValueError where it is laid out otherwise or for other layers."""
+    over; of layers that see a window, of that alone. `template` is a state of one token. Raises ValueError where it is
+    laid out otherwise or for other layers."""
     if len(slides) != len(layers):
         raise ValueError(f"{len(layers)} layers, and a model of {len(slides)}")
     try:
@@ -90,7 +91,8 @@ def write_layers(
         raise ValueError(f"a state of {len(template)} bytes: {error}") from None
     state = bytearray(template[:HEAD])
     for i, held in enumerate(caches):
-        state += _cache(held, [rows for j, rows in enumerate(layers) if _of(slides, j) == i], count, interleaved)
+        first = max(count - window, 0) if i else 0
+        state += _cache(held, [rows for j, rows in enumerate(layers) if _of(slides, j) == i], first, count, interleaved)
     return state
 
 
@@ -139,12 +141,13 @@ def _held(state: bytes, at: int) -> Held:
     return Held(cells, tuple(rows), first, end)
 
 
-def _cache(held: Held, layers: Sequence[np.ndarray], count: int, interleaved: bool) -> bytearray:
-    """One cache of `count` cells, laid out as `held`."""
+def _cache(held: Held, layers: Sequence[np.ndarray], start: int, stop: int, interleaved: bool) -> bytearray:
+    """One cache of positions `start` to `stop`, laid out as `held`."""
     if len(held.cells) != 1:
         raise ValueError(f"a state of {len(held.cells)} tokens")
+    count = stop - start
     places = np.repeat(held.cells, count, axis=0)
-    places[:, 0] = np.arange(count)
+    places[:, 0] = np.arange(start, stop)
     state = bytearray(16 + places.nbytes + 2 * sum(12 + count * row for row in held.rows))
     struct.pack_into("<2I", state, 0, 1, count)
     at = 8 + places.nbytes
@@ -155,14 +158,23 @@ def _cache(held: Held, layers: Sequence[np.ndarray], count: int, interleaved: bo
         if interleaved:
             keys = keys.reshape(*keys.shape[:2], 2, -1).swapaxes(2, 3).reshape(keys.shape)
         struct.pack_into("<iQ", state, at, F16, row)
-        over_and_over(_wide(keys, row), np.frombuffer(state, "<f2", count * row // 2, at + 12).reshape(count, 1, -1))
+        out = np.frombuffer(state, "<f2", count * row // 2, at + 12).reshape(count, 1, -1)
+        _fill(_wide(keys, row), out, start)
         at += 12 + count * row
     for (_, values), row in zip(layers, held.rows, strict=True):
         struct.pack_into("<i2I", state, at, F16, 2, row // 2)
-        out = np.frombuffer(state, "<f2", count * row // 2, at + 12).reshape(-1, count)
-        over_and_over(_wide(values, row), out.T[:, None])
+        columns = np.frombuffer(state, "<f2", count * row // 2, at + 12).reshape(-1, count)
+        _fill(_wide(values, row), columns.T[:, None], start)
         at += 12 + count * row
     return state
+
+
+def _fill(rows: np.ndarray, out: np.ndarray, start: int) -> None:
+    """Fill `out` with the rows, over and over, from position `start` on."""
+    whole = np.empty((start + len(out), *out.shape[1:]), np.float16) if start else out
+    over_and_over(rows, whole)
+    if start:
+        out[:] = whole[start:]
 
 
 def _wide(rows: np.ndarray, size: int) -> np.ndarray:

@@ -122,9 +122,10 @@ def _buffer(shape: tuple[int, ...]) -> np.ndarray:
 class OnnxSession(Session):
     """One model with buffers of its own: a step allocates neither caches nor logits.
 
-    Rewinding costs nothing: the length of the attention mask says how much of the cache holds.
+    Rewinding costs nothing: the length of the attention mask says how much of the cache holds, and of the states of
+    convolutions, which keep what they were given at every position.
 
-    head_dims  of the model, by layer, where the cache keeps longer heads, filled up with zeros
+    head_dims  of the model, by layer that attends, where the cache keeps longer heads, filled up with zeros
     """
 
     chunk = CHUNK
@@ -141,25 +142,38 @@ class OnnxSession(Session):
                 got=[*inputs, *outputs],
                 expected="input_ids, attention_mask, past_key_values.*, logits, present.*",
             )
-        sizes = [outputs["logits"][-1], *(size for name in pasts for size in inputs[name][1::2])]
+        states = {name: inputs[name] for name in pasts}
+        sizes = [outputs["logits"][-1], *(n for s in states.values() for n in (s[1::2] if len(s) == 4 else s[1:]))]
         if any(type(size) is not int or not 1 <= size <= MAX_SIZE for size in sizes):
             raise InputError(
                 "the model's sizes cannot be used",
                 got=sizes,
                 expected="the vocabulary, key/value heads and head size as numbers",
             )
-        kept = [inputs[name][3] for name in pasts[::2]]
-        self.head_dims = kept if head_dims is None else head_dims
-        _check_heads(self.head_dims, kept)
+        if any(len(s) not in (3, 4) or (len(s) == 3 and s[1] <= context) for s in states.values()):
+            raise InputError(
+                "the model's states are not those of attentions, or of convolutions over the whole context",
+                got=states,
+                expected=f"[batch, heads, past, size], or [batch, more than {context:,}, width]",
+            )
+        kept = [s[3] for s in states.values() if len(s) == 4][::2]
+        _check_heads(kept if head_dims is None else head_dims, kept)
+        heads = iter(np.repeat(kept if head_dims is None else head_dims, 2).tolist())
         super().__init__(outputs["logits"][-1], context)
         self.model, self.binding, self.refusals = model, model.io_binding(), _refusals()
         self.mask = np.ones(context, np.int64)  # the mask of T tokens is its first T
         self.logits = _buffer((1, 1, self.vocab))
         self._bind(self.binding.bind_output, "logits", self.logits, self.logits.shape)
-        self.caches = [_buffer((1, inputs[name][1], context, inputs[name][3])) for name in pasts]
+        shapes = [(1, s[1], context, s[3]) if len(s) == 4 else (1, s[1], s[2]) for s in states.values()]
+        self.caches = [_buffer(shape) for shape in shapes]
+        # By layer, the numbers of each position, [T, G, K]. A convolution's state begins with zeros before the first.
+        self.layers: dict[str, list[np.ndarray]] = {}
         for past, present, cache in zip(pasts, presents, self.caches, strict=True):
             self._bind(self.binding.bind_input, past, cache, cache.shape)
             self._bind(self.binding.bind_output, present, cache, cache.shape)
+            self.layers.setdefault(past.split(".")[1], []).append(
+                cache[0, :, :, : next(heads)].swapaxes(0, 1) if cache.ndim == 4 else cache[0, -context:, None]
+            )
 
     def _bind(self, bind: Any, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
         """Bind the first numbers of `array`, as many as `shape` holds. The array must outlive the binding."""
@@ -174,16 +188,14 @@ class OnnxSession(Session):
             raise InputError("ONNX Runtime cannot run the model", got=error, todo="export it again") from None
         return self.logits[0, 0]
 
-    def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
-        size, pair = self.head_dims[layer], self.caches[2 * layer : 2 * layer + 2]
-        keys, values = (cache[0, :, : self.position, :size].swapaxes(0, 1).copy() for cache in pair)
-        return keys, values
+    def cache(self, layer: int) -> tuple[np.ndarray, ...]:
+        return tuple(place[: self.position].copy() for place in self.layers[str(layer)])
 
     def _preset(self, layers: Sequence[np.ndarray], count: int) -> None:
-        parts = [part for layer in layers for part in layer]
-        for i, (part, cache) in enumerate(zip(parts, self.caches, strict=True)):
-            over_and_over(part, cache[0, :, :count, : self.head_dims[i // 2]].swapaxes(0, 1))
+        for layer, places in zip(layers, self.layers.values(), strict=True):
+            for part, place in zip(layer, places, strict=True):
+                over_and_over(part, place[:count])
 
     def close(self) -> None:
         self.binding = self.model = None
-        self.caches = []
+        self.caches, self.layers = [], {}

@@ -21,7 +21,7 @@ import numpy as np
 
 from smolship.runtime.files import regular_file
 from smolship.runtime.readback.stored import Rows, Shapes, StoredTensor, cut, mapped, parts, reading
-from smolship.runtime.tensors import GGUF, GGUF_FUSED, GGUF_WOVEN, TOP, Name
+from smolship.runtime.tensors import GGUF, GGUF_FUSED, GGUF_OWN, GGUF_WOVEN, TOP, Name
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 BOOL, STRING, ARRAY = 7, 8, 9
@@ -30,7 +30,9 @@ LENGTH = struct.Struct("<Q")
 F32, F16, Q4_0, Q8_0 = 0, 1, 2, 8
 BLOCK = 32
 ROW_BYTES = {F32: (1, 4), F16: (1, 2), Q4_0: (BLOCK, 18), Q8_0: (BLOCK, 34)}  # type -> numbers of a block, its bytes
-KINDS = {name.removeprefix("blk.{}."): kind for kind, name in GGUF.items()}  # llama.cpp's name -> ours
+KINDS = {  # llama.cpp's name -> ours
+    name.removeprefix("blk.{}."): kind for names in (GGUF, *GGUF_OWN.values()) for kind, name in names.items()
+}
 # What the frequencies of the rotary embedding are divided by.
 NO_WEIGHTS = {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"}
 
@@ -63,7 +65,7 @@ def window_layers(path: Path, layers: int) -> list[bool]:
 
 def our_names(name: str, architecture: str) -> list[str]:
     """Ours of the matrices that lie in a tensor; its own where it is none that we know."""
-    found = re.fullmatch(r"(?:blk\.(\d{1,6})\.)?(\w+)\.(weight|bias)", name)
+    found = re.fullmatch(r"(?:blk\.(\d{1,6})\.)?([\w.]+)\.(weight|bias)", name)
     if not found:
         return [name]
     one = (KINDS[found[2]],) if found[2] in KINDS else ()

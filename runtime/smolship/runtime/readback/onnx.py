@@ -31,6 +31,7 @@ VECTORS = {  # operator -> which of its inputs is a vector or matrix of floats
     "FusedMatMul": 1,
     "Gather": 0,
     "Add": 1,
+    "Transpose": 0,  # of a convolution's kernel
 }
 OTHER = {"GroupQueryAttention"}  # its constants are rotary tables
 

@@ -6,7 +6,7 @@ are theirs. What they mean is what ExecuTorch and XNNPACK do with them:
 * `quantized_decomposed::embedding_byte(codes, scales, None, …)`: int8 codes, a float32 scale a group of a row.
 * a fully connected node's filter [out, in]: `qcint8` is int8 codes and a float32 scale a row; `qbint4` is nibbles, the
   even input low, with zero point 8, and a bf16 scale a group; `fp32` is what it says. Their bytes are found by key.
-* other constants (the norms' gains) have a name of their own.
+* other constants (the norms' gains, kernels of convolutions) have a name of their own.
 
 Rows of matrices with the same input may be stacked: their key is `a+b.values.DIGEST`.
 """
@@ -29,6 +29,7 @@ FULLY_CONNECTED, QUANTIZED = 2, 2  # of XNodeUnion, XValueUnion
 FP32, QCINT8, QBINT4 = 1, 6, 10  # of XNNDatatype
 PER_CHANNEL, PER_GROUP = 1, 4  # of XNNQuantParams
 TRANSPOSED, NO_VALUE = 1, 0xFFFFFFFF
+TAPS = ".taps"
 OWN = "constant."  # keys of constants that are no weights: 1 / n and epsilon of the norms
 
 
@@ -61,7 +62,10 @@ class Program:
             for value in values:
                 tensor = value.want(1) if value.number(0, "B") == TENSOR else None
                 if tensor is not None and tensor.number(5) not in {0, *seen} and (name := self._name(tensor)):
-                    yield from self._floats([name], tuple(tensor.numbers(2, "<i4")), self._constant(tensor, FLOAT))
+                    values_of = self._constant(tensor, FLOAT)
+                    if name.endswith(TAPS):  # a kernel with its places as rows
+                        name, values_of = name.removesuffix(TAPS), np.ascontiguousarray(values_of.T)
+                    yield from self._floats([name], values_of.shape, values_of)
             for delegate in plan.tables(7):
                 where = delegate.want(1)
                 if delegate.text(0) != "XnnpackBackend" or where.number(0, "B") != SEGMENT:

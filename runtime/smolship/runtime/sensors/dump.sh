@@ -55,14 +55,22 @@ smolship_files() {
   done
 }
 
-# WORD…: what a command prints, to either output and whatever its status.
+# WORD…: what a command prints, to either output and whatever its status. One that hangs would hold who samples, and is
+# ended where the device has a `timeout` (busybox' older ones take other words).
 smolship_command() {
   if ! command -v "$1" >/dev/null 2>&1; then
-    smolship_say "!\$ $*${smolship_tab}not installed"
+    smolship_say "!\$ $*${smolship_tab}not in $PATH"
     return
   fi
+  if [ -z "${smolship_limit+set}" ]; then
+    smolship_limit=
+    if timeout 5 true >/dev/null 2>&1; then smolship_limit='timeout 5'; fi
+  fi
   smolship_words="$*"
-  "$@" 2>&1 </dev/null | while IFS= read -r smolship_line || [ -n "$smolship_line" ]; do
+  {
+    $smolship_limit "$@" 2>&1 </dev/null
+    case $? in 124 | 143) echo 'no end within 5 s' ;; esac
+  } | while IFS= read -r smolship_line || [ -n "$smolship_line" ]; do
     smolship_say "=\$ $smolship_words${smolship_tab}$smolship_line"
     smolship_line=
   done

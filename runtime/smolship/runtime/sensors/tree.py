@@ -207,15 +207,19 @@ def _run(tree: Tree, command: str) -> None:
     tree.texts[f"$ {command}"] = clean(done.stdout[:LIMIT].decode("utf-8", "replace"))
 
 
+def functions() -> str:
+    """Those of the shell that write files and commands' outputs as lines of a dump."""
+    return (Path(__file__).parent / "dump.sh").read_text()
+
+
 def script(pid: str, *, often: bool = False) -> str:
     """The POSIX script that writes a dump of the machine it runs on to standard output; `often`: a sample, of what
     changes from second to second, by the shell's own commands where the machine has no vcgencmd. `pid` is a process'
     number, or what gives it in the shell, such as "$pid"."""
-    functions = (Path(__file__).parent / "dump.sh").read_text()
     if not re.fullmatch(r"[0-9]+|self|\$\{?[A-Za-z_]\w*\}?", pid):
         raise InputError("not a process' number", got=pid, expected="digits, self, or a variable of the shell")
     files, commands = (OFTEN, COMMANDS_OFTEN) if often else (OFTEN + ONCE, COMMANDS)
-    lines = [functions, f"PATH=${{PATH-}}{FOLDERS}", "smolship_begin" if often else ""]
+    lines = [functions(), f"PATH=${{PATH-}}{FOLDERS}", "smolship_begin" if often else ""]
     lines.append("smolship_files \\\n" + " \\\n".join(path.replace("PID", pid) for path in files))
     lines += [f"smolship_command {command}" for command in commands]
     return "\n".join([line for line in lines if line] + ["smolship_end", ""])

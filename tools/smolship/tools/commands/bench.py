@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from smolship.runtime.errors import SetupError
 from smolship.tools.commands import options
 from smolship.tools.console import Screen
 from smolship.tools.devices.recording import Format
+
+if TYPE_CHECKING:
+    from smolship.tools.devices.opening import Place
 
 COOL_S = 120.0  # that a device may take to cool down, where nothing else is said
 GATES = "Gates (exit code 1 where one fails; 3, not judged, where the run is marked)"
@@ -40,7 +43,7 @@ def bench(
         typer.Option(
             metavar="TIME",
             help="Before it is timed, wait so long at most (90s, 10m, 1h) until the machine is cool and idle. "
-            "Default: 2m on a device, no wait here.",
+            "It does not count toward --limit. Default: 2m on a device, no wait here and under an emulator.",
         ),
     ] = None,
     sustained: Annotated[
@@ -104,7 +107,7 @@ def bench(
                 threads=threads,
                 repeats=repeats,
                 there=there,
-                cool_s=(0 if there.here else COOL_S) if cool_s is None else cool_s,
+                cool_s=default_wait(there) if cool_s is None else cool_s,
                 sustained=sustained_s,
             )
             for name in targets
@@ -127,3 +130,9 @@ def bench(
     if failed := [line for name, (one, _) in zip(targets, found, strict=True) for line in failures(name, one, gates)]:
         options.err.print("\n".join(failed), style="bold red", markup=False, highlight=False)
         raise typer.Exit(1)
+
+
+def default_wait(there: Place) -> float:
+    """Seconds to wait at most until a place is cool and idle. An emulated device has no heat of its own, what runs
+    beside it is its host's, and its figures are marked whatever it waits for."""
+    return COOL_S if there.facts and not there.facts.emulated else 0

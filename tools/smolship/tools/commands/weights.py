@@ -16,7 +16,7 @@ def weights(
     target: options.Targets = None,
     every: Annotated[bool, typer.Option("--all", help="A row for each tensor, not for each kind of layer.")] = False,
     reveal: Annotated[
-        bool, typer.Option("--reveal", help="Also let each engine reveal the matrices of the first layer.")
+        bool, typer.Option("--reveal", help="Also let each engine reveal the matrices of the first layer that attends.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:

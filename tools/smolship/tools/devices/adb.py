@@ -24,7 +24,7 @@ from smolship.runtime.files import regular_file
 from smolship.tools.devices.adb_pulse import Pulse
 from smolship.tools.devices.adb_server import Client, Listed, find_client, unusable
 from smolship.tools.devices.channel import Ended, Kept, talk, transfer_s, unfinished, untransferred
-from smolship.tools.devices.link import LOST_S, Done, Link, LinkLost, device_path, framed, quote
+from smolship.tools.devices.link import LOST_S, Done, Link, LinkLost, device_path, fetched_size, framed, quote
 from smolship.tools.devices.uri import SERIAL, Address
 
 SCRATCH = "/data/local/tmp"  # what adb's user may write on every phone
@@ -149,10 +149,7 @@ class ADBLink(Link):
 
     def pull(self, path: str, into: Path) -> None:
         done = self.run(f"wc -c <{quote(device_path(path))}", limit_s=LOST_S)
-        if done.status or not re.fullmatch(rb"\s*[0-9]{1,15}\s*", done.out):
-            said = clip(done.err.decode("utf-8", "replace"))
-            raise SetupError(f"{self.uri}: pull: a file cannot be read there", got=said, expected=path)
-        size = int(done.out)
+        size = fetched_size(self.uri, path, done)
         part = into.absolute().with_name(f".{into.name}.{secrets.token_hex(4)}.part")
         try:
             with writing(into):

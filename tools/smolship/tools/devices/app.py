@@ -169,5 +169,7 @@ def app_job(
     link: Link, runs: str, files: Mapping[str, Path], digest: str, boot: str | None, progress: Progress
 ) -> AppJob:
     """What executes plans of an artifact in the app: its files are sent."""
-    folder = AppStore(link).keep(files, digest, progress)
-    return AppJob(link, runs, folder.removeprefix(f"{HOME}/"), "", Runner(PACKAGE, {}, ()), digest, boot)
+    store = AppStore(link)
+    folder = store.keep(files, digest, progress)
+    runner = Runner(PACKAGE, {}, ())
+    return AppJob(link, runs, folder.removeprefix(f"{HOME}/"), "", runner, digest, boot, fresh=store.fresh)

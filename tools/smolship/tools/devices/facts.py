@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from smolship.runtime.errors import SetupError, clip
+from smolship.runtime.sensors.tree import functions
 from smolship.tools.devices.cores import CPU, Core, cpu_list, parse_cores, threads
 from smolship.tools.devices.elf import Elf, page_size, parse_elf
 from smolship.tools.devices.link import Link, device_path, quote
+from smolship.tools.devices.meminfo import allowance, kilobytes, zram
 from smolship.tools.devices.mounts import Mount, free_bytes, mount_of
 from smolship.tools.devices.pythons import PYTHON, PYTHONS, Python, read_libc, read_pythons
 
@@ -55,7 +57,8 @@ class DeviceFacts:
     page_size    bytes
     libc         such as ("glibc", "2.36")
     pythons      the first is the best: python3, else the newest
-    memory_*     bytes; swap without zram, which takes memory
+    memory_*     bytes; `memory_allowance`: what the session may still take, and which limit says so, where one does
+    zram_total   of the swap, that lies in memory
     online, allowed  numbers of cores; threads: how many a run takes where nothing else is said
     identity     the board's serial number, else the machine's id; identity_of: which
     label        the host name: cards are cloned, so it names no device
@@ -76,6 +79,7 @@ class DeviceFacts:
     memory_total: int | None
     memory_available: int | None
     swap_total: int | None
+    memory_allowance: tuple[int, str] | None
     zram_total: int | None
     cores: tuple[Core, ...]
     online: tuple[int, ...] | None
@@ -150,8 +154,8 @@ def script(folders: Sequence[str]) -> str:
     for folder in folders:
         device_path(folder.removeprefix("~"))
     lists = {"folders": " ".join(folders), "tools": " ".join(TOOLS), "pythons": " ".join(PYTHONS), "python": PYTHON}
-    text = (Path(__file__).parent / "probe.sh").read_text()
-    return "".join(f"{name}={quote(value)}\n" for name, value in lists.items()) + text
+    texts = functions(), (Path(__file__).parent / "probe.sh").read_text()
+    return "".join([*(f"{name}={quote(value)}\n" for name, value in lists.items()), *texts])
 
 
 def parse_texts(lines: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -205,10 +209,11 @@ def parse_facts(texts: Mapping[str, str], reasons: Mapping[str, str], host_time:
         page_size=need("page_size", _page(texts, elf), "$ getconf PAGESIZE", "/proc/self/auxv"),
         libc=need("libc", libc, "elf", "$ ldd --version"),
         pythons=tuple(read_pythons(texts, libc)) or need("python", None, "tool python3") or (),
-        memory_total=need("memory_total", _kilobytes(texts, "MemTotal"), "/proc/meminfo"),
-        memory_available=need("memory_available", _kilobytes(texts, "MemAvailable"), "/proc/meminfo"),
-        swap_total=need("swap_total", _kilobytes(texts, "SwapTotal"), "/proc/meminfo"),
-        zram_total=need("zram_total", _zram(texts), "/proc/swaps"),
+        memory_total=need("memory_total", kilobytes(texts, "MemTotal"), "/proc/meminfo"),
+        memory_available=need("memory_available", kilobytes(texts, "MemAvailable"), "/proc/meminfo"),
+        swap_total=need("swap_total", kilobytes(texts, "SwapTotal"), "/proc/meminfo"),
+        memory_allowance=allowance(texts),
+        zram_total=need("zram_total", zram(texts), "/proc/swaps"),
         cores=cores or need("cores", None, "/proc/cpuinfo") or (),
         online=need("online", online, f"{CPU}/online"),
         allowed=need("allowed", allowed, "/proc/self/status"),
@@ -264,19 +269,6 @@ def _value(texts: Mapping[str, str], name: str, key: str) -> str | None:
 def _bytes(text: str) -> bytes:
     digits = "".join(text.split())
     return bytes.fromhex(digits) if re.fullmatch(r"([0-9a-fA-F]{2})*", digits) else b""
-
-
-def _kilobytes(texts: Mapping[str, str], key: str) -> int | None:
-    found = re.fullmatch(r"([0-9]{1,15}) kB", _value(texts, "/proc/meminfo", key) or "")
-    return int(found[1]) * 1024 if found else None
-
-
-def _zram(texts: Mapping[str, str]) -> int | None:
-    """Bytes of the swaps that lie in memory."""
-    rows = [line.split() for line in texts.get("/proc/swaps", "").splitlines()]
-    if not rows or rows[0][:1] != ["Filename"]:
-        return None
-    return sum(int(row[2]) * 1024 for row in rows[1:] if len(row) > 2 and "zram" in row[0] and SIZE.fullmatch(row[2]))
 
 
 def _page(texts: Mapping[str, str], elf: Elf | None) -> int | None:

@@ -44,6 +44,7 @@ class Job:
     program   and the runner's files
     digest    of the artifact, as artifact.digest has it
     boot      the device's boot_id when it was looked at
+    fresh     the artifact came to the device just before
     """
 
     link: Link
@@ -54,6 +55,7 @@ class Job:
     digest: str
     boot: str | None = None
     limit_s: float | None = None
+    fresh: bool = False
     processor: str = ""  # of the device, with its features: said where the engine has an instruction that it lacks
 
     def execute(self, plan: Plan, progress: Progress) -> Result:

@@ -3,6 +3,7 @@ start files, banners and clients print."""
 
 from __future__ import annotations
 
+import re
 import secrets
 import shlex
 from abc import ABC, abstractmethod
@@ -11,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime.errors import InputError, SetupError, clip
 
 CONNECT_S = 15.0  # until a connection stands
 LOST_S = 30.0  # until a connection that is gone is noticed
+MOST = 1 << 29  # bytes of a file that is fetched
 SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._/+-")
 
 
@@ -60,7 +62,7 @@ class Link(ABC):
 
     @abstractmethod
     def pull(self, path: str, into: Path) -> None:
-        """Fetch a file, `path` being a `device_path`."""
+        """Fetch a file, `path` being a `device_path`. Raises SetupError where it is not there, or above `MOST`."""
 
     @abstractmethod
     def close(self) -> None: ...
@@ -72,6 +74,22 @@ class Link(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def fetched_size(uri: str, path: str, done: Done) -> int:
+    """Of a file that is to be fetched, as `wc -c` on the device answered."""
+    said = done.out.strip()
+    if done.status or not re.fullmatch(rb"[0-9]{1,15}", said):
+        got = clip((done.err or done.out).decode("utf-8", "replace")) or "nothing"
+        raise SetupError(f"{uri}: pull: a file cannot be read there", got=got, expected=path)
+    if int(said) > MOST:
+        raise SetupError(
+            f"{uri}: pull: a file there is too large to be one of ours",
+            got=f"{int(said):,} bytes of {path}",
+            expected=f"at most {MOST:,}",
+            todo="run the command again",
+        )
+    return int(said)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.errors import SetupError
+from smolship.runtime.files import read_json
 from smolship.runtime.manifest import ModelFacts
 from smolship.runtime.readback.compare import expected
 from smolship.runtime.readback.hashing import Entry
@@ -55,8 +56,15 @@ def need_of(bundle: Bundle, target: str) -> Need:
         weights = sum(listed.size for name, listed in manifest.files.items() if name == path)
     else:
         weights = packed_bytes(entry.engine, expected(bundle, target))
-    cache = cache_bytes(manifest.model, manifest.context, CACHED[entry.engine])
+    held = min(manifest.context, _window(bundle)) if entry.engine == "gguf" else manifest.context
+    cache = cache_bytes(manifest.model, held, CACHED[entry.engine])
     return Need(weights, cache, ENGINE[entry.engine], manifest.context)
+
+
+def _window(bundle: Bundle) -> int:
+    """Tokens of the windows that the model may have, of which llama.cpp keeps little more; none: all that there are."""
+    window = read_json(bundle.path / "config.json", "config.json").get("sliding_window")
+    return window if type(window) is int and window > 0 else bundle.manifest.context
 
 
 def packed_bytes(engine: str, entries: Mapping[str, Entry]) -> int:
@@ -94,6 +102,9 @@ def share(facts: DeviceFacts) -> tuple[int, str] | None:
         return None
     kept = total // KEPT
     most, why = max(0, available - kept), f"{size(available)} available, of which {size(kept)} (5 %) must stay so"
+    if facts.memory_allowance and facts.memory_allowance[0] < most:
+        most, limit = facts.memory_allowance
+        why = f"{limit} leaves {size(most)} to the session"
     if (facts.system or "").startswith("Android") and total // PHONE < most:
         most, why = total // PHONE, f"half of a phone's {size(total)}"
     return most, why

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -68,6 +68,7 @@ class Place:
     facts    of the device; None: it is this machine
     keep     the folder in which results that answer something are left
     notes    what must be said of a run there
+    fresh    targets whose artifact came there just before
     """
 
     uri: str
@@ -76,6 +77,7 @@ class Place:
     facts: DeviceFacts | None = None
     keep: Path | None = None
     notes: Sequence[str] = ()
+    fresh: Collection[str] = ()
 
     @property
     def here(self) -> bool:
@@ -87,7 +89,7 @@ class Place:
         return None if self.here and not self.keep else lambda name: keeping(self.keep, name, self.sensed(name).execute)
 
     def recorder(self, name: str, cool_s: float, update: Callable[[str, int, int], None]) -> Recorder:
-        return Recorder(self.sensed(name), self.uri, self.facts, cool_s, update)
+        return Recorder(self.sensed(name), self.uri, self.facts, name in self.fresh, cool_s, update)
 
 
 @contextmanager
@@ -138,7 +140,8 @@ def executing(
         make = partial(_app_job, link, facts, store) if via == "app" else partial(_job, link, facts, store, work)
         jobs = {name: make(bundle, name, partial(update, f"send {name}")) for name in targets}
         jobs = {name: replace(job, limit_s=limit_s) for name, job in jobs.items()}
-        yield Place(link.uri, jobs.__getitem__, facts.threads, facts, keep, notes)
+        fresh = {name for name, job in jobs.items() if job.fresh}
+        yield Place(link.uri, jobs.__getitem__, facts.threads, facts, keep, notes, fresh)
 
 
 def check_threads(uri: str, facts: DeviceFacts, threads: int | None) -> None:
@@ -174,7 +177,8 @@ def _job(
     program = store.put(runner.files, progress)
     artifact = store.put(files, progress)
     runs = f"{store.folder}/runs"
-    return Job(link, runs, artifact, program, runner, digest, facts.boot_id, processor=processor(facts.cores))
+    job = Job(link, runs, artifact, program, runner, digest, facts.boot_id, fresh=store.fresh)
+    return replace(job, processor=processor(facts.cores))
 
 
 def _app_job(link: Link, facts: DeviceFacts, store: Store, bundle: Bundle, name: str, progress: Progress) -> Job:

@@ -1,19 +1,14 @@
-# Writes what a device is, for facts.py: a line for each line of a text.
-#     =NAME<TAB>LINE    a line of a file or of what a command printed
+# Writes what a device is, for facts.py, behind the sensors' dump.sh and as that does: a line for each line of a text.
+#     =NAME<TAB>LINE    a line of a file or of what a command printed, and of answers of our own, whose names are words
 #     !NAME<TAB>REASON  there is none, and why
-# For dash, busybox's ash, mksh and bash: files are read by the shell's own commands alone.
+# For dash, busybox's ash, mksh and bash.
 
 # Last, so that nothing of the device's own choice is replaced.
 PATH=${PATH:-/usr/bin:/bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:/opt/vc/bin:/system/bin:/vendor/bin
 case ${HOME-} in /*) PATH=$PATH:$HOME/llama.cpp/build/bin ;; esac
 export PATH
-tab=$(printf '\t')
-
-if [ -n "${KSH_VERSION-}" ]; then # the Korn shells of phones have no printf of their own
-  say() { print -r -- "$1"; }
-else
-  say() { printf '%s\n' "$1"; }
-fi
+tab=$smolship_tab
+say() { smolship_say "$1"; }
 has() { command -v "$1" >/dev/null 2>&1; }
 
 # NAME: each line of standard input.
@@ -22,27 +17,6 @@ lines() {
     say "=$1$tab$line"
     line=
   done
-}
-
-# PATH…: what files hold.
-files() {
-  for file in "$@"; do
-    case $file in *'*'*) continue ;; esac
-    if [ ! -e "$file" ]; then say "!$file${tab}no such file"
-    elif [ ! -r "$file" ]; then say "!$file${tab}may not be read"
-    else
-      said=$(lines "$file" 2>/dev/null <"$file")
-      if [ -n "$said" ]; then say "$said"; else say "!$file${tab}empty"; fi
-    fi
-  done
-}
-
-# WORD…: what a command prints, to either output and whatever its status.
-told() {
-  if ! has "$1"; then say "!\$ $*${tab}$1 is not in $PATH"; return; fi
-  words="$*"
-  said=$("$@" 2>&1 </dev/null | lines "\$ $words")
-  if [ -n "$said" ]; then say "$said"; else say "!\$ $words${tab}nothing was printed"; fi
 }
 
 # PATH NUMBER: the first bytes of a file, as hexadecimal digits.
@@ -55,7 +29,46 @@ bytes() {
   if [ -n "$said" ]; then say "$said"; else say "!$1${tab}no od, hexdump or xxd in $PATH"; fi
 }
 
-# FOLDER: whether a program runs there. Nothing is left of the trial; no folder is made below one that is not there.
+# Memory that this session may take, by its control groups and those above them, of both versions.
+groups() {
+  unified= legacy=
+  while read -r device point kind options rest; do
+    case $kind,$options, in
+      cgroup2,*) unified=$point ;;
+      cgroup,*,memory,*) legacy=$point ;;
+    esac
+  done 2>/dev/null </proc/mounts
+  while IFS=: read -r number kinds group; do
+    case ,$kinds, in
+      ,,) root=$unified names='memory.max memory.high memory.current memory.stat' ;;
+      *,memory,*) root=$legacy names='memory.limit_in_bytes memory.usage_in_bytes memory.stat' ;;
+      *) continue ;;
+    esac
+    group=${group%/}
+    while [ -n "$root" ]; do
+      for name in $names; do
+        [ ! -r "$root$group/$name" ] || smolship_file "$root$group/$name"
+      done
+      [ -n "$group" ] || break
+      group=${group%/*}
+    done
+  done 2>/dev/null </proc/self/cgroup
+}
+
+# FILE: whether the loader of this shell maps a program that lies there, as it maps libraries. Where there is none, or
+# it starts no programs by name (old phones), nothing is said against it.
+mapped() {
+  loader=
+  while read -r range rights offset device inode path; do
+    case $path in */ld-* | */ld.so* | */ld64.so* | */linker | */linker64) loader=$path; break ;; esac
+  done 2>/dev/null </proc/self/maps
+  [ -n "$loader" ] && [ "$("$loader" "$shell" -c 'echo runs' 2>&1 </dev/null)" = runs ] || return 0
+  said=$("$loader" "$1" -c 'echo runs' 2>&1 </dev/null)
+  [ "$said" = runs ]
+}
+
+# FOLDER: whether a program runs there, and a library can be loaded. Nothing is left of the trial; no folder is made
+# below one that is not there.
 folder() {
   say "=tried$tab$1"
   case $1 in *[!A-Za-z0-9._/-]*) say "!folder $1${tab}its name has characters that we do not use on devices"; return ;; esac
@@ -70,16 +83,18 @@ folder() {
     fi
     made="$1 $made"
     if ! said=$(umask 077; mkdir -p "$1" 2>&1); then say "!folder $1${tab}$said"; return; fi
-  elif [ -z "$(find "$1" -prune -user "$(id -u)" 2>/dev/null)" ]; then
+  elif [ ! -O "$1" ]; then
     say "!folder $1${tab}it belongs to another user"; return
   fi
   try=$1/probe-$$
   if ! said=$( (umask 077; mkdir "$try" && cat "$shell" >"$try/sh" && chmod 700 "$try/sh") 2>&1); then
     say "!folder $1${tab}$said"
-  elif said=$("$try/sh" -c 'echo runs' 2>&1 </dev/null) && [ "$said" = runs ]; then
-    say "=folder $1${tab}runs"
-  else
+  elif said=$("$try/sh" -c 'echo runs' 2>&1 </dev/null); [ "$said" != runs ]; then
     say "!folder $1${tab}a program that lies there cannot be run: $said"
+  elif ! mapped "$try/sh"; then
+    say "!folder $1${tab}a library that lies there cannot be loaded: $said"
+  else
+    say "=folder $1${tab}runs"
   fi
   say "=real $1${tab}$(cd "$1" 2>/dev/null && pwd -P)"
   df -kP "$1" 2>&1 </dev/null | lines "df $1"
@@ -98,26 +113,28 @@ done
 # What runs this shell by the kernel's own account: a user-mode emulator shows itself to others than its child.
 said=$(readlink "/proc/$$/exe" 2>/dev/null)
 if [ -n "$said" ]; then say "=exe$tab$said"; else say "!exe${tab}readlink says nothing"; fi
-files /proc/sys/kernel/osrelease /proc/sys/kernel/hostname /proc/sys/kernel/random/boot_id /proc/meminfo /proc/swaps
-files /proc/cpuinfo /proc/self/status /proc/mounts /etc/os-release /etc/machine-id /var/lib/dbus/machine-id
-files /proc/device-tree/model /proc/device-tree/serial-number /sys/firmware/devicetree/base/model
+smolship_files /proc/sys/kernel/osrelease /proc/sys/kernel/hostname /proc/sys/kernel/random/boot_id
+smolship_files /proc/meminfo /proc/swaps /proc/cpuinfo /proc/self/status /proc/self/limits /proc/mounts
+groups
+smolship_files /etc/os-release /etc/machine-id /var/lib/dbus/machine-id
+smolship_files /proc/device-tree/model /proc/device-tree/serial-number /sys/firmware/devicetree/base/model
 for file in /proc/device-tree/compatible /sys/firmware/devicetree/base/compatible; do
   if has tr && [ -r $file ]; then tr '\0' ' ' <$file 2>/dev/null | lines $file; fi
 done
-files /sys/firmware/devicetree/base/serial-number /sys/class/dmi/id/product_name /sys/class/dmi/id/sys_vendor
-files /sys/class/dmi/id/product_serial /sys/class/dmi/id/board_serial
-files /sys/devices/system/cpu/online /sys/devices/system/cpu/cpu[0-9]*/cpu_capacity
-files /sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq
-files /sys/devices/system/cpu/cpu[0-9]*/regs/identification/midr_el1
-told uname -m
-told uname -r
-told getconf PAGESIZE
-told getconf GNU_LIBC_VERSION
-told ldd --version
+smolship_files /sys/firmware/devicetree/base/serial-number /sys/class/dmi/id/product_name /sys/class/dmi/id/sys_vendor
+smolship_files /sys/class/dmi/id/product_serial /sys/class/dmi/id/board_serial
+smolship_files /sys/devices/system/cpu/online /sys/devices/system/cpu/cpu[0-9]*/cpu_capacity
+smolship_files /sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq
+smolship_files /sys/devices/system/cpu/cpu[0-9]*/regs/identification/midr_el1
+smolship_command uname -m
+smolship_command uname -r
+smolship_command getconf PAGESIZE
+smolship_command getconf GNU_LIBC_VERSION
+smolship_command ldd --version
 bytes /proc/self/auxv 512
 for name in ro.product.model ro.product.manufacturer ro.soc.model ro.serialno ro.build.version.release \
   ro.build.version.sdk ro.kernel.qemu; do
-  if has getprop; then told getprop $name; else say "!\$ getprop $name${tab}getprop is not in $PATH"; fi
+  smolship_command getprop $name
 done
 for name in $tools; do
   found=$(command -v "$name" 2>/dev/null)

@@ -18,7 +18,7 @@ from smolship.runtime.plan import Plan
 from smolship.runtime.result import Result
 from smolship.runtime.sensors import snapshot
 from smolship.runtime.sensors.marks import gate
-from smolship.runtime.sensors.reading import Reading
+from smolship.runtime.sensors.reading import Reading, unavailable
 from smolship.runtime.sensors.tree import Tree
 from smolship.tools.devices.facts import DeviceFacts
 from smolship.tools.devices.formats import to_edge_llm_bench, to_llama_bench
@@ -36,6 +36,7 @@ class Recorder:
     """Executes plans, and keeps what the sensors said around the last one that was timed.
 
     uri, facts  of the device, as far as they were asked for
+    fresh       the artifact came there just before: its first load is the first ever
     cool_s      seconds to wait at most, before a timed plan, for a machine that is cool and idle; update: tells whom
     hot         what it still waited for when that time was over
     """
@@ -43,6 +44,7 @@ class Recorder:
     sensed: Sensed
     uri: str
     facts: DeviceFacts | None = None
+    fresh: bool = False
     cool_s: float = 0
     update: Callable[[str, int, int], None] = lambda what, done, total: None
     hot: list[str] = field(default_factory=list)
@@ -96,6 +98,7 @@ class Recorder:
             before=self.around.before,
             during=self.around.during,
             after=self.around.after,
+            first_ever=self._first_ever(measured.loads),
             emulated=bool(self.facts and self.facts.emulated),
             device_offset=self._offset(),
             notes=[*(f"not cool and idle after {self.cool_s:,.0f} s: {reason}" for reason in self.hot), *notes],
@@ -114,6 +117,15 @@ class Recorder:
             cpu=result.cpu,
             cores=[str(core.part or "") for core in facts.cores] if facts else [],
         )
+
+    def _first_ever(self, loads: Sequence[Result]) -> Reading | None:
+        first = loads[0].loads if loads else None
+        if self.facts is None or first is None:
+            return None
+        if not self.fresh:
+            return unavailable("ms", "store", "the artifact was on the device before")
+        pages = {True: "dropped", False: "kept", None: "asked to be dropped"}[first.dropped]
+        return Reading(first.cold_ms, "ms", f"the first load after it was sent, its pages in memory {pages} before")
 
     def _offset(self) -> Reading | None:
         if self.facts is None:

@@ -21,7 +21,7 @@ from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.runtime.files import open_file, regular_file
 from smolship.tools.devices import ssh_errors
 from smolship.tools.devices.channel import Ended, Kept, talk, transfer_s, unfinished, untransferred
-from smolship.tools.devices.link import LOST_S, Done, Link, LinkLost, device_path, framed, quote
+from smolship.tools.devices.link import LOST_S, MOST, Done, Link, LinkLost, device_path, fetched_size, framed, quote
 from smolship.tools.devices.ssh_master import ASKED_S, SLOWEST_S, Master, options
 from smolship.tools.devices.uri import Address
 
@@ -123,7 +123,7 @@ class SSHLink(Link):
         source = quote(device_path(path))
         start, part = bytearray(), into.with_name(f".{into.name}.{secrets.token_hex(4)}.part")
         size, got = -1, 0
-        limit_s = self._size_limit(source, path)
+        limit_s = transfer_s(fetched_size(self.uri, path, self.run(f"wc -c <{source}", limit_s=LOST_S)))
         try:
             with writing(into), part.open("wb") as file:
 
@@ -131,12 +131,12 @@ class SSHLink(Link):
                     nonlocal size, got, start
                     if size < 0:
                         start += piece
-                        if b"\n" not in start:
+                        if b"\n" not in start and len(start) < 100:
                             return
                         first, _, rest = bytes(start).partition(b"\n")
                         if not SIZE.fullmatch(first.strip()):
                             raise self._unreadable(path, bytes(start), "no size")
-                        size, piece = int(first), rest
+                        size, piece = min(int(first), MOST), rest
                     piece = piece[: size - got]  # a file that grows is taken as it was
                     got += len(piece)
                     file.write(piece)
@@ -152,12 +152,6 @@ class SSHLink(Link):
     def close(self) -> None:
         atexit.unregister(self.close)
         self._master.close()
-
-    def _size_limit(self, source: str, path: str) -> float:
-        done = self.run(f"wc -c <{source}", limit_s=LOST_S)
-        if done.status or not SIZE.fullmatch(done.out.strip()):
-            raise self._unreadable(path, done.err, "nothing")
-        return transfer_s(int(done.out))
 
     def _unreadable(self, path: str, err: bytes, got: str) -> SetupError:
         said = clip(err.decode("utf-8", "replace"))

@@ -53,13 +53,14 @@ class There:
 
 
 class Store:
-    """`folder` is a `device_path` of ours; it is made."""
+    """`folder` is a `device_path` of ours; it is made. `fresh`: most bytes of the last `put` came with it."""
 
     def __init__(self, link: Link, folder: str, piece: int = PIECE):
         """piece  bytes sent at once, a multiple of 65,536"""
         if piece % BLOCK or not 0 < piece <= PIECE:
             raise InputError("not a size of pieces", got=piece, expected=f"a multiple of {BLOCK:,} up to {PIECE:,}")
         self.folder = device_path(folder.rstrip("/"))
+        self.fresh = False
         self._link, self._piece, self._blocks = link, piece, piece // BLOCK
         self._cd = f"cd {quote(self.folder)} || exit 8\numask 077\n"
 
@@ -76,6 +77,7 @@ class Store:
         wanted = {file.sha256: file for file in local.values()}
         programs = {local[name].sha256 for name, path in files.items() if os.access(path, os.X_OK)}
         missing: list[tuple[Local, There]] = []
+        self.fresh = False
         try:
             self._make()
             there = self._look(list(wanted.values()), progress)
@@ -86,6 +88,8 @@ class Store:
             transfer.moved(0)
             for file, pieces in missing:
                 self._send(file, pieces, transfer, progress)
+            came = sum(file.size for file, pieces in missing if not pieces.spoilt)
+            self.fresh = 2 * came > transfer.total
             return self._lay_out({name: file.sha256 for name, file in local.items()}, programs)
         except LinkLost:
             raise

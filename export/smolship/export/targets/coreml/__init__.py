@@ -74,7 +74,7 @@ def stored_bytes(entry: Entry) -> int:
 def lower(job: Job, folder: Path) -> dict[str, Any]:
     """Write the package."""
     try:
-        from smolship.export.targets.coreml.emit import emit, states
+        from smolship.export.targets.coreml.emit import INPUTS, KEYS, emit, states
     except ImportError as error:
         raise missing_engine("coremltools", "coreml", error) from None
     chunk = chunk_for(CHUNK, max(mixer.heads for mixer in job.config.attentions), job.context, SCORE)
@@ -84,6 +84,8 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
     for path in (folder / FILE, *(folder / FILE).rglob("*")):
         path.chmod(mode if path.is_dir() else mode & 0o666)
     info: dict[str, Any] = {"file": FILE, "context": job.context, "chunk": chunk}
-    if len(kinds := states(job.config, job.context)) > 1:
-        info["layers"] = [list(state.layers) for state in kinds]  # of each state
+    if len(kinds := states(job.config, job.context)) > 1:  # the layers of each state
+        info["layers"] = [list(state.layers) for state in kinds if state.names == KEYS]
+        if convolutions := [list(state.layers) for state in kinds if state.names == INPUTS]:
+            info["convolutions"] = convolutions
     return info

@@ -1,7 +1,8 @@
 """From the opaque trace to a Core ML program, node by node, in coremltools' builder.
 
 S tokens of a call (a chunk, or 1), T tokens that the cache holds, L layers of a kind, H query heads, G key/value heads,
-R = H / G query heads that share one, K head_dim, V vocabulary. The batch is 1.
+R = H / G query heads that share one, K head_dim, D hidden, N tokens that a convolution sees, V vocabulary. The batch
+is 1.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from smolship.export.config import DecoderConfig
+from smolship.export.config import Attention, ConvSpec, DecoderConfig
 from smolship.export.opaque import trace
 from smolship.export.targets import Job
 from smolship.export.targets.coreml.arithmetic import MIN_ROOT, stream_of
@@ -24,6 +25,7 @@ from smolship.export.targets.coreml.light import Function, Program, Var, ct, mb,
 from smolship.export.targets.walk import handler
 
 SMOLSHIP, ATEN = torch.ops.smolship, torch.ops.aten
+KEYS, INPUTS = ("keys", "values"), ("inputs",)
 HIDDEN = np.float16(30_000)  # taken from the score of what a token must not see; scores stay within fp16
 
 
@@ -51,22 +53,30 @@ def emit(job: Job, chunk: int, path: Path) -> None:
 
 @dataclass(frozen=True)
 class State:
-    """The caches of layers of one kind, stacked: `keys` and `values`, with a suffix where there are several kinds."""
+    """The states of layers of one kind, stacked: `keys` and `values`, or what convolutions were given, `inputs`; with a
+    suffix where there are several kinds of shapes."""
 
     layers: tuple[int, ...]
-    shape: tuple[int, int, int, int]  # [L, G, T, K]
+    names: tuple[str, ...]
+    shape: tuple[int, int, int, int]  # [L, G, T, K]; of convolutions [L, 1, N - 1 + T, D]: zeros come first
     suffix: str
 
 
 def states(config: DecoderConfig, context: int) -> list[State]:
-    """One for each size of heads."""
-    kinds: dict[tuple[int, int], list[int]] = {}
+    """One for each size of heads, and one for each size of kernels."""
+    kinds: dict[tuple[tuple[str, ...], tuple[int, int, int]], list[int]] = {}
     for layer, spec in enumerate(config.cache(context)):
-        kinds.setdefault((spec.kv_heads, spec.head_dim), []).append(layer)
-    return [
-        State(tuple(layers), (len(layers), heads, context, size), f"_{i}" if i else "")
-        for i, ((heads, size), layers) in enumerate(kinds.items())
-    ]
+        kind: tuple[tuple[str, ...], tuple[int, int, int]]
+        if isinstance(spec, ConvSpec):
+            kind = INPUTS, (1, spec.kernel - 1 + spec.length, spec.width)
+        else:
+            kind = KEYS, (spec.kv_heads, spec.length, spec.head_dim)
+        kinds.setdefault(kind, []).append(layer)
+    found: list[State] = []
+    for (names, shape), layers in kinds.items():
+        before = sum(state.names == names for state in found)
+        found.append(State(tuple(layers), names, (len(layers), *shape), f"_{before}" if before else ""))
+    return found
 
 
 class Emitter:
@@ -86,6 +96,7 @@ class Emitter:
             ATEN.mul.Tensor: lambda a, b: mb.mul(x=a, y=np.float16(b) if isinstance(b, float) else b),
             ATEN.add.Tensor: lambda a, b: mb.add(x=a, y=b),
             ATEN.slice.Tensor: self.last_token,
+            ATEN.chunk.default: lambda x, count, dim: mb.split(x=x, num_splits=count, axis=dim),
             ATEN.unflatten.int: lambda x, dim, sizes: mb.reshape(x=x, shape=[1, self.tokens, *sizes]),
             SMOLSHIP.embed.default: self.embed,
             SMOLSHIP.linear.default: self.linear,
@@ -93,6 +104,7 @@ class Emitter:
             SMOLSHIP.add_rms_norm.default: self.add_rms_norm,
             SMOLSHIP.rotary.default: self.rotary,
             SMOLSHIP.attend.default: self.attend,
+            SMOLSHIP.convolve.default: self.convolve,
         }
 
     def function(self, nodes: Sequence[torch.fx.Node]) -> Function:
@@ -103,7 +115,7 @@ class Emitter:
         } | {
             f"{kind}{state.suffix}": mb.state_tensor_placeholder(state.shape, types.fp16)
             for state in self.states
-            for kind in ("keys", "values")
+            for kind in state.names
         }
         with Function(inputs, opset_version=ct.target.iOS18) as function:
             self.inputs = function.inputs
@@ -219,12 +231,12 @@ class Emitter:
     def attend(self, q: Var, k: Var, v: Var, position: Var, layer: int) -> Var:
         """Query heads that share keys and values are laid end to end as rows of one."""
         a, s = self.config.layers[layer].mixer, self.tokens
-        state = next(state for state in self.states if layer in state.layers)
-        index = state.layers.index(layer)
+        assert isinstance(a, Attention)
+        state, index = self.state_of(layer)
         begin = mb.concat(values=[[index], [0], position, [0]], axis=0)
         end = mb.concat(values=[[index + 1], [a.kv_heads], self.end, [a.head_dim]], axis=0)
-        keys = self.store(f"keys{state.suffix}", k, index, begin, end)
-        values = self.store(f"values{state.suffix}", v, index, begin, end)
+        keys = self.store(f"keys{state.suffix}", self.heads_first(k), index, begin, end)
+        values = self.store(f"values{state.suffix}", self.heads_first(v), index, begin, end)
         if a.scale != a.head_dim**-0.5:  # by which the operator scales
             q = mb.mul(x=q, y=np.float16(a.scale * a.head_dim**0.5))
         repeats = a.heads // a.kv_heads
@@ -235,10 +247,37 @@ class Emitter:
             mixed = mb.transpose(x=mb.reshape(x=mixed, shape=[1, a.heads, s, a.head_dim]), perm=[0, 2, 1, 3])
         return mb.reshape(x=mixed, shape=[1, s, a.heads * a.head_dim])
 
+    def state_of(self, layer: int) -> tuple[State, int]:
+        """Where a layer's state is, and its place there."""
+        state = next(state for state in self.states if layer in state.layers)
+        return state, state.layers.index(layer)
+
+    def convolve(self, x: Var, position: Var, layer: int) -> Var:
+        """[1, S, D] is written into the state behind the N - 1 rows that the first of it sees too; windows of S rows,
+        each times its column of the kernel, are summed from the oldest on."""
+        (state, index), s, name = self.state_of(layer), self.tokens, f"layers.{layer}.conv"
+        width, kernel = x.shape[-1], self.job.weights.entries[name].shape[1]
+        first = mb.add(x=position, y=np.int32(kernel - 1))
+        begin = mb.concat(values=[[index], [0], first, [0]], axis=0)
+        end = mb.concat(values=[[index + 1], [1], mb.add(x=self.end, y=np.int32(kernel - 1)), [width]], axis=0)
+        rows = self.store(f"inputs{state.suffix}", mb.reshape(x=x, shape=[1, 1, s, width]), index, begin, end)
+        start = mb.concat(values=[[0], [0], position, [0]], axis=0)
+        seen = mb.slice_by_size(x=rows, begin=start, size=[1, 1, kernel - 1 + s, width])
+        seen = mb.reshape(x=seen, shape=[1, kernel - 1 + s, width])
+        taps = mb.split(x=mb.transpose(x=self.weight(name), perm=[1, 0]), num_splits=kernel, axis=0)  # [1, D] each
+        total = None
+        for i, tap in enumerate(taps):
+            window = mb.slice_by_index(x=seen, begin=[0, i, 0], end=[1, i + s, width])
+            product = mb.mul(x=window, y=tap)
+            total = product if total is None else mb.add(x=total, y=product)
+        if f"{name}.bias" in self.job.weights.entries:
+            total = mb.add(x=total, y=self.weight(f"{name}.bias"))
+        return total
+
     def store(self, name: str, new: Var, index: int, begin: Var, end: Var) -> Var:
-        """Write [1, S, G, K] into a state, and return the whole part of it at `index`, [1, G, T, K]."""
+        """Write [1, G, S, K] into a state, and return the whole part of it at `index`, [1, G, T, K]."""
         state = self.inputs[name]
-        updated = mb.slice_update(x=mb.read_state(input=state), update=self.heads_first(new), begin=begin, end=end)
+        updated = mb.slice_update(x=mb.read_state(input=state), update=new, begin=begin, end=end)
         whole = mb.coreml_update_state(state=state, value=updated)
         return mb.slice_by_index(x=whole, begin=[index, 0, 0, 0], end=[index + 1, *whole.shape[1:]])
 

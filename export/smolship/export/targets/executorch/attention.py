@@ -65,8 +65,8 @@ class Attention:
 
     def __init__(self, program: Program, config: DecoderConfig, context: int, call: Call):
         self.program, self.context, self.call = program, context, call
-        self.mixers, self.caches = config.attentions, config.cache(context)
-        kinds = dict.fromkeys(map(Kind.of, self.mixers))
+        self.layers, self.caches = config.layers, config.cache(context)
+        kinds = dict.fromkeys(map(Kind.of, config.attentions))
         self.near = {limit: self._near(limit) for limit in sorted({kind.near for kind in kinds})}
         self.filled = {kind: self._filled(kind) for kind in kinds}
         self.masks: dict[tuple[int, int | None], Value] = {}
@@ -118,9 +118,11 @@ class Attention:
 
     def attend(self, layer: int, q: Value, k: Value, v: Value) -> Value:
         """Store k and v [1, S, G, K], and attend with q [1, S, H, K] -> [1, S, H, K]."""
-        p, kind, start = self.program, Kind.of(self.mixers[layer]), self.call.start
+        mixer, spec = self.layers[layer].mixer, self.caches[layer]
+        assert isinstance(mixer, Mixer) and isinstance(spec, CacheSpec)
+        p, kind, start = self.program, Kind.of(mixer), self.call.start
         assert q.tensor is not None and k.tensor is not None and v.tensor is not None
-        shape = shape_of(self.caches[layer])
+        shape = shape_of(spec)
         keys, values = p.state(shape, f"keys.{layer}"), p.state(shape, f"values.{layer}")
         for new, cache in ((k.tensor, keys), (v.tensor, values)):
             p.call("llama::update_cache.out", new, cache, start, p.tensor((1,), dynamic=False))

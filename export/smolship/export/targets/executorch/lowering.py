@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from torch.fx import Node
 
+from smolship.export.config import ConvSpec
 from smolship.export.targets import Job
 from smolship.export.targets.executorch.attention import Attention, Call
+from smolship.export.targets.executorch.convolution import Convolution
 from smolship.export.targets.executorch.data import Data
 from smolship.export.targets.executorch.graph import Matrix, Subgraph, Value
 from smolship.export.targets.executorch.light import ScalarType, et
@@ -67,7 +69,9 @@ class Lowering:
             # x * [cos, cos] + [second half of x, first half of x] * [-sin, sin]
             tables = np.concatenate([cos, cos], 1), np.concatenate([-sin, sin], 1)
             self.turns[name] = [p.rows(table[:, None], start, end, self.chunk) for table in tables]  # [S, 1, K] each
-        self.attention = Attention(p, c, context, Call(start, end, length, self.chunk))
+        call = Call(start, end, length, self.chunk)
+        self.attention, self.convolution = Attention(p, c, context, call), Convolution(p, call)
+        self.states = c.cache(context)
 
     def visit(self, node: Node) -> None:
         """Lower one node of the trace."""
@@ -178,6 +182,24 @@ class Lowering:
         mixed = self.attention.attend(layer, q, k, v)
         return self.graph.reshape(mixed, (1, self.chunk, q.dims[2] * q.dims[3]), free=1)
 
+    def convolve(self, x: Value, position: Any, layer: int) -> Value:
+        """[1, S, D] -> [1, S, D]"""
+        spec, name, (_, chunk, width) = self.states[layer], f"layers.{layer}.conv", x.dims
+        assert isinstance(spec, ConvSpec)
+        x = self.graph.reshape(x, (1, chunk, 1, width), free=1)  # as the kernel that writes states wants it
+        self.flush(x)
+        seen = [*self.convolution.store(layer, spec, x), x]
+        biased = f"{name}.bias" in self.weights.entries
+        bias = self.program.floats(self.weights.values(f"{name}.bias"), f"{name}.bias") if biased else None
+        total = self.convolution.sum(self.graph, seen, name, self.weights.values(name), bias)
+        return self.graph.reshape(total, (1, chunk, width), free=1)
+
+    def parts(self, x: Value, count: int, dim: int) -> list[Value]:
+        """Equal parts of the columns."""
+        assert dim == -1
+        size = x.dims[2] // count
+        return [self.graph.slice(x, 2, i * size, (i + 1) * size) for i in range(count)]
+
     def slice_tokens(self, x: Value, dim: int, start: int, end: int) -> Value:
         """The last token's row, [1, S, D] -> [1, 1, D]."""
         if x.tensor is None:
@@ -219,7 +241,9 @@ VISIT: dict[Any, Any] = {  # the trace's operators -> how they are lowered
     ours.add_rms_norm.default: Lowering.add_rms_norm,
     ours.rotary.default: Lowering.rotary,
     ours.attend.default: Lowering.attend,
+    ours.convolve.default: Lowering.convolve,
     aten.unflatten.int: Lowering.unflatten,
+    aten.chunk.default: Lowering.parts,
     aten.slice.Tensor: Lowering.slice_tokens,
     aten.silu.default: Lowering.silu,
     aten.gelu.default: Lowering.gelu,

@@ -1,7 +1,7 @@
 """GGUF for llama.cpp: `model.gguf`, whose blocks are our codes and scales, and a `Modelfile` for Ollama.
 
 Q4_0 and Q8_0 hold a scale for each 32 inputs: a wider group's is repeated. Matrices that are not quantized are F16,
-vectors F32.
+vectors and the kernels of convolutions F32.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ def _unsaid(facts: GenerationFacts) -> list[str]:
 
 
 def stored_bytes(entry: Entry) -> int:
-    """Blocks of an fp16 scale and 32 codes, F16 matrices, F32 vectors."""
+    """Blocks of an fp16 scale and 32 codes, F16 matrices, F32 vectors and kernels (rows shorter than a block)."""
     count = math.prod(entry.shape)
     if entry.bits == 16:
-        return count * (4 if len(entry.shape) == 1 else 2)
+        return count * (4 if len(entry.shape) == 1 or entry.shape[1] < BLOCK else 2)
     return count // BLOCK * (2 + BLOCK * entry.bits // 8)
 
 
@@ -121,7 +121,7 @@ def _hyperparameters(config: DecoderConfig, weights: Weights) -> dict[str, Any]:
     bits = [weights.entries[name].bits for name in config.linears() if name != "head"]
     kinds = gguf.LlamaFileType
     most = {4: kinds.MOSTLY_Q4_0, 8: kinds.MOSTLY_Q8_0, 16: kinds.MOSTLY_F16}[max(set(bits), key=bits.count)]
-    mixer, architecture = config.layers[0].mixer, ARCHITECTURES[config.architecture]
+    mixer, architecture = config.attentions[0], ARCHITECTURES[config.architecture]
     rotary = architecture.rotary(config)
     of = {
         "num_hidden_layers": len(config.layers),

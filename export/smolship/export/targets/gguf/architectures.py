@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from smolship.export.config import DecoderConfig, only
+from smolship.export.config import Attention, DecoderConfig, only
 from smolship.export.features import beyond
 from smolship.export.rotary import LinearScaling, LongRope, Rotary
 
 NOPE_STEP = 4  # llama.cpp's smollm3: every fourth layer has no rotary embedding
+NO_CONVOLUTION = 3  # tokens of a kernel in a file of a model that has none, where llama.cpp wants a number
 CONTEXT_UNIT = 256  # to a multiple of which llama.cpp lengthens a context
 GEMMA3_STEP, GEMMA3_THETA, GEMMA3_27B = 6, 10_000.0, 62  # its windows and their theta, where a file says nothing
 
@@ -79,7 +80,7 @@ def _slides(config: DecoderConfig) -> list[bool]:
 
 
 def _gemma3(config: DecoderConfig) -> list[str]:
-    mixer, local, slides = config.layers[0].mixer, _windows(config), _slides(config)
+    mixer, local, slides = config.attentions[0], _windows(config), _slides(config)
     size = config.hidden // mixer.heads if len(config.layers) == GEMMA3_27B else mixer.head_dim
     found = []
     if {mixer.scale for mixer in config.attentions} != {size**-0.5}:
@@ -110,14 +111,29 @@ def _granite_keys(config: DecoderConfig) -> dict[str, Any]:
     return {
         "embedding_scale": config.embedding_scale,
         "residual_scale": config.layers[0].residual,
-        "attention.scale": config.layers[0].mixer.scale,
+        "attention.scale": config.attentions[0].scale,
         "logit_scale": 1 / config.logits_scale,
     }
 
 
+def _lfm2(config: DecoderConfig) -> list[str]:
+    found = _divided(config, "lfm2")
+    if len({one.kernel for one in config.convolutions}) > 1:
+        found.append("convolutions whose kernels differ, where llama.cpp's lfm2 has one size of them")
+    return found
+
+
+def _lfm2_keys(config: DecoderConfig) -> dict[str, Any]:
+    """llama.cpp takes layers without heads for keys for convolutions."""
+    kernel = next((mixer.kernel for mixer in config.convolutions), NO_CONVOLUTION)
+    mixers = (layer.mixer for layer in config.layers)
+    heads = [mixer.kv_heads if isinstance(mixer, Attention) else 0 for mixer in mixers]
+    return {"attention.head_count_kv": heads, "shortconv.l_cache": kernel}
+
+
 def _divided(config: DecoderConfig, name: str) -> list[str]:
     """Why an architecture cannot hold heads that are not what the hidden size divides into."""
-    mixer = config.layers[0].mixer
+    mixer = config.attentions[0]
     if mixer.heads * mixer.head_dim == config.hidden:
         return []
     return [f"{mixer.heads} heads of {mixer.head_dim}, where llama.cpp's {name} divides {config.hidden} into heads"]
@@ -163,6 +179,7 @@ ARCHITECTURES = {  # config.json's `model_type` -> llama.cpp's
     "granite": Architecture(
         "granite", frozenset(("bias", "output_bias", "mlp_bias", "scale", "scales")), keys=_granite_keys
     ),
+    "lfm2": Architecture("lfm2", frozenset(("qk_norm.head", "convolution")), _lfm2, keys=_lfm2_keys),
     "llama": Architecture("llama", frozenset(("scaling", "bias", "output_bias", "mlp_bias"))),
     "olmo2": Architecture("olmo2", frozenset(("qk_norm.full", "norms.after")), _olmo2),
     "openelm": Architecture("openelm", frozenset(("qk_norm.head", "heads", "widths")), _openelm),

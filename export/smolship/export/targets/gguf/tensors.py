@@ -24,7 +24,7 @@ from smolship.export.transforms import theirs
 from smolship.export.weights import Weights
 from smolship.runtime.errors import InputError
 from smolship.runtime.readback.hashing import Entry
-from smolship.runtime.tensors import GGUF_WOVEN, parse
+from smolship.runtime.tensors import GGUF_WOVEN, KERNELS, parse
 
 CHUNK = 1 << 21  # numbers held at once
 
@@ -105,7 +105,12 @@ def _kind(name: str, entry: Entry) -> Any:
             expected="a multiple of 32",
             todo="export with --quant none, or without gguf",
         )
-    return Kind.F32 if len(entry.shape) == 1 else {16: Kind.F16, 8: Kind.Q8_0, 4: Kind.Q4_0}[entry.bits]
+    return Kind.F32 if _plain(name, entry) else {16: Kind.F16, 8: Kind.Q8_0, 4: Kind.Q4_0}[entry.bits]
+
+
+def _plain(name: str, entry: Entry) -> bool:
+    """Whether a tensor is F32."""
+    return len(entry.shape) == 1 or parse(name).kind in KERNELS
 
 
 def pieces(job: Job, name: str) -> Iterator[tuple[int, np.ndarray]]:
@@ -117,7 +122,7 @@ def pieces(job: Job, name: str) -> Iterator[tuple[int, np.ndarray]]:
     """
     shape, ours = job.weights.entries[name].shape, parse(name)
     woven = ARCHITECTURES[job.config.architecture].name in GGUF_WOVEN and ours.kind in ("q", "k")
-    unit = job.config.layers[ours.layer or 0].mixer.head_dim if woven else 1
+    unit = job.config.attentions[0].head_dim if woven else 1
     step = max(CHUNK // math.prod(shape[1:]) // unit, 1) * unit
     for start in range(0, shape[0], step):
         piece = _stored(job.weights, name, start, min(start + step, shape[0]))
@@ -131,7 +136,7 @@ def _stored(weights: Weights, name: str, start: int, stop: int) -> np.ndarray:
     """Rows as the file holds them: float32 [rows], fp16 [rows, K], or the bytes of their blocks, uint8 [rows, …]."""
     entry = weights.entries[name]
     if entry.bits == 16:
-        return weights.values(name, start, stop).astype("<f4" if len(entry.shape) == 1 else "<f2")
+        return weights.values(name, start, stop).astype("<f4" if _plain(name, entry) else "<f2")
     q = weights.tensor(name, start, stop)
     codes = q.codes.reshape(len(q.codes), -1, BLOCK)  # [rows, blocks, 32]
     scales = np.repeat(q.scales.astype("<f2"), entry.group // BLOCK, axis=1)[..., None].view(np.uint8)

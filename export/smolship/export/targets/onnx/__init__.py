@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from smolship.export.config import DecoderConfig
+from smolship.export.config import DecoderConfig, ShortConv
 from smolship.export.features import COMMON, beyond
 from smolship.export.targets import Job
 from smolship.export.targets.onnx.arithmetic import ON_ARM as ON_ARM
@@ -69,7 +69,15 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
 def genai_config(config: DecoderConfig, context: int, facts: GenerationFacts) -> dict[str, Any]:
     """onnxruntime-genai's description of the model. It refuses keys that it does not know. Where heads differ by layer
     it goes by the shapes in the model, and its own words are of the first."""
-    ends, sampling, mixer = list(facts.end_ids), facts.sampling, config.layers[0].mixer
+    ends, sampling, mixer = list(facts.end_ids), facts.sampling, config.attentions[0]
+    convolves = [isinstance(layer.mixer, ShortConv) for layer in config.layers]
+    past: dict[str, str] = {}
+    present: dict[str, str] = {}
+    layers: dict[str, Any] = {}
+    if any(convolves):
+        past = {"past_conv_names": "past_key_values.%d.conv_state"}
+        present = {"present_conv_names": "present.%d.conv_state"}
+        layers = {"layer_types": ["conv" if one else "full_attention" for one in convolves]}
     return {
         "model": {
             "type": GENAI.get(config.architecture, config.architecture),
@@ -91,12 +99,15 @@ def genai_config(config: DecoderConfig, context: int, facts: GenerationFacts) ->
                     "attention_mask": "attention_mask",
                     "past_key_names": "past_key_values.%d.key",
                     "past_value_names": "past_key_values.%d.value",
+                    **past,
                 },
                 "outputs": {
                     "logits": "logits",
                     "present_key_names": "present.%d.key",
                     "present_value_names": "present.%d.value",
+                    **present,
                 },
+                **layers,
             },
         },
         "search": {

@@ -91,7 +91,7 @@ class Attention:
     def attend(self, layer: int, query: Heads, key: Heads, value: Heads) -> tuple[ir.Value, ir.Value, ir.Value]:
         """[1, S, H * K], and the keys and values with those of the past. It takes q, k, v stacked, or apart."""
         mixer = self.config.layers[layer].mixer
-        assert query.rotary == key.rotary
+        assert isinstance(mixer, Mixer) and query.rotary == key.rotary
         rotary = self.config.rotaries[query.rotary] if query.rotary else None
         past = [self.inputs[f"past_key_values.{layer}.{kind}"] for kind in ("key", "value")]
         three = [query, key, value]

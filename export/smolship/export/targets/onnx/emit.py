@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from smolship.export.config import CacheSpec, ShortConv
 from smolship.export.opaque import trace
 from smolship.export.targets import Job
 from smolship.export.targets.onnx.attention import MICROSOFT, Attention, Heads, Part, Stack, filled
@@ -43,6 +44,7 @@ class Emitter:
         self.job, self.config, self.data = job, job.config, data
         self.nodes: list[ir.Node] = []
         self.constants: dict[str, ir.Value] = {}
+        self.places: dict[int, tuple[ir.Value, ir.Value]] = {}
         self.values: dict[torch.fx.Node, Any] = {}
         self.inputs, self.outputs = self._interface()
         self.attention = Attention(
@@ -55,6 +57,7 @@ class Emitter:
             ATEN.mul.Tensor: lambda a, b: self.op("Mul", a, self.number(b) if isinstance(b, float) else b),
             ATEN.add.Tensor: lambda a, b: self.op("Add", a, b),
             ATEN.slice.Tensor: self.last_token,
+            ATEN.chunk.default: lambda x, count, dim: self.op("Split", x, outputs=count, axis=dim, num_outputs=count),
             UNFLATTEN: lambda x, dim, sizes: Heads(x, *sizes),
             SMOLSHIP.embed.default: self.embed,
             SMOLSHIP.linear.default: self.linear,
@@ -62,6 +65,7 @@ class Emitter:
             SMOLSHIP.add_rms_norm.default: self.add_rms_norm,
             SMOLSHIP.rotary.default: lambda x, position, table: replace(x, rotary=table),
             SMOLSHIP.attend.default: self.attend,
+            SMOLSHIP.convolve.default: self.convolve,
         }
 
     def model(self) -> ir.Model:
@@ -137,10 +141,13 @@ class Emitter:
         }
         outputs = {}
         for layer, spec in enumerate(self.config.cache(self.job.context)):
-            size = filled(spec.head_dim)
-            for kind in ("key", "value"):
+            for kind in ("key", "value") if isinstance(spec, CacheSpec) else ("conv_state",):
                 past, present = f"past_key_values.{layer}.{kind}", f"present.{layer}.{kind}"
-                shapes = [["batch", spec.kv_heads, length, size] for length in ("past", "present")]
+                if isinstance(spec, CacheSpec):
+                    size = filled(spec.head_dim)
+                    shapes = [["batch", spec.kv_heads, length, size] for length in ("past", "present")]
+                else:  # zeros before the first position, which nothing writes
+                    shapes = [["batch", spec.kernel - 1 + spec.length, spec.width]] * 2
                 inputs[past] = ir.val(past, ir.DataType.FLOAT, shapes[0])
                 outputs[present] = ir.val(present, ir.DataType.FLOAT, shapes[1])
         return inputs, outputs
@@ -234,7 +241,53 @@ class Emitter:
     def attend(self, query: Heads, key: Heads, value: Heads, position: None, layer: int) -> ir.Value:
         mixed, *present = self.attention.attend(layer, query, key, value)
         for kind, made in zip(("key", "value"), present, strict=True):
-            declared = self.outputs[f"present.{layer}.{kind}"]
-            made.name, made.type, made.shape = declared.name, declared.type, declared.shape
-            self.outputs[f"present.{layer}.{kind}"] = made
+            self.present(f"present.{layer}.{kind}", made)
         return mixed
+
+    def present(self, name: str, made: ir.Value) -> None:
+        """Let a value be the output of that name."""
+        declared = self.outputs[name]
+        made.name, made.type, made.shape = declared.name, declared.type, declared.shape
+        self.outputs[name] = made
+
+    def convolve(self, x: ir.Value, position: None, layer: int) -> ir.Value:
+        """Rows of the state before this step's, and this step's, by the kernel's columns; then they are written.
+
+        Nothing reads a row that is written in the same step, so that past and present may share a buffer: there nothing
+        else is copied.
+        """
+        mixer, name = self.config.layers[layer].mixer, f"layers.{layer}.conv"
+        assert isinstance(mixer, ShortConv)
+        before, new = self.rows(mixer.kernel)
+        past, kernel = self.inputs[f"past_key_values.{layer}.conv_state"], mixer.kernel
+        seen = self.op("Concat", self.op("Gather", past, before, axis=1), x, axis=1)  # [1, kernel - 1 + S, D]
+        turned = self.op("Transpose", self.data.floats([name]), perm=[1, 0])  # a constant to ONNX Runtime
+        taps = self.op("Split", turned, outputs=kernel, axis=0, num_outputs=kernel)  # [1, D] each
+        total: ir.Value | None = None
+        for i, tap in enumerate(taps):
+            part = x
+            if i < kernel - 1:
+                part = self.op("Slice", seen, self.constant(i), self.constant(i - kernel + 1), self.constant(1))
+            product = self.op("Mul", part, tap)
+            total = product if total is None else self.op("Add", total, product)
+        if f"{name}.bias" in self.job.weights.entries:
+            total = self.op("Add", total, self.data.floats([f"{name}.bias"]))
+        self.present(f"present.{layer}.conv_state", self.op("ScatterND", past, new, x))
+        assert total is not None
+        return total
+
+    def rows(self, kernel: int) -> tuple[ir.Value, ir.Value]:
+        """Of a convolution's state: those before this step, int64 [kernel - 1], and the places of this step's, int64
+        [1, S, 2] (batch, row). The row of a position is `kernel` - 1 further."""
+        if kernel not in self.places:
+            one, lead = self.constant(1), self.constant(kernel - 1)
+            length = self.op("Shape", self.inputs["input_ids"], start=1, end=2)
+            end = self.op("Shape", self.inputs["attention_mask"], start=1, end=2)
+            start = self.op("Sub", end, length)  # [1]
+            before = self.op("Add", start, self.constant(*range(kernel - 1)))
+            scalars = [self.op("Squeeze", self.op("Add", x, lead)) for x in (start, end)]
+            rows = self.op("Range", *scalars, self.op("Squeeze", one))  # [S]
+            rows = self.op("Unsqueeze", rows, self.constant(0, 2))
+            new = self.op("Concat", self.op("Mul", rows, self.constant(0)), rows, axis=-1)
+            self.places[kernel] = before, new
+        return self.places[kernel]

@@ -44,8 +44,10 @@ class OnnxTokens(file: File, override val capacity: Int, threads: Int, kleidiai:
         }
         vocab = size(LOGITS, (outputs.getValue(LOGITS).info as TensorInfo).shape.last())
         for (name in names) {
-            val shape = inputs.getValue(name) // [1, kv heads, past, head size]
-            val sizes = longArrayOf(1, size(name, shape[1]).toLong(), capacity.toLong(), size(name, shape[3]).toLong())
+            val shape = inputs.getValue(name) // [1, kv heads, past, head size], or a convolution's [1, rows, width]
+            val (first, last) = size(name, shape[1]).toLong() to size(name, shape.last()).toLong()
+            val convolution = shape.size == 3
+            val sizes = if (convolution) longArrayOf(1, first, last) else longArrayOf(1, first, capacity.toLong(), last)
             val buffer = memory.take(sizes.fold(Float.SIZE_BYTES.toLong(), Math::multiplyExact)).asFloatBuffer()
             caches[name] = OnnxTensor.createTensor(environment, buffer, sizes)
         }
