@@ -44,9 +44,8 @@ def make_gguf(
     tokens = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
     special = {t["content"] for t in tokenizer["added_tokens"]}
     values: dict[str, Any] = {f"{arch}.{key}": hf.raw[name] for name, key in KEYS.items() if hf.raw.get(name)}
-    values |= by_layer(hf, arch)
+    values |= {f"{arch}.feed_forward_length": hf.config.layers[0].mlp.width} | by_layer(hf, arch)
     values |= {
-        f"{arch}.feed_forward_length": hf.config.layers[0].mlp.width,
         f"{arch}.rope.freq_base": rotary.theta,
         f"{arch}.rope.dimension_count": rotary.width,
         f"{arch}.vocab_size": hf.config.vocab,
@@ -103,18 +102,18 @@ def make_gguf(
 
 def by_layer(hf: Checkpoint, arch: str) -> dict[str, Any]:
     """What llama.cpp's converter writes of a model whose layers differ."""
-    layers = hf.config.layers
-    if len({(layer.mixer.heads, layer.mlp.width) for layer in layers}) == 1:
+    layers, attentions = hf.config.layers, hf.config.attentions
+    if len({(mixer.heads, layer.mlp.width) for mixer, layer in zip(attentions, layers, strict=False)}) == 1:
         return {}
     return {
         f"{arch}.block_count": len(layers),
         f"{arch}.context_length": hf.config.positions,
         f"{arch}.embedding_length": hf.config.hidden,
         f"{arch}.feed_forward_length": [layer.mlp.width for layer in layers],
-        f"{arch}.attention.head_count": [layer.mixer.heads for layer in layers],
-        f"{arch}.attention.head_count_kv": [layer.mixer.kv_heads for layer in layers],
+        f"{arch}.attention.head_count": [mixer.heads for mixer in attentions],
+        f"{arch}.attention.head_count_kv": [mixer.kv_heads for mixer in attentions],
         f"{arch}.attention.layer_norm_rms_epsilon": hf.config.norm_eps,
-        f"{arch}.attention.value_length": layers[0].mixer.head_dim,
+        f"{arch}.attention.value_length": attentions[0].head_dim,
     }
 
 

@@ -205,6 +205,7 @@ def test_a_gguf_of_the_original_computes_what_the_original_does(tiny, tmp_path):
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.real
 def test_the_file_that_llama_cpp_gets_is_a_checkpoint_of_the_same_weights(bundles, tmp_path):
     """GGUF out, and in again with the original read from it: lifted as they are, to the same logits bit for bit."""
     bundle = bundles(*FAST)
@@ -237,7 +238,7 @@ def test_a_gguf_that_lies(tiny, tmp_path, lies, why):
     "wrong",
     [
         {kind: Fused(openelm.GATE_UP, ("up", "gate")) for kind in ("up", "gate")},
-        {kind: Fused(openelm.QKV, ("q", "v", "k")) for kind in ("q", "k", "v")},
+        pytest.param({kind: Fused(openelm.QKV, ("q", "v", "k")) for kind in ("q", "k", "v")}, marks=pytest.mark.real),
     ],
     ids=["gate and up exchanged", "keys and values exchanged"],
 )
@@ -257,4 +258,8 @@ def test_what_llama_cpp_cannot_express(tmp_path):
 def test_what_llama_cpp_cannot_reveal_is_said_before_the_others_are_asked(bundles, capsys):
     assert cli(["weights", str(bundles(*FAST).path), "--reveal"]) == 2
     assert "cannot reveal" in (said := capsys.readouterr().err) and "openelm never has" in said
-    assert cli(["weights", str(bundles(*FAST).path), "--reveal", "-t", "onnx"]) == 0
+
+
+@pytest.mark.real
+def test_the_others_reveal_what_they_hold(bundles):
+    assert cli(["weights", str(bundles(*FAST).path), "--reveal", "-t", "onnx,executorch"]) == 0
