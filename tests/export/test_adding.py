@@ -196,7 +196,7 @@ def test_a_hub_id_is_known(bundle, model, monkeypatch):
     (bundle / "manifest.json").write_text(json.dumps(raw))
     asked, inner = [], pipeline.open_checkpoint
 
-    def open_checkpoint(name, revision=None):
+    def open_checkpoint(name, revision=None, tokenizer=None):
         asked.append((name, revision))
         return inner(str(model))
 

@@ -60,6 +60,7 @@ def lowered(model: Path, scheme: Scheme, folder: Path, context: int = CONTEXT) -
     weights = write_weights(checkpoint, checkpoint.config, scheme, folder)
     info = target.lower(Job(checkpoint.config, weights, context), folder)
     several = {"layers": [[1]], "convolutions": [[0, 2]]} if checkpoint.config.convolutions else {}
+    several |= {"layers": [[0], [1], [2, 3]]} if checkpoint.config.architecture == "openelm" else {}
     assert info == INFO | {"context": context, "chunk": min(64, context)} | several
     return checkpoint, weights, folder
 

@@ -21,9 +21,11 @@ from smolship.export.reference import Reference, run
 from smolship.export.targets import TARGETS, load_target
 from smolship.export.transforms import Fused
 from smolship.runtime.bundle import Bundle
+from smolship.runtime.engines.gguf import open_session
 from smolship.runtime.errors import GateError, InputError
 from smolship.runtime.parity import parity
 from smolship.runtime.readback.compare import compare
+from smolship.tools.cli import run as cli
 from tests.conftest import TINY, make_tiny
 from tests.gguf_maker import make_gguf
 
@@ -182,10 +184,7 @@ def greedy(session: Any, count: int) -> list[int]:
 def test_llama_cpp_answers_as_our_decoder_does(tiny, tmp_path):
     """At fp16, from the file that its own converter would write."""
     hf = make_gguf(tiny("openelm"), tmp_path / "model.gguf", kind="F16")
-    info = {"file": "model.gguf", "context": 128}
-    from smolship.runtime.engines.gguf import open_session
-
-    with open_session(tmp_path, info, threads=1) as session:
+    with open_session(tmp_path, {"file": "model.gguf", "context": 128}, threads=1) as session:
         found = greedy(session, 24)
     ids = IDS[:20].tolist()
     ops = Reference(hf.config, open_checkpoint(str(tmp_path / "model.gguf")), 128)
@@ -206,6 +205,7 @@ def test_a_gguf_of_the_original_computes_what_the_original_does(tiny, tmp_path):
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.real
 def test_the_file_that_llama_cpp_gets_is_a_checkpoint_of_the_same_weights(bundles, tmp_path):
     """GGUF out, and in again with the original read from it: lifted as they are, to the same logits bit for bit."""
     bundle = bundles(*FAST)
@@ -238,7 +238,7 @@ def test_a_gguf_that_lies(tiny, tmp_path, lies, why):
     "wrong",
     [
         {kind: Fused(openelm.GATE_UP, ("up", "gate")) for kind in ("up", "gate")},
-        {kind: Fused(openelm.QKV, ("q", "v", "k")) for kind in ("q", "k", "v")},
+        pytest.param({kind: Fused(openelm.QKV, ("q", "v", "k")) for kind in ("q", "k", "v")}, marks=pytest.mark.real),
     ],
     ids=["gate and up exchanged", "keys and values exchanged"],
 )
@@ -253,3 +253,13 @@ def test_what_llama_cpp_cannot_express(tmp_path):
     model = make_tiny(tmp_path / "m", "openelm", normalize_qk_projections=False)
     (problem,) = load_target("gguf").problems(open_checkpoint(str(model)).config)
     assert "no norms of queries and keys" in problem
+
+
+def test_what_llama_cpp_cannot_reveal_is_said_before_the_others_are_asked(bundles, capsys):
+    assert cli(["weights", str(bundles(*FAST).path), "--reveal"]) == 2
+    assert "cannot reveal" in (said := capsys.readouterr().err) and "openelm never has" in said
+
+
+@pytest.mark.real
+def test_the_others_reveal_what_they_hold(bundles):
+    assert cli(["weights", str(bundles(*FAST).path), "--reveal", "-t", "onnx,executorch"]) == 0

@@ -44,6 +44,7 @@ def add_targets(
     model: str | Path | None = None,
     revision: str | None = None,
     probe_text: str | None = None,
+    tokenizer: str | Path | None = None,
     cache: bool = True,
     progress: Progress = lambda step, what, done, total: None,
 ) -> Bundle:
@@ -52,6 +53,7 @@ def add_targets(
     model        the checkpoint that the bundle was exported from; needed unless that was a Hub id, as a bundle does not
                  say where a folder or file lies. `revision` is of a Hub id
     probe_text   the text of the bundle's probes, where that was not the default
+    tokenizer    the folder of the tokenizer, where one was given
     cache        as for `export`: parts of the probes that were kept are not measured again
 
     Raises as `export` does, and InputError where the checkpoint is not the bundle's, a target is there already, or the
@@ -66,9 +68,10 @@ def add_targets(
     source, revision = _source(old, model, revision)
     probed = PROBES in old.files
     _check_targets(old, new, probed)
-    options = _options(bundle, source, revision, new, probe_text)
+    given = None if tokenizer is None else str(tokenizer)
+    options = replace(_options(bundle, source, revision, new, probe_text), tokenizer=given)
     with open_store(cache) as store:
-        step = Steps(pipeline.run_step, open_checkpoint(source, revision), old.model.source, store, progress)
+        step = Steps(pipeline.run_step, open_checkpoint(source, revision, given), old.model.source, store, progress)
         checked = step.check(options, out)
         if options.probe_text is not None:
             _check_text(bundle, options)

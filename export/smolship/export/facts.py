@@ -122,7 +122,8 @@ class _Reading:
 
     def template(self) -> tuple[Found, int | None]:
         """The chat template, and the token that ends its turns."""
-        folder = self.checkpoint.path if self.checkpoint.path.is_dir() else None
+        home = self.checkpoint.tokenizer or self.checkpoint.path
+        folder = home if home.is_dir() else None
         found = find_template(self.checkpoint.files, self.config, folder)
         found, end = try_template(found, self.special, self.tokenizer.added_tokens())
         self.notes += found.notes

@@ -24,6 +24,7 @@ class Options:
     probe_tokens: int
     probe_text: str | None
     arm: bool = False
+    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
         if self.probe_text is not None and not self.probe_tokens:

@@ -34,6 +34,7 @@ def export(
     probe_tokens: int = 2048,
     probe_text: str | None = None,
     arm: bool = False,
+    tokenizer: str | Path | None = None,
     device: str | None = None,
     cache: bool = True,
     progress: Progress = lambda step, what, done, total: None,
@@ -47,6 +48,7 @@ def export(
     probe_tokens positions of real text that parity is measured on; 0: no probes, and no parity
     probe_text   your own text for it
     arm          probes also hold how ONNX Runtime computes on Arm, so that parity is judged there
+    tokenizer    a folder with the tokenizer of a checkpoint that brings none
     device       refuse a model that this device cannot hold: one of forecast/devices.py
     cache        take steps that an earlier export has done, and keep those that are done now (kept/); without it all
                  times in the manifest are of this run
@@ -58,13 +60,14 @@ def export(
     """
     scheme = scheme_of(quant, group_size, embedding, head)
     targets = tuple(dict.fromkeys(to))
-    options = Options(str(model), revision, targets, quant, scheme, context, probe_tokens, probe_text, arm)
+    given = None if tokenizer is None else str(tokenizer)
+    options = Options(str(model), revision, targets, quant, scheme, context, probe_tokens, probe_text, arm, given)
     if device is not None:
         must_fit(forecast_of(options, Path(out), device, progress))
     out = check_output(Path(out))
     check_targets(targets, probes=probe_tokens > 0)
     with open_store(cache) as store:
-        step = Steps(run_step, open_checkpoint(str(model), revision), source_name(str(model)), store, progress)
+        step = Steps(run_step, open_checkpoint(str(model), revision, given), source_name(str(model)), store, progress)
         checked = step.check(options, out)
         with new_bundle(out) as folder:
             work = folder / ".work"

@@ -14,6 +14,7 @@ from smolship.export.tokenizer_trial import tokenizer_problems
 from smolship.export.weights import Scheme, layouts
 from smolship.runtime.errors import InputError, SetupError, unknown
 from smolship.runtime.readback.hashing import Entry
+from smolship.runtime.tokenizer import Tokenizer
 
 
 def check_targets(targets: Sequence[str], probes: bool) -> None:
@@ -58,6 +59,7 @@ def check(
     )
     if bad:  # it could hang or end this process, and what follows asks it
         _refuse(found + bad)
+    found += given_problems(checkpoint)
     resolved = resolve(checkpoint)
     found += resolved.problems
     resolved.notes.extend(context_notes(checkpoint.config, context))
@@ -94,6 +96,18 @@ def context_notes(config: DecoderConfig, context: int) -> list[str]:
         "transformers has another for shorter ones, which a cache that outgrows it cannot take back; parity compares "
         f"with the original as it is for long ones. With --context {config.longest} short ones are as in transformers"
     ]
+
+
+def given_problems(checkpoint: Checkpoint) -> list[str]:
+    """Why a tokenizer that was given is not the model's. (Its own may be smaller: tables are filled up to a size.)"""
+    if checkpoint.tokenizer is None:
+        return []
+    count, vocab = Tokenizer(checkpoint.files["tokenizer.json"]).vocab_size, checkpoint.config.vocab
+    return (
+        []
+        if count == vocab
+        else [f"--tokenizer has {count:,} tokens, and the model {vocab:,}: give the one that it was trained with"]
+    )
 
 
 def target_problems(name: str, checkpoint: Checkpoint, entries: Mapping[str, Entry], resolved: Resolved) -> list[str]:

@@ -55,7 +55,7 @@ class Steps:
         """What the manifest says of costs are those of the steps that write; this one's are not among them."""
         self._state = keys.state(self.checkpoint)
         report = partial(self.progress, "check")
-        request = {"model": str(self.checkpoint.path), "options": asdict(options), "out": str(out)}
+        request = self.checkpoint.places | {"options": asdict(options), "out": str(out)}
         checked = read(Checked, self.run_step("check", request, report).result)
         self._content = checked.model.checkpoint or ""
         if self.store.why:
@@ -117,7 +117,7 @@ class Steps:
             self.costs[label] = StepCost(found.seconds, found.peak_bytes, how)
             return found.result
         before = _files(folder)
-        request = asked | places | {"model": str(self.checkpoint.path)}
+        request = asked | places | self.checkpoint.places
         with self.store.parts(parts, said.append) if parts else nullcontext() as place:
             if parts:
                 request["kept"] = None if place is None else str(place)

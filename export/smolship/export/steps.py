@@ -7,8 +7,9 @@ quantize  writes what targets share: the one set of weights
 lower     writes the artifact of one target
 probe     runs the original and our decoder over real text, and compares them
 
-`model` is the folder or file that the checkpoint lies in, `bundle` the folder of the bundle that is made, and `work` a
-folder in it for what does not stay. What else a step is given is what it depends on: by that it is kept (kept/keys.py).
+`model` is the folder or file that the checkpoint lies in, `tokenizer` the folder of another tokenizer, where one was
+given, `bundle` the folder of the bundle that is made, and `work` a folder in it for what does not stay. What else a
+step is given is what it depends on: by that it is kept (kept/keys.py).
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def read(kind: type[T], raw: Any) -> T:
     return read_record(kind, raw, "a step of the export")
 
 
-def check(model: str, options: Any, out: str, progress: Progress) -> Any:
+def check(model: str, options: Any, out: str, progress: Progress, tokenizer: str | None = None) -> Any:
     """Raises InputError with every problem, and SetupError where the disk has no room for a bundle in `out`."""
     from smolship.export import preflight
     from smolship.export.checkpoints import open_checkpoint
@@ -84,7 +85,7 @@ def check(model: str, options: Any, out: str, progress: Progress) -> Any:
     from smolship.export.kept.keys import content
     from smolship.export.output import check_space
 
-    asked, checkpoint = read(Options, options), open_checkpoint(model)
+    asked, checkpoint = read(Options, options), open_checkpoint(model, tokenizer=tokenizer)
     tokens, text = asked.probe_tokens, asked.probe_text
     resolved = preflight.check(
         checkpoint, asked.targets, asked.scheme, asked.context, progress, tokens=tokens, text=text
@@ -108,13 +109,13 @@ def check(model: str, options: Any, out: str, progress: Progress) -> Any:
     return asdict(Checked(facts, resolved))
 
 
-def quantize(model: str, scheme: Any, folder: str, progress: Progress) -> Any:
+def quantize(model: str, scheme: Any, folder: str, progress: Progress, tokenizer: str | None = None) -> Any:
     """Write the one set of weights, and its list, to `folder`."""
     from smolship.export.checkpoints import open_checkpoint
     from smolship.export.traffic import bytes_per_token, set_bytes
     from smolship.export.weights import write_weights
 
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, tokenizer=tokenizer)
     weights = write_weights(checkpoint, checkpoint.config, read(Scheme, scheme), Path(folder), progress)
     return asdict(
         Quantized(
@@ -127,7 +128,15 @@ def quantize(model: str, scheme: Any, folder: str, progress: Progress) -> Any:
 
 
 def lower(
-    model: str, target: str, context: int, resolved: Any, work: str, bundle: str, folder: str, progress: Progress
+    model: str,
+    target: str,
+    context: int,
+    resolved: Any,
+    work: str,
+    bundle: str,
+    folder: str,
+    progress: Progress,
+    tokenizer: str | None = None,
 ) -> Any:
     """Write the artifact of `target` to `folder`. Its set of weights, where that is its own, goes to `work`, and the
     list of it to the bundle."""
@@ -137,7 +146,11 @@ def lower(
     from smolship.export.traffic import bytes_per_token
     from smolship.export.weights import Weights
 
-    generation, checkpoint, module = read(Resolved, resolved), open_checkpoint(model), load_target(target)
+    generation, checkpoint, module = (
+        read(Resolved, resolved),
+        open_checkpoint(model, tokenizer=tokenizer),
+        load_target(target),
+    )
     config = checkpoint.config
     weights, own = make_weights_for(module, config, Weights(Path(work)), Path(work, target), progress)
     if own:
@@ -162,6 +175,7 @@ def probe(
     path: str,
     kept: str | None,
     progress: Progress,
+    tokenizer: str | None = None,
 ) -> Any:
     """Write the golden probes to `path`. Parts of them are kept in the folder `kept`, and found there.
     Raises GateError where our decoder differs from the original."""
@@ -172,7 +186,11 @@ def probe(
     from smolship.export.translation import check_translation
     from smolship.export.weights import Weights
 
-    generation, checkpoint, weights = read(Resolved, resolved), open_checkpoint(model), Weights(Path(work))
+    generation, checkpoint, weights = (
+        read(Resolved, resolved),
+        open_checkpoint(model, tokenizer=tokenizer),
+        Weights(Path(work)),
+    )
     own = {
         name: weights_for(load_target(name), checkpoint.config, weights, Path(work, name), progress) for name in targets
     }
@@ -209,11 +227,11 @@ def _alike(numerics: Any, linear: str) -> Any:
     return numerics
 
 
-def forecast(model: str, options: Any, device: str | None, progress: Progress) -> Any:
+def forecast(model: str, options: Any, device: str | None, progress: Progress, tokenizer: str | None = None) -> Any:
     """A forecast of this export, as JSON."""
     from smolship.export.forecast.step import forecast
 
-    return forecast(model, options, device, progress)
+    return forecast(model, options, device, progress, tokenizer)
 
 
 STEPS: dict[str, Callable[..., Any]] = {

@@ -156,9 +156,10 @@ def revealed(bundle: Bundle, targets: Sequence[str], update: Update) -> list[Ver
     for name in ("torchao", "torch.utils._pytree", "coremltools"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        from smolship.tools.onehot import reveal
+        from smolship.tools.onehot import check, reveal
     except ImportError as error:
         raise missing_engine("what lowers the probes", "export", error) from None
+    check(bundle, targets)
     return [verdict for target in targets for verdict in reveal(bundle, target, partial(update, f"probe {target}"))]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from smolship.export.numerics import Numerics
 from smolship.export.targets import Job, load_target
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.engines import load_engine
+from smolship.runtime.errors import InputError
 from smolship.runtime.facts import EndToken, GenerationFacts
 from smolship.runtime.files import read_json
 from smolship.runtime.readback.compare import canonical, expected, stored
@@ -68,6 +69,19 @@ def reveal(
         verdicts += [Verdict(target, name, worst) for name in seen]
     progress("", len(probes), len(probes))
     return verdicts
+
+
+def check(bundle: Bundle, targets: Iterable[str]) -> None:
+    """Raise InputError where a target has no probes: they want a head of their own."""
+    config = replace(config_of(bundle), tied_head=False)
+    for target in targets:
+        if found := load_target(target).problems(config):
+            raise InputError(
+                f"the engine of {target} cannot reveal this model's weights",
+                got="; ".join(found),
+                expected="a model that could have a head of its own, through which the others are seen",
+                todo=f"reveal with the other targets (-t); without --reveal the file of {target} is compared, too",
+            )
 
 
 # GGUF wants a token that ends a text; nothing here asks for it.

@@ -18,20 +18,25 @@ from smolship.runtime.looks import GGUF, what_is
 __all__ = ["Checkpoint", "open_checkpoint"]
 
 
-def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
+def open_checkpoint(model: str, revision: str | None = None, tokenizer: str | None = None) -> Checkpoint:
     """Open `model`: an existing folder, an existing GGUF file, or else a Hub id such as `HuggingFaceTB/SmolLM3-3B`.
+    `tokenizer` is a folder whose tokenizer is taken, with the chat template beside it, and not the model's own.
 
     Reads headers, and a head that is stored although it is tied. Raises InputError where anything is missing,
     malformed, unknown or left over.
     """
     path = Path(model)
     if os.path.isdir(model):  # noqa: PTH112 - Path.is_dir raises where the name is too long
-        return open_folder(path)
+        return open_folder(path, tokenizer=tokenizer)
     if path.suffix.lower() == ".gguf" or what_is(path) == GGUF:
+        if tokenizer is not None:
+            raise InputError(
+                "a GGUF file brings its own tokenizer", got=f"--tokenizer {tokenizer}", todo="leave it out"
+            )
         return open_gguf(path)
     if os.path.lexists(model):
         regular_file(path, "model")
         raise advice.not_a_model(path)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
         raise InputError("no such checkpoint", got=path, expected=advice.EXPECTED)
-    return open_folder(*download(model, revision))
+    return open_folder(*download(model, revision), tokenizer=tokenizer)

@@ -241,13 +241,16 @@ def absent_shards(path: Path, absent: list[str], count: int) -> InputError:
     )
 
 
-def no_tokenizer(path: Path, names: Sequence[str]) -> InputError:
-    """Why a folder holds no tokenizer.json."""
+def no_tokenizer(path: Path, names: Sequence[str], whose: str | None = None) -> InputError:
+    """Why a folder holds no tokenizer.json. `whose`: whose the model has, of which checkpoints bring none."""
     older = [name for name in names if name.endswith((".model", ".tiktoken")) or name in ("vocab.json", "tekken.json")]
     got, todo = f"nothing at {path / 'tokenizer.json'}", FETCH
     if older:
         got = f"{some(older)} in {path}, an older form of it"
         todo = "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER), of transformers, writes one"
+    elif whose:
+        got += f"; checkpoints of this model bring none: it has {whose}"
+        todo = f"--tokenizer FOLDER, with the tokenizer.json and tokenizer_config.json of {whose}"
     return InputError(
         "no tokenizer.json", got=got, expected="the tokenizer as the tokenizers library has it", todo=todo
     )

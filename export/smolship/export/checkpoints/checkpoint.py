@@ -25,6 +25,7 @@ class Checkpoint:
     path    the folder or GGUF file
     ends    a GGUF file's end tokens, by the keys that name them; None for a folder (see facts.py)
     weights of a folder: the files that hold them, by name; the index, where there is one, comes first
+    tokenizer  the folder that the tokenizer was taken from, where it is another
     """
 
     raw: dict[str, Any]
@@ -36,6 +37,12 @@ class Checkpoint:
     notes: list[str] = field(default_factory=list)
     ends: dict[str, int] | None = None
     weights: tuple[str, ...] = ()
+    tokenizer: Path | None = None
+
+    @property
+    def places(self) -> dict[str, str]:
+        """What another process opens it by."""
+        return {"model": str(self.path)} | ({"tokenizer": str(self.tokenizer)} if self.tokenizer else {})
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start…stop of a tensor as float32."""

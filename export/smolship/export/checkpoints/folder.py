@@ -13,14 +13,15 @@ from smolship.export.checkpoints.multimodal import text_config, text_tensors
 from smolship.export.checkpoints.prequantized import QUANTIZATION_KEYS, WHOLE, quantization_of
 from smolship.export.families import translate
 from smolship.export.tensorfile import Slot
-from smolship.runtime.errors import InputError
+from smolship.runtime.errors import InputError, clip
 from smolship.runtime.files import parse_json, read_bytes, read_json
 
-SIDE_FILES = ("tokenizer_config.json", "generation_config.json", "special_tokens_map.json", "chat_template.jinja")
+OF_TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")  # beside tokenizer.json
+SIDE_FILES = ("generation_config.json", *OF_TOKENIZER)
 
 
-def open_folder(path: Path, revision: str | None = None) -> Checkpoint:
-    """A local folder as transformers saves it."""
+def open_folder(path: Path, revision: str | None = None, tokenizer: str | None = None) -> Checkpoint:
+    """A local folder as transformers saves it; its tokenizer from the folder `tokenizer`, where one is given."""
     if not os.path.lexists(path / "config.json"):
         raise advice.no_config(path)
     raw = read_json(path / "config.json", "config.json")
@@ -44,14 +45,17 @@ def open_folder(path: Path, revision: str | None = None) -> Checkpoint:
                 expected="one of " + ", ".join(WHOLE),
                 todo=advice.SOURCE,
             )
-    if not os.path.lexists(path / "tokenizer.json"):
-        raise advice.no_tokenizer(path, advice.names_in(path))
-    files = {"tokenizer.json": read_bytes(path / "tokenizer.json", "tokenizer.json")}
-    parse_json(files["tokenizer.json"], "tokenizer.json", path)
+    home = path if tokenizer is None else Path(tokenizer)
+    if not os.path.lexists(home / "tokenizer.json"):
+        whose = getattr(family, "TOKENIZER", None)
+        raise advice.no_tokenizer(home, advice.names_in(home), whose)
+    files = {"tokenizer.json": read_bytes(home / "tokenizer.json", "tokenizer.json")}
+    parse_json(files["tokenizer.json"], "tokenizer.json", home)
     for name in SIDE_FILES:
-        if os.path.lexists(path / name):  # a link to nowhere is not left out, but refused
-            files[name] = read_bytes(path / name, name)
-            if refusal := advice.not_itself(name, files[name], path):
+        place = home if name in OF_TOKENIZER else path
+        if os.path.lexists(place / name):  # a link to nowhere is not left out, but refused
+            files[name] = read_bytes(place / name, name)
+            if refusal := advice.not_itself(name, files[name], place):
                 raise refusal
     if declared := quantization_of(raw):
         key = next(key for key in QUANTIZATION_KEYS if raw.get(key))
@@ -59,4 +63,8 @@ def open_folder(path: Path, revision: str | None = None) -> Checkpoint:
             f"config.json: {key} ({declared}) is left behind: the weights are plain, and taken as such"
         )
     notes = reading.notes + weights.notes + matched.notes
-    return Checkpoint(raw, matched.config, matched.slots, files, path, revision, notes, weights=weights.files)
+    if tokenizer is not None:
+        notes.append(f"the tokenizer is not the checkpoint's: it was taken from {clip(home.absolute().name)}")
+    checkpoint = Checkpoint(raw, matched.config, matched.slots, files, path, revision, notes, weights=weights.files)
+    checkpoint.tokenizer = None if tokenizer is None else home
+    return checkpoint

@@ -81,6 +81,8 @@ class Family(Protocol):
     # Optional: OWN_ORIGINAL, str: the module that holds the original where transformers has no class of it. It makes
     # transformers' Auto classes pick ours, and has NOTE, which says so, and GGUF, where a GGUF file has its parameters.
 
+    # Optional: TOKENIZER, str: whose tokenizer the model has, where its checkpoints bring none.
+
 
 def family_of(raw: dict[str, Any], where: Path | str) -> Family:
     """The family of a config.json, by its `model_type`, which is all that transformers goes by. Where `architectures`

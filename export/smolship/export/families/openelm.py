@@ -15,6 +15,7 @@ from smolship.export.transforms import Fused, Names
 from smolship.runtime.errors import InputError
 
 OWN_ORIGINAL = "smolship.export.families.openelm_original"
+TOKENIZER = "Llama 2's tokenizer"  # which its checkpoints do not bring
 AT = "transformer.layers.{}."
 QKV, GATE_UP = AT + "attn.qkv_proj.weight", AT + "ffn.proj_1.weight"
 NAMES: Names = {

@@ -35,6 +35,7 @@ def forecast(
     probe_tokens: int = 2048,
     probe_text: str | None = None,
     arm: bool = False,
+    tokenizer: str | Path | None = None,
     device: str | None = None,
     progress: Progress = lambda step, what, done, total: None,
 ) -> Forecast:
@@ -45,7 +46,8 @@ def forecast(
     """
     scheme = scheme_of(quant, group_size, embedding, head)
     targets = tuple(dict.fromkeys(to))
-    options = Options(str(model), revision, targets, quant, scheme, context, probe_tokens, probe_text, arm)
+    given = None if tokenizer is None else str(tokenizer)
+    options = Options(str(model), revision, targets, quant, scheme, context, probe_tokens, probe_text, arm, given)
     return forecast_of(options, None if out is None else Path(out), device, progress)
 
 
@@ -55,8 +57,8 @@ def forecast_of(options: Options, out: Path | None, device: str | None, progress
         find_device(device)
     place = None if out is None else check_output(out)
     check_targets(options.targets, probes=options.probe_tokens > 0)
-    path = open_checkpoint(options.model, options.revision).path
-    arguments = {"model": str(path), "options": asdict(options), "device": device}
+    checkpoint = open_checkpoint(options.model, options.revision, options.tokenizer)
+    arguments = checkpoint.places | {"options": asdict(options), "device": device}
     done = run_step("forecast", arguments, lambda what, i, n: progress("forecast", what, i, n))
     found = read_record(Forecast, done.result, "the forecast")
     if place is not None:

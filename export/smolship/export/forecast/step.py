@@ -130,13 +130,19 @@ def _notes(foreseen: Foreseen, options: Options, targets: Mapping[str, TargetFor
     return notes
 
 
-def forecast(model: str, options: Any, device: str | None, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
+def forecast(
+    model: str,
+    options: Any,
+    device: str | None,
+    progress: Callable[[str, int, int], None],
+    tokenizer: str | None = None,
+) -> dict[str, Any]:
     """The step. Raises InputError with every problem of this export."""
     from smolship.export import preflight
     from smolship.export.checkpoints import open_checkpoint
     from smolship.export.steps import read
 
-    asked, checkpoint = read(Options, options), open_checkpoint(model)
+    asked, checkpoint = read(Options, options), open_checkpoint(model, tokenizer=tokenizer)
     tokens, text = asked.probe_tokens, asked.probe_text
     resolved = preflight.check(
         checkpoint, asked.targets, asked.scheme, asked.context, progress, tokens=tokens, text=text

@@ -33,6 +33,9 @@ def export(
     ] = None,
     head_bits: Annotated[int | None, typer.Option(help="4, 8 or 16 for a head of its own. Default 8.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit, for a Hub id.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the tokenizer lies, for a model that brings none.")
+    ] = None,
     probe_tokens: Annotated[
         int, typer.Option(min=0, max=1 << 20, help="Positions of text that parity is measured on; 0 leaves it out.")
     ] = 2048,
@@ -83,7 +86,9 @@ def export(
     from smolship.tools.forecast_table import show_forecast
 
     if add is not None:
-        options.only(typed, "--add", "out", "model", "add", "revision", "probe_text", "no_cache", "as_json")
+        options.only(
+            typed, "--add", "out", "model", "add", "revision", "tokenizer", "probe_text", "no_cache", "as_json"
+        )
     if add is None and model is None:
         raise typer.BadParameter("missing: name the model to export", param_hint="MODEL")
     if out is None and not dry_run:
@@ -97,6 +102,7 @@ def export(
                 model=model,
                 revision=revision,
                 probe_text=text,
+                tokenizer=tokenizer,
                 cache=not no_cache,
                 progress=steps.update,
             )
@@ -111,6 +117,7 @@ def export(
         "embedding": embedding_bits,
         "head": head_bits,
         "revision": revision,
+        "tokenizer": tokenizer,
         "probe_tokens": probe_tokens,
         "probe_text": text,
         "arm": arm,

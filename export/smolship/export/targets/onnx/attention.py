@@ -96,7 +96,7 @@ class Attention:
         past = [self.inputs[f"past_key_values.{layer}.{kind}"] for kind in ("key", "value")]
         three = [query, key, value]
         if rotary and not inside(rotary, mixer.head_dim):
-            three, rotary = [self._rotated(query, rotary), self._rotated(key, rotary), value], None
+            three, rotary = [self.rotated(query), self.rotated(key), value], None
         mixed, keys, values = self.op(
             "GroupQueryAttention",
             *self._taken(three),
@@ -123,8 +123,11 @@ class Attention:
             return [stacks[0].whole, None, None]
         return [self.split(heads.flat) if full else self._filled(heads) for heads in three]
 
-    def _rotated(self, heads: Heads, rotary: Rotary) -> Heads:
-        """By an operator that takes the position of the first token, T - S, int64 [1]."""
+    def rotated(self, heads: Heads) -> Heads:
+        """What is to be rotated is so, by an operator that takes the position of the first token, T - S, int64 [1]."""
+        if heads.rotary is None:
+            return heads
+        rotary = self.config.rotaries[heads.rotary]
         if self.first is None:
             lengths = [self.op("Shape", self.inputs[name], start=1, end=2) for name in ("attention_mask", "input_ids")]
             self.first = self.op("Sub", *lengths)

@@ -217,7 +217,7 @@ class Emitter:
         assert scale == 1
         gain = self.data.floats([name])
         if isinstance(x, Heads):
-            assert x.rotary is None  # attention rotates later, and a norm behind that would come before it
+            x = self.attention.rotated(x)  # attention would rotate it later, behind this norm
             apart = self.op("Reshape", self.split(x.flat), self.constant(0, 0, x.count, x.size))
             normed = self.norm(apart, gain, eps)
             return replace(x, flat=self.op("Reshape", normed, self.constant(0, 0, x.count * x.size)))
