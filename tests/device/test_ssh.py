@@ -139,7 +139,7 @@ def test_a_whole_run_is_one_connection(tmp_path: Path) -> None:
     answer = 'printf \'%s\\n\' \'{"error": ["InputError", "ran"]}\''
     with board() as (server, link):
         facts = read_device(link)
-        store = Store(link, f"{facts.choose_folder(link.uri, 0).path}/device")
+        store = Store(link, f"{facts.good_folders(link.uri)[0].path}/device")
         (tmp_path / "a").write_bytes(b"1")
         there = store.put({"a": tmp_path / "a"})
         runner = Runner("fake", {}, ["/bin/sh", "-c", answer])

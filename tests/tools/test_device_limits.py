@@ -34,7 +34,7 @@ def test_times() -> None:
 def test_it_reaches_the_run(limit: int | None, tiny_bundle: Any, tmp_path: Any, monkeypatch: Any) -> None:
     link = LocalLink()
     monkeypatch.setattr(opening, "link_to", lambda address: link)
-    monkeypatch.setattr(opening, "place", lambda facts, uri: str(tmp_path / "device"))
+    monkeypatch.setattr(opening, "folders", lambda facts, uri: [str(tmp_path / "device")])
     monkeypatch.setattr("smolship.tools.devices.store.mount_of", lambda path, mounts: None)
     monkeypatch.setattr(opening, "installed", lambda *a: (sys.executable, "/nowhere"))
     told: list[tuple[str, str]] = []

@@ -22,7 +22,7 @@ from smolship.runtime.plan import Plan
 from smolship.runtime.result import Result
 from smolship.tools.devices.app import app_job, check_app, find_app
 from smolship.tools.devices.cores import processor
-from smolship.tools.devices.facts import DeviceFacts, read_device
+from smolship.tools.devices.facts import FOLDERS, DeviceFacts, read_device
 from smolship.tools.devices.job import Job
 from smolship.tools.devices.link import Link
 from smolship.tools.devices.memory import check_memory
@@ -30,7 +30,7 @@ from smolship.tools.devices.programs import problems
 from smolship.tools.devices.recording import Recorder
 from smolship.tools.devices.runners import Runner, carried_runner, native_runner, python_runner
 from smolship.tools.devices.setup import installed, versions
-from smolship.tools.devices.store import Store
+from smolship.tools.devices.stores import Stores
 from smolship.tools.devices.uri import Address, parse
 from smolship.tools.devices.watching import Here, Sensed
 from smolship.tools.devices.wheels import NEEDED
@@ -42,10 +42,15 @@ CARRIED = (2, 9999)  # the C library comes with the program
 MACHINES: tuple[Literal["x86_64"], Literal["aarch64"]] = ("x86_64", "aarch64")
 
 
-def place(facts: DeviceFacts, uri: str) -> str:
-    """The folder of ours on a device, the same whatever is sent: the store asks for space. The one above may hold an
+def folders(facts: DeviceFacts, uri: str) -> list[str]:
+    """Those of ours on a device. The first is the same whatever is sent, and has the lock. The ones above may hold an
     export's cache."""
-    return f"{facts.choose_folder(uri, 0).path}/device"
+    return [f"{folder.path}/device" for folder in facts.good_folders(uri)]
+
+
+def look(link: Link, address: Address) -> DeviceFacts:
+    """What a device is; our folders lie in the one that its name gives, where it gives one."""
+    return read_device(link, (f"{address.folder}/smolship",) if address.folder else FOLDERS)
 
 
 def link_to(address: Address) -> Link:
@@ -128,16 +133,16 @@ def executing(
         )
     with ExitStack() as stack:
         link = stack.enter_context(link_to(address))
-        facts = read_device(link)
+        facts = look(link, address)
         check_threads(link.uri, facts, threads)
         notes = check_memory(link.uri, facts, bundle, targets, force)
         for note in notes:  # before anything is sent
             print("note:", note, file=sys.stderr)
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-device-")))
-        store = Store(link, place(facts, link.uri))
+        stores = Stores(link, folders(facts, link.uri))
         if via == "app":
             find_app(link)
-        make = partial(_app_job, link, facts, store) if via == "app" else partial(_job, link, facts, store, work)
+        make = partial(_app_job, link, facts, stores) if via == "app" else partial(_job, link, facts, stores, work)
         jobs = {name: make(bundle, name, partial(update, f"send {name}")) for name in targets}
         jobs = {name: replace(job, limit_s=limit_s) for name, job in jobs.items()}
         fresh = {name for name, job in jobs.items() if job.fresh}
@@ -169,22 +174,22 @@ def keeping(folder: Path | None, name: str, execute: Execute) -> Execute:
 
 
 def _job(
-    link: Link, facts: DeviceFacts, store: Store, work: Path, bundle: Bundle, name: str, progress: Progress
+    link: Link, facts: DeviceFacts, stores: Stores, work: Path, bundle: Bundle, name: str, progress: Progress
 ) -> Job:
     """Sends what a target's plans need; what is there already is not sent again."""
     files, digest = _artifact(bundle, name)
-    runner = _runner(link, facts, store.folder, name, bundle.entry(name).engine, work)
-    program = store.put(runner.files, progress)
-    artifact = store.put(files, progress)
-    runs = f"{store.folder}/runs"
-    job = Job(link, runs, artifact, program, runner, digest, facts.boot_id, fresh=store.fresh)
+    runner = _runner(link, facts, stores.home, name, bundle.entry(name).engine, work)
+    program = stores.put(runner.files, progress)
+    artifact = stores.put(files, progress)
+    runs = f"{stores.home}/runs"
+    job = Job(link, runs, artifact, program, runner, digest, facts.boot_id, fresh=stores.last.fresh)
     return replace(job, processor=processor(facts.cores))
 
 
-def _app_job(link: Link, facts: DeviceFacts, store: Store, bundle: Bundle, name: str, progress: Progress) -> Job:
+def _app_job(link: Link, facts: DeviceFacts, stores: Stores, bundle: Bundle, name: str, progress: Progress) -> Job:
     """The same for the demo app, which needs the artifact alone."""
     files, digest = _artifact(bundle, name)
-    return app_job(link, f"{store.folder}/runs", files, digest, facts.boot_id, progress)
+    return app_job(link, f"{stores.home}/runs", files, digest, facts.boot_id, progress)
 
 
 def _artifact(bundle: Bundle, name: str) -> tuple[dict[str, Path], str]:
