@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from smolship.runtime.errors import SetupError, clip
-from smolship.runtime.sensors.tree import functions
+from smolship.runtime.sensors.tree import functions, value_of
 from smolship.tools.devices.cores import CPU, Core, cpu_list, parse_cores, threads
 from smolship.tools.devices.elf import Elf, page_size, parse_elf
 from smolship.tools.devices.link import Link, device_path, quote
@@ -169,7 +169,7 @@ def parse_texts(lines: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
             kept.setdefault(name, []).append(text)
         elif kind == "!" and tab:
             reasons[name] = clip(text, 200)
-    return {name: "\n".join(texts).strip("\n") for name, texts in kept.items()}, reasons
+    return {name: value_of(name, "\n".join(texts).strip("\n")) for name, texts in kept.items()}, reasons
 
 
 def parse_facts(texts: Mapping[str, str], reasons: Mapping[str, str], host_time: float) -> DeviceFacts:
