@@ -6,12 +6,14 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
+
+from packaging.version import InvalidVersion, Version
 
 from smolship.runtime.artifact import listed_digest
 from smolship.runtime.bundle import Bundle
@@ -179,11 +181,29 @@ def _job(
     """Sends what a target's plans need; what is there already is not sent again."""
     files, digest = _artifact(bundle, name)
     runner = _runner(link, facts, stores.home, name, bundle.entry(name).engine, work)
+    for note in older(link.uri, runner.versions, bundle.manifest.tools):
+        print("note:", note, file=sys.stderr)
     program = stores.put(runner.files, progress)
     artifact = stores.put(files, progress)
     runs = f"{stores.home}/runs"
     job = Job(link, runs, artifact, program, runner, digest, facts.boot_id, fresh=stores.last.fresh)
     return replace(job, processor=processor(facts.cores))
+
+
+def older(uri: str, there: Iterable[str], made_with: Mapping[str, str]) -> list[str]:
+    """What must be said of engines on a device that are older than those that the artifact was made with: they may lack
+    operators. `there` has texts such as "onnxruntime 1.32.0"."""
+    found = []
+    for name, _, version in (one.partition(" ") for one in there):
+        try:
+            if name in made_with and Version(version) < Version(made_with[name]):
+                found.append(
+                    f"{uri}: {name} {version} is older there than {made_with[name]}, which the artifact was made with; "
+                    f"where it does not load: smolship devices setup {uri}"
+                )
+        except InvalidVersion:
+            continue
+    return found
 
 
 def _app_job(link: Link, facts: DeviceFacts, stores: Stores, bundle: Bundle, name: str, progress: Progress) -> Job:
