@@ -32,8 +32,14 @@ def test_times() -> None:
 
 @pytest.mark.parametrize(
     ("there", "said"),
-    [("onnxruntime 1.20.1", True), ("onnxruntime 1.32.0", False), ("onnxruntime 2.0", False), ("numpy 1.0", False)]
-    + [("onnxruntime nonsense", False), ("onnxruntime", False)],
+    [
+        ("onnxruntime 1.20.1", True),
+        ("onnxruntime 1.32.0", False),
+        ("onnxruntime 2.0", False),
+        ("numpy 1.0", False),
+        ("onnxruntime nonsense", False),
+        ("onnxruntime", False),
+    ],
 )
 def test_an_engine_that_is_older_than_the_artifact_s_is_said(there: str, said: bool) -> None:
     found = opening.older("ssh://pi", [there], {"onnxruntime": "1.32.0", "smolship": "0.1.0"})
