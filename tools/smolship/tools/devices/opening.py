@@ -179,14 +179,14 @@ def _job(
     link: Link, facts: DeviceFacts, stores: Stores, work: Path, bundle: Bundle, name: str, progress: Progress
 ) -> Job:
     """Sends what a target's plans need; what is there already is not sent again."""
-    files, digest = _artifact(bundle, name)
+    files, digest = artifact(bundle, name)
     runner = _runner(link, facts, stores.home, name, bundle.entry(name).engine, work)
     for note in older(link.uri, runner.versions, bundle.manifest.tools):
         print("note:", note, file=sys.stderr)
     program = stores.put(runner.files, progress)
-    artifact = stores.put(files, progress)
+    there = stores.put(files, progress)
     runs = f"{stores.home}/runs"
-    job = Job(link, runs, artifact, program, runner, digest, facts.boot_id, fresh=stores.last.fresh)
+    job = Job(link, runs, there, program, runner, digest, facts.boot_id, fresh=stores.last.fresh)
     return replace(job, processor=processor(facts.cores))
 
 
@@ -208,11 +208,11 @@ def older(uri: str, there: Iterable[str], made_with: Mapping[str, str]) -> list[
 
 def _app_job(link: Link, facts: DeviceFacts, stores: Stores, bundle: Bundle, name: str, progress: Progress) -> Job:
     """The same for the demo app, which needs the artifact alone."""
-    files, digest = _artifact(bundle, name)
+    files, digest = artifact(bundle, name)
     return app_job(link, f"{stores.home}/runs", files, digest, facts.boot_id, progress)
 
 
-def _artifact(bundle: Bundle, name: str) -> tuple[dict[str, Path], str]:
+def artifact(bundle: Bundle, name: str) -> tuple[dict[str, Path], str]:
     """A target's files, by their names in its folder, and the artifact's digest."""
     entry, listed = bundle.entry(name), bundle.manifest.files
     start = entry.folder + "/"
@@ -260,7 +260,10 @@ def _unused(facts: DeviceFacts, engine: str) -> str:
     """The engine's own programs on the device, which no plan can be given: they take texts, and tell no times of single
     tokens and no layers."""
     there = [path for name in ("llama-bench", "llama-server") if engine == "gguf" and (path := facts.tools.get(name))]
-    return f"; llama.cpp's own {' and '.join(there)} cannot execute plans" if there else ""
+    if not there:
+        return ""
+    times = "; its times alone: smolship bench --via llama-bench" if facts.tools.get("llama-bench") else ""
+    return f"; llama.cpp's own {' and '.join(there)} cannot execute plans{times}"
 
 
 def runners() -> Path:

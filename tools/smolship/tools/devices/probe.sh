@@ -6,6 +6,7 @@
 # Last, so that nothing of the device's own choice is replaced.
 PATH=${PATH:-/usr/bin:/bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:/opt/vc/bin:/system/bin:/vendor/bin
 case ${HOME-} in /*) PATH=$PATH:$HOME/llama.cpp/build/bin ;; esac
+PATH=$PATH:/data/local/tmp/llama.cpp/bin # where llama.cpp's own manual puts it
 export PATH
 tab=$smolship_tab
 say() { smolship_say "$1"; }
