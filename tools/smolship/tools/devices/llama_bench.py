@@ -16,7 +16,7 @@ from typing import Any
 from smolship.runtime.bench import Spread
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.child import Progress
-from smolship.runtime.errors import GateError, InputError, SetupError, show
+from smolship.runtime.errors import GateError, InputError, SetupError, clip, show
 from smolship.runtime.files import read_json
 from smolship.runtime.sensors.marks import marks
 from smolship.runtime.timing import DEPTHS, PROMPTS, TOKENS
@@ -51,7 +51,7 @@ class Rows:
             tokens, (prompt, generated, depth) = row["n_prompt"] + row["n_gen"], _test(row)
             name = f"decode after {depth} tokens" if generated else f"prefill, {prompt} tokens"
             yield name, Spread.of([1e9 * tokens / ns for ns in row["samples_ns"]]).text("tokens/s")
-        yield "by", f"{TOOL}, build {show(self.raw[0].get('build_commit'))}"
+        yield "by", f"{TOOL}, build {clip(self.raw[0].get('build_commit'), 40)}"
 
 
 @dataclass
