@@ -137,7 +137,7 @@ def test_an_old_phone_and_a_command_that_is_killed(capsys, bundle, start, phone)
     lock = ours(phone) / "runs/lock"
     line = [sys.executable, "-m", "smolship.tools.cli", "parity", str(bundle), "-t", "executorch", "--device", there]
     process = subprocess.Popen(line, env=os.environ | {"PYTHONPATH": roots()}, stderr=subprocess.PIPE)
-    assert until(lambda: (lock / "holder").exists() or process.poll() is not None, 90)
+    assert until(lambda: (lock / "holder").exists() or process.poll() is not None, 300)  # 15 files, a second a call
     assert lock.exists() and until(phone.commands, 5), process.communicate()[1]
     process.kill()
     process.communicate()

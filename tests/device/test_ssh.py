@@ -85,6 +85,45 @@ def test_a_link_works_with(quirk: str, tmp_path: Path) -> None:
         assert server.proxy.connections == 1 + QUIRKS[quirk].get("resets", 0)
 
 
+STARTS: dict[str, dict[str, Any]] = {
+    "reads a line": {"start": "read answer\n"},
+    "no path": {"start": "PATH=/opt/vendor/bin; export PATH\n"},
+    "an empty path": {"start": "PATH=; export PATH\n"},
+    "its own cd": {"start": 'cd() { builtin cd "$@" && ls; }; export -f cd\n', "bin_sh": "bash"},
+    "a path of cd's": {"start": "export CDPATH=/:/home\n"},
+    "a limit on time": {"start": "export TMOUT=1\n", "bin_sh": "bash"},
+    "libraries of other programs": {"start": "export LD_PRELOAD=/nowhere/a.so LD_LIBRARY_PATH=/nowhere\n"},
+    "a locale that is not there": {"start": "export LC_ALL=tr_TR.UTF-8 LANGUAGE=tr\n", "bin_sh": "bash"},
+    "a mask": {"start": "umask 0777\n"},
+}
+
+
+@pytest.mark.parametrize("quirk", STARTS)
+def test_start_files_that_set_things_for_others(quirk: str, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("#!/bin/sh\necho ran\n")
+    (tmp_path / "run").chmod(0o755)
+    with board(**STARTS[quirk]) as (_, link):
+        facts = read_device(link)
+        assert facts.page_size == os.sysconf("SC_PAGESIZE") and facts.kernel_machine == os.uname().machine
+        folder = facts.good_folders(link.uri)[0].path
+        assert folder == f"{HOME}/.cache/smolship"
+        there = Store(link, f"{folder}/device").put({"run": tmp_path / "run"})
+        done = link.run(f"cd {there} && ./run && read -r line; echo $line", feed=_later(), limit_s=10)
+        assert done.out == b"ran\nlate\n"
+
+
+def _later() -> Iterator[bytes]:
+    time.sleep(1.2)
+    yield b"late\n"
+
+
+@pytest.mark.parametrize("quirk", [{"shell": "nologin"}, {"start": "exit 3\n"}])
+def test_a_shell_that_runs_nothing_is_named(quirk: dict[str, Any]) -> None:
+    with board(**quirk) as (server, link), pytest.raises(LinkLost) as error:
+        link.run("true", limit_s=10)
+    assert f"see what the login shell and its start files do there: ssh -T -p {server.port} pi@" in str(error.value)
+
+
 def link_local() -> str:
     """An address of this machine that only its interface makes one: fe80::…%eth0."""
     for line in Path("/proc/net/if_inet6").read_text().splitlines():
@@ -139,7 +178,7 @@ def test_a_whole_run_is_one_connection(tmp_path: Path) -> None:
     answer = 'printf \'%s\\n\' \'{"error": ["InputError", "ran"]}\''
     with board() as (server, link):
         facts = read_device(link)
-        store = Store(link, f"{facts.choose_folder(link.uri, 0).path}/device")
+        store = Store(link, f"{facts.good_folders(link.uri)[0].path}/device")
         (tmp_path / "a").write_bytes(b"1")
         there = store.put({"a": tmp_path / "a"})
         runner = Runner("fake", {}, ["/bin/sh", "-c", answer])

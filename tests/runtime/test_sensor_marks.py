@@ -69,6 +69,16 @@ def test_a_quiet_run_has_no_mark(machine: dict[str, str]) -> None:
             {"/proc/77/stat": PI_5["/proc/77/stat"].replace(" 20 0 4", " 20 10 4")},
             "its nice value changed from 0 to 10",
         ),
+        (
+            PHONE,
+            policy(4, 2600000, 1300000, "energy_step", ""),
+            "the processors of policy4 that are on changed from 4 5 6 to none",
+        ),
+        (
+            PHONE,
+            policy(4, 2600000, 2600000, "energy_step", "4"),
+            "the processors of policy4 that are on changed from 4 5 6 to 4",
+        ),
     ],
 )
 def test_a_change_during_or_after_the_run_is_a_mark(
@@ -106,6 +116,14 @@ def test_a_cap_of_cores_that_the_process_may_not_use_is_none_of_its() -> None:
     far, near = policy(7, 3200000, 800000, "energy_step", "7"), policy(0, 1950000, 800000, "energy_step", "0 1 2 3")
     assert marks(seen(PHONE), [seen(PHONE, **far)], seen(PHONE)) == []
     assert len(marks(seen(PHONE), [seen(PHONE, **near)], seen(PHONE))) == 1
+
+
+@pytest.mark.parametrize("nothing", ["", "<EMPTY>"])
+def test_a_cap_of_cores_that_are_off_is_none_of_the_run_s(nothing: str) -> None:
+    """As a file of this machine, and as a device's shell says it."""
+    one = seen(PHONE, **policy(4, 2600000, 1300000, "powersave", nothing))
+    assert one.policies["policy4"].offline and marks(one, [one], one) == []
+    assert not any("clock" in reason for reason in gate(one))
 
 
 def test_bits_of_the_past_do_not_condemn_and_new_ones_do() -> None:

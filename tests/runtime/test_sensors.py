@@ -104,6 +104,9 @@ def test_a_container_with_nothing_says_nothing_and_no_zero() -> None:
         (["65000", "<EINVAL>", "<ENODATA>", "<EACCES>"], [65.0, None, None, None]),
         (["65000", "-40000", "127000", "-30000", "125000"], [65.0, None, None, -30.0, 125.0]),
         (["-273000", "-127"], [None, None]),
+        (["45", "47", "46", "37234"], [45.0, 47.0, 46.0, None]),  # older phones: each driver has its own
+        (["45", "47", "32767"], [45.0, 47.0, None]),  # the largest number of 16 bits
+        (["45500", "61500", "290", "87"], [45.5, 61.5, None, None]),  # a battery's, in a tenth; a charge in %
         (["65000", "0", "-0"], [65.0, None, None]),
         (["0"], [None]),
         (["650"], [None]),  # a tenth of a °C? a thousandth?

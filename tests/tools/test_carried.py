@@ -12,7 +12,7 @@ import pytest
 from smolship.runtime.errors import SetupError
 from smolship.tools.devices import carried as carrying
 from smolship.tools.devices import opening
-from smolship.tools.devices.carried import complete, found_by
+from smolship.tools.devices.carried import carried, found_by
 from smolship.tools.devices.programs import Program
 from smolship.tools.devices.runners import Runner, carried_runner
 
@@ -33,7 +33,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def read(path: Path) -> Program:
         interpreter = f"/lib/{LOADER}" if path.name == "smolship-run" else None
-        return Program(path.read_text(), 64, interpreter, NEEDED[path.name], 1 << 16, ())
+        return Program(path.read_text().strip(), 64, interpreter, NEEDED[path.name], 1 << 16, ())
 
     monkeypatch.setattr(carrying, "read_program", read)
     for folder, names in (("system", set(NEEDED) - {"smolship-run", "libengine.so"}), ("made", NEEDED)):
@@ -45,8 +45,9 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_all_that_is_needed_lies_beside_the_program(system: Path) -> None:
-    made = system.with_name("made")
-    complete(made, "smolship-run", lambda name: system / name)
+    folder = system.with_name("made")
+    made = carried(folder, "smolship-run", "", lambda name: system / name)
+    assert made.parent == folder.parent and {path.name for path in folder.iterdir()} == {"smolship-run", "libengine.so"}
     assert {path.name for path in made.iterdir()} == set(NEEDED)
     assert all(path.stat().st_mode & 0o111 for path in made.iterdir() if path.name.startswith(("ld-", "libc.")))
     runner = carried_runner(made)
@@ -59,7 +60,24 @@ def test_all_that_is_needed_lies_beside_the_program(system: Path) -> None:
 def test_a_library_of_another_machine(system: Path) -> None:
     (system / "libm.so.6").write_text("x86_64")
     with pytest.raises(SetupError, match=r"libm\.so\.6 is for another machine"):
-        complete(system.with_name("made"), "smolship-run", lambda name: system / name)
+        carried(system.with_name("made"), "smolship-run", "", lambda name: system / name)
+
+
+def test_another_library_makes_another_folder(system: Path) -> None:
+    folder = system.with_name("made")
+    first = carried(folder, "smolship-run", "", lambda name: system / name)
+    assert carried(folder, "smolship-run", "", lambda name: system / name) == first
+    newer = system.with_name("newer")
+    newer.mkdir()
+    for path in system.iterdir():
+        (newer / path.name).symlink_to(path)
+    (newer / "libm.so.6").unlink()
+    (newer / "libm.so.6").write_text("aarch64")
+    assert carried(folder, "smolship-run", "", lambda name: newer / name) == first  # by content
+    (newer / "libc.so.6").unlink()
+    (newer / "libc.so.6").write_text("aarch64 ")
+    second = carried(folder, "smolship-run", "", lambda name: newer / name)
+    assert second != first and (second / "libc.so.6").read_text() == "aarch64 "
 
 
 def test_a_compiler_without_the_library(tmp_path: Path) -> None:

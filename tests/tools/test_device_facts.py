@@ -125,16 +125,11 @@ def test_a_pi_4() -> None:
         and found.tools["dumpsys"] is None
         and "/opt/vc/bin" in found.searched
     )
-    assert found.choose_folder("ssh://pi", 10**9).path == "/home/pi/.cache/smolship"
-    with pytest.raises(SetupError) as error:  # /tmp has room, and lies in memory
-        found.choose_folder("ssh://pi", 2 * 10**9)
-    for word in (
-        "1,024,000,000 bytes free",
-        "noexec",
-        "Permission denied",
-        "tmpfs on /tmp",
-        "2,000,000,000 free bytes",
-    ):
+    assert [one.path for one in found.good_folders("ssh://pi")] == ["/home/pi/.cache/smolship"]
+    none = facts(PI4 | {"folder /home/pi/.cache/smolship": "no"}, {"folder /var/tmp/smolship": "Permission denied"})
+    with pytest.raises(SetupError) as error:  # /tmp lies in memory
+        none.good_folders("ssh://pi")
+    for word in ("1,024,000,000 bytes free", "noexec", "Permission denied", "tmpfs on /tmp", "ssh://pi/FOLDER"):
         assert word in str(error.value)
 
 
@@ -330,7 +325,7 @@ def test_a_container_of_alpine() -> None:
     assert found.memory_available is None and found.memory_total == 24684092 * 1024
     assert found.identity is None and "no such file" in found.missing["identity"]
     assert found.python and found.python.platforms[0] == "musllinux_1_2_x86_64"
-    assert found.choose_folder("ssh://a", 1).path == "/root/.cache/smolship"
+    assert found.good_folders("ssh://a")[0].path == "/root/.cache/smolship"
 
 
 @pytest.mark.parametrize(
@@ -427,7 +422,7 @@ def test_a_folder_where_programs_cannot_run(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "file").write_bytes(b"")
     found = read_device(Here(), ("/proc/smolship", f"{tmp_path}/file", "~/a", f"{tmp_path}/good"))
     assert [bool(folder.why) for folder in found.folders] == [True, True, True, False]
-    assert found.choose_folder("ssh://a", 1).path == f"{tmp_path}/good"
+    assert found.good_folders("ssh://a")[0].path == f"{tmp_path}/good"
 
 
 class _Unmapped(Here):

@@ -236,7 +236,7 @@ def test_a_device_is_not_cleaned_while_a_run_goes_on(tmp_path, monkeypatch):
     """By the same rule as a run's own: the process that holds the lock, not another that has its number now."""
     ours = tmp_path / "smolship" / "device"
     monkeypatch.setattr(showing, "link_to", lambda address: LocalLink())
-    monkeypatch.setattr(showing, "place", lambda facts, uri: str(ours))
+    monkeypatch.setattr(showing, "folders", lambda facts, uri: [str(ours)])
     lock = ours / "runs" / "lock"
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     began = int(Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19])

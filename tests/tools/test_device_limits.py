@@ -30,11 +30,27 @@ def test_times() -> None:
     assert found == [600, 90, 600, 3600, 120] and limit_of("local", None, False) is None
 
 
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ("onnxruntime 1.20.1", True),
+        ("onnxruntime 1.32.0", False),
+        ("onnxruntime 2.0", False),
+        ("numpy 1.0", False),
+        ("onnxruntime nonsense", False),
+        ("onnxruntime", False),
+    ],
+)
+def test_an_engine_that_is_older_than_the_artifact_s_is_said(there: str, said: bool) -> None:
+    found = opening.older("ssh://pi", [there], {"onnxruntime": "1.32.0", "smolship": "0.1.0"})
+    assert bool(found) == said and all("smolship devices setup ssh://pi" in one for one in found)
+
+
 @pytest.mark.parametrize("limit", [None, 77])
 def test_it_reaches_the_run(limit: int | None, tiny_bundle: Any, tmp_path: Any, monkeypatch: Any) -> None:
     link = LocalLink()
     monkeypatch.setattr(opening, "link_to", lambda address: link)
-    monkeypatch.setattr(opening, "place", lambda facts, uri: str(tmp_path / "device"))
+    monkeypatch.setattr(opening, "folders", lambda facts, uri: [str(tmp_path / "device")])
     monkeypatch.setattr("smolship.tools.devices.store.mount_of", lambda path, mounts: None)
     monkeypatch.setattr(opening, "installed", lambda *a: (sys.executable, "/nowhere"))
     told: list[tuple[str, str]] = []

@@ -18,7 +18,7 @@ from smolship.runtime.errors import InputError, SetupError
 from smolship.tools.devices import llama, opening
 from smolship.tools.devices.pythons import Python, wheel_platforms
 from smolship.tools.devices.setup import install, installed
-from smolship.tools.devices.store import Store
+from smolship.tools.devices.stores import Stores
 from smolship.tools.devices.wheels import LLAMA, chosen, holds
 from tests.tools.local_link import LocalLink
 from tests.tools.test_device_build import library
@@ -178,7 +178,7 @@ def test_engines_are_set_up_beside_each_other(tmp_path: Path) -> None:
         with zipfile.ZipFile(wheel, "w") as archive:
             archive.writestr(f"engine_{engine}.py", "")
         assert installed(link, folder, engine) is None
-        sites[engine] = install(link, python, Store(link, folder), [wheel], {engine: [f"engine_{engine}"]}, said)
+        sites[engine] = install(link, python, Stores(link, [folder]), [wheel], {engine: [f"engine_{engine}"]}, said)
     for engine, site in sites.items():
         assert installed(link, folder, engine) == (sys.executable, site)
 

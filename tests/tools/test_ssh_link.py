@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from smolship.runtime.errors import SetupError
-from smolship.tools.devices import channel, ssh, ssh_errors, ssh_master
+from smolship.runtime.errors import InputError, SetupError
+from smolship.tools.devices import channel, opening, ssh, ssh_errors, ssh_master
+from smolship.tools.devices.facts import FOLDERS
 from smolship.tools.devices.link import LinkLost
 from smolship.tools.devices.uri import parse
 
@@ -413,3 +414,37 @@ def test_a_socket_folder_is_the_users_alone() -> None:
         assert folder.stat().st_mode & 0o777 == 0o700
     finally:
         folder.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("uri", "host", "folder"),
+    [
+        ("ssh://pi@board:22/mnt/ssd", "board", "/mnt/ssd"),
+        ("ssh://board/", "board", ""),
+        ("ssh://[fe80::1%25eth0]/mnt/a.b-c_d/", "fe80::1%eth0", "/mnt/a.b-c_d"),
+        ("adb:///data/local/tmp/x", "", "/data/local/tmp/x"),
+        ("adb://192.168.1.5:5555/data/local/tmp", "", "/data/local/tmp"),
+    ],
+)
+def test_a_name_may_have_a_folder(uri: str, host: str, folder: str) -> None:
+    found = parse(uri)
+    assert (found.uri, found.host, found.folder) == (uri, host, folder)
+
+
+@pytest.mark.parametrize("uri", ["ssh://pi/a b", "ssh://pi/mnt/../etc", "ssh://pi/$(x)", "adb://x/a;b", "ssh://pi/é"])
+def test_a_folder_that_would_need_quoting_is_refused(uri: str) -> None:
+    with pytest.raises(InputError, match="a folder of letters"):
+        parse(uri)
+
+
+def test_a_password_is_refused_and_not_repeated() -> None:
+    with pytest.raises(InputError, match="ssh-copy-id pi@board") as error:
+        parse("ssh://pi:secret@board")
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("given", ["", "/mnt/ssd"])
+def test_the_folder_of_a_name_is_the_only_one(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "read_device", lambda link, folders: folders)
+    found = opening.look(None, parse(f"ssh://board{given}"))  # type: ignore[arg-type]
+    assert found == (("/mnt/ssd/smolship",) if given else FOLDERS)  # type: ignore[comparison-overlap]

@@ -14,6 +14,7 @@ from smolship.tools.devices import store, sums
 from smolship.tools.devices.link import LinkLost
 from smolship.tools.devices.mounts import free_bytes, mount_of
 from smolship.tools.devices.store import Store
+from smolship.tools.devices.stores import Stores
 from tests.tools.local_link import LocalLink
 
 PIECE = 1 << 16
@@ -219,6 +220,27 @@ def test_space_is_asked_before_anything_is_sent(tmp_path: Path, monkeypatch: pyt
     )
 
 
+def test_what_does_not_fit_into_one_folder_goes_into_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {"home": 9 << 20, "ssd": 99 << 20}
+    monkeypatch.setattr(Store, "_free", lambda self: free[Path(self.folder).name])
+    (tmp_path / "big").write_bytes(os.urandom(2 << 20))
+    (tmp_path / "small").write_bytes(b"1")
+    link, said = Here(), lambda *now: None
+    stores = Stores(link, [f"{tmp_path}/home", f"{tmp_path}/ssd"])
+    assert stores.home == f"{tmp_path}/home"
+    assert stores.put({"small": tmp_path / "small"}, said).startswith(f"{tmp_path}/home/")
+    assert stores.put({"big": tmp_path / "big"}, said).startswith(f"{tmp_path}/ssd/") and stores.last.fresh
+    assert stores.put({"small": tmp_path / "small"}, said).startswith(f"{tmp_path}/home/") and not stores.last.fresh
+    free["home"] = 99 << 20  # too little with what is to lie beside it; there, nothing is missing
+    assert stores.put({"big": tmp_path / "big"}, said, beside=91 << 20).startswith(f"{tmp_path}/ssd/")
+    free["ssd"] = 0
+    (tmp_path / "other").write_bytes(os.urandom(2 << 20))
+    with pytest.raises(SetupError) as error:
+        stores.put({"other": tmp_path / "other"}, said, beside=91 << 20)
+    assert f"{tmp_path}/home; 0 bytes free in {tmp_path}/ssd" in str(error.value)
+    assert "ssh://here/FOLDER" in str(error.value) and len(link.pushed) == 2
+
+
 def test_a_folder_in_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         store, "mount_of", lambda path, mounts: mount_of(path, f"tmpfs {tmp_path} tmpfs rw,size=1g 0 0\n")
@@ -276,6 +298,26 @@ def test_the_mount_of_a_path() -> None:
     found = mount_of("/media/my disk/a", MOUNTS)
     assert found and str(found) == "vfat on /media/my disk (rw,noexec)"
     assert mount_of("/", "nonsense") is None
+
+
+OVERLAY = "overlayroot / overlay rw,lowerdir=/media/root-ro,upperdir=/media/root-rw/overlay,workdir=/media/w 0 0\n"
+
+
+@pytest.mark.parametrize(
+    ("mounts", "memory"),
+    [
+        ("/dev/sda1 / ext4 rw 0 0\n" + OVERLAY + "tmpfs-root /media/root-rw tmpfs rw 0 0\n", True),  # of a Pi's own
+        ("/dev/sda1 / ext4 rw 0 0\n" + OVERLAY + "/dev/sda2 /media/root-rw ext4 rw 0 0\n", False),
+        (OVERLAY, False),  # of a container: nobody says what it writes to
+        ("overlay / overlay rw,lowerdir=/lower 0 0\n", False),
+        ("rootfs / rootfs rw 0 0\n", True),
+        ("rootfs / rootfs rw 0 0\n/dev/root / ext4 rw 0 0\n", False),
+        ("/dev/root / ext4 rw 0 0\n/dev/zram1 /home ext4 rw,discard 0 0\n", True),
+    ],
+)
+def test_what_lies_in_memory(mounts: str, memory: bool) -> None:
+    found = mount_of("/home/pi/.cache", mounts)
+    assert found and found.in_memory == memory
 
 
 @pytest.mark.parametrize(

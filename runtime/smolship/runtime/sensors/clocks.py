@@ -8,6 +8,7 @@ from smolship.runtime.sensors.reading import Reading, unavailable, whole
 from smolship.runtime.sensors.tree import POLICIES, Tree
 
 PER_CORE = "/sys/devices/system/cpu/cpu*/cpufreq"
+EMPTY = "EMPTY"  # the reason of a dump where a file has nothing
 CAP = 0.15  # of the hardware's highest clock: more is taken from a run that nobody can compare
 # Their "powersave" is the usual one, which follows the load.
 DYNAMIC = frozenset({"intel_pstate", "amd-pstate-epp", "amd_pstate_epp"})
@@ -41,6 +42,11 @@ class Policy:
         """The share of the hardware's highest clock that the cap takes."""
         highest, cap = self.hardware_max.number, self.cap.number
         return None if not highest or cap is None else max(0.0, round(1 - cap / highest, 6))
+
+    @property
+    def offline(self) -> bool:
+        """Whether all of its cores are switched off: the kernel then lists none."""
+        return self.cpus.value is None and self.cpus.why in (EMPTY, f"not a text: {''!r}")
 
     @property
     def slow(self) -> bool:

@@ -11,6 +11,7 @@ from smolship.runtime.sensors.reading import Reading, unavailable
 from smolship.runtime.sensors.tree import ZONES, Tree
 
 COLDEST, HOTTEST = -30.0, 125.0  # °C that are plausible
+SURE = 1000  # from which on a number is no °C; below it, down to the hottest, it may be in a tenth of one
 SERVICE, THROTTLED, MEASURED = "$ dumpsys thermalservice", "$ vcgencmd get_throttled", "$ vcgencmd measure_temp"
 NONE = "zones"  # the key of a machine that has no zone
 # Bits of get_throttled: now; 16 bits further up: once since the start.
@@ -38,11 +39,10 @@ def _number(text: str | None) -> float | None:
 
 
 def _thousandths(numbers: Iterable[float]) -> bool | None:
-    """The unit of all zones: whether it is a thousandth of a °C. None: neither fits."""
+    """The unit of all zones, which is that of most: whether it is a thousandth of a °C. None: neither fits."""
     sizes = [abs(n) for n in numbers if n and COLDEST * 1000 <= n <= HOTTEST * 1000]
-    if any(size >= 1000 for size in sizes):
-        return True
-    return False if any(size <= HOTTEST for size in sizes) else None
+    small, large = sum(size <= HOTTEST for size in sizes), sum(size >= SURE for size in sizes)
+    return large >= small if small or large else None
 
 
 def _zone(tree: Tree, path: str, number: float | None, thousandths: bool | None) -> Reading:
@@ -52,7 +52,7 @@ def _zone(tree: Tree, path: str, number: float | None, thousandths: bool | None)
         return unavailable("°C", path, "0, as absent sensors say")
     if thousandths is None:
         return unavailable("°C", path, f"{number:g} is plausible neither in °C nor in a thousandth of it")
-    if thousandths and abs(number) <= HOTTEST:
+    if thousandths and abs(number) < SURE:  # batteries are often in a tenth
         return unavailable("°C", path, f"{number:g} is not in the unit of the other zones, a thousandth of a °C")
     return _plausible(number / 1000 if thousandths else number, path)
 

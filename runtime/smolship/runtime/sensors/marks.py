@@ -44,6 +44,10 @@ def _clocks(snapshots: Sequence[Snapshot]) -> Iterable[str]:
     names = dict.fromkeys(name for one in snapshots for name in one.policies)
     for name in names:
         policies = [one.policies[name] for one in snapshots if name in one.policies]
+        listed = list(dict.fromkeys("none" if one.offline else str(one.cpus.value or "") for one in policies))
+        if len(said := [text for text in listed if text]) > 1:
+            yield f"the processors of {name} that are on changed from {said[0]} to {said[1]}"
+        policies = [one for one in policies if not one.offline]
         own = cores(next((text for one in policies if (text := one.cpus.text)), "").replace(" ", ","))
         if used and own and not used & own:
             continue  # the process is nowhere there
@@ -113,6 +117,8 @@ def gate(now: Snapshot, first: Snapshot | None = None) -> list[str]:
         found.append(f"the thermal status is {_status(int(status))}")
     found += throttling(now.throttled, [], now.throttled)
     for name, policy in now.policies.items():
+        if policy.offline:
+            continue
         was = first.policies[name].taken if first and name in first.policies else 0.0
         if (policy.taken or 0.0) > max(CAP, was or 0.0):
             found.append(f"the clock of {name} is capped {policy.taken:.0%} below what it can")

@@ -149,9 +149,8 @@ def screen(tree: Tree) -> Reading:
 def saver(tree: Tree) -> Reading:
     """Whether Android's battery saver, or a laptop's low-power profile, is on."""
     said, profile = tree.get(SAVER), tree.get(PROFILE)
-    last = (said or "").rpartition("\n")[2].strip()  # behind what a linker or a locale has to say
-    if last in ("0", "1"):
-        return Reading(last == "1", "", SAVER)
+    if said in ("0", "1"):
+        return Reading(said == "1", "", SAVER)
     if profile:
         return Reading(profile == "low-power", "", PROFILE)
     return unavailable("", SAVER, tree.why(SAVER) if said is None else f"it says: {clip(said, 60)}")

@@ -177,6 +177,14 @@ def _text(file: Path) -> tuple[str, str]:
         return "", errno.errorcode.get(error.errno or 0, "EIO")
 
 
+VALUES = tuple(f"$ {name} " for name in ("getprop", "settings", "getconf", "uname"))  # what prints one line
+
+
+def value_of(path: str, text: str) -> str:
+    """A text; of a command that prints one value, that alone: a loader or a locale may have had its say before."""
+    return text.rpartition("\n")[2] if path.startswith(VALUES) else text
+
+
 def clean(text: str) -> str:
     """Without NUL, CR, and the newlines at its end."""
     return text.replace("\0", " " if "\0" in text.rstrip("\0\n") else "").replace("\r", "").rstrip(" \n")
@@ -204,7 +212,8 @@ def _run(tree: Tree, command: str) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         tree.errors[f"$ {command}"] = str(error)
         return
-    tree.texts[f"$ {command}"] = clean(done.stdout[:LIMIT].decode("utf-8", "replace"))
+    text = clean(done.stdout[:LIMIT].decode("utf-8", "replace"))
+    tree.texts[f"$ {command}"] = value_of(f"$ {command}", text)
 
 
 def functions() -> str:
@@ -269,5 +278,5 @@ def _finished(tree: Tree, kept: dict[str, list[str]]) -> Tree:
     if kept and not tree.whole:  # of the last text, nobody knows whether it had further lines
         path, _ = kept.popitem()
         tree.errors[path] = tree.why("")
-    tree.texts = {path: clean("\n".join(lines)) for path, lines in kept.items()}
+    tree.texts = {path: value_of(path, clean("\n".join(lines))) for path, lines in kept.items()}
     return tree

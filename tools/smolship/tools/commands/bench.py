@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from smolship.runtime.bundle import default_threads, open_bundle
-from smolship.runtime.errors import SetupError
+from smolship.runtime.errors import InputError, SetupError
 from smolship.tools.commands import options
 from smolship.tools.console import Screen
 from smolship.tools.devices.recording import Format
 
 if TYPE_CHECKING:
+    from smolship.runtime.bundle import Bundle
     from smolship.tools.devices.opening import Place
 
 COOL_S = 120.0  # that a device may take to cool down, where nothing else is said
@@ -29,7 +31,13 @@ def bench(
     device: options.Device = "local",
     limit: options.Limit = None,
     force: options.Force = False,
-    via: options.ViaApp = "shell",
+    via: Annotated[
+        Literal["shell", "app", "llama-bench"],
+        typer.Option(
+            help="On a phone: from adb's shell, or by the demo app (android_demo), if installed. On any device: GGUF "
+            "by llama.cpp's own llama-bench, if it is there: times alone, and no answer is checked."
+        ),
+    ] = "shell",
     no_kleidiai: options.NoKleidiai = False,
     record: Annotated[
         Path | None,
@@ -92,6 +100,16 @@ def bench(
     options.set_kleidiai(bundle, targets, no_kleidiai)
     options.say_interpreted(bundle, targets)
     bundle.verify()
+    if via == "llama-bench":
+        only = gates.asked or sustained_s or cool_s or (record and record_format != "llama-bench") or no_kleidiai
+        if only or len(targets) != 1:
+            raise InputError(
+                "llama-bench tells times alone, of one target",
+                got=f"targets {', '.join(targets)}" if len(targets) != 1 else "an option that needs more",
+                expected="--target gguf; no --cool, --sustained or gates; records by --record-format llama-bench",
+            )
+        _by_llama_bench(device, bundle, targets[0], threads, repeats, limit_s, record, as_json)
+        return
     with (
         Steps(options.err) as steps,
         executing(
@@ -136,3 +154,38 @@ def default_wait(there: Place) -> float:
     """Seconds to wait at most until a place is cool and idle. An emulated device has no heat of its own, what runs
     beside it is its host's, and its figures are marked whatever it waits for."""
     return COOL_S if there.facts and not there.facts.emulated else 0
+
+
+def _by_llama_bench(
+    device: str,
+    bundle: Bundle,
+    target: str,
+    threads: int | None,
+    repeats: int,
+    limit_s: int | None,
+    record: Path | None,
+    as_json: bool,
+) -> None:
+    from rich.text import Text
+
+    from smolship.tools.devices import llama_bench
+    from smolship.tools.display import Steps
+    from smolship.tools.outputs import write_file
+    from smolship.tools.tables import plain_table
+
+    with Steps(options.err) as steps:
+        found = llama_bench.measured(
+            device, bundle, target, steps.update, threads=threads, repeats=repeats, limit_s=limit_s
+        )
+    if record:
+        write_file(record / f"{target}.json", json.dumps(found.raw, indent=1).encode(), "the rows")
+    options.say_notes(f"{target}: {said}" for said in found.notes)
+    if as_json:
+        options.print_json([{"target": target, "rows": found.raw, "notes": found.notes}])
+        return
+    table = plain_table(Text("Speed"), "medians, and lowest to highest, of whole repetitions")
+    table.add_column("")
+    table.add_column(target, justify="right")
+    for label, value in found.rows():
+        table.add_row(label, value)
+    Screen().print(table)

@@ -142,7 +142,7 @@ def limit_of(device: str, limit: str | None, force: bool) -> int | None:
         raise InputError(
             f"{' and '.join(given)}: for runs on a device",
             got="--device local, which is this machine",
-            expected="--device ssh://[user@]host[:port] or adb://[serial]",
+            expected="--device ssh://[user@]host[:port][/folder] or adb://[serial][/folder]",
             todo="name a device, or leave it out",
         )
     return None if limit is None else duration(limit, "--limit", bare=True)

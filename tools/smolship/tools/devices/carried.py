@@ -11,6 +11,7 @@ folder, neither /etc nor /lib.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from smolship.runtime.errors import SetupError
+from smolship.runtime.files import sha256
 from smolship.tools.devices.programs import read_program
 from smolship.tools.outputs import settle
 
@@ -26,7 +28,8 @@ Find = Callable[[str], Path]
 
 
 def carried(folder: Path, program: str, compiler: str, find: Find | None = None) -> Path:
-    """A folder beside `folder`, made where it is not there yet, with its files and with all that they need.
+    """A folder beside `folder`, made where it is not there yet, with its files and with all that they need; another one
+    for other libraries.
 
     program   the file of `folder` that is started
     compiler  that made it
@@ -34,21 +37,26 @@ def carried(folder: Path, program: str, compiler: str, find: Find | None = None)
 
     Raises SetupError where a library is not to be found, or is for another machine.
     """
-    into = folder.with_name(f"{folder.name}-carried")
+    libraries = needed(folder, program, find or (lambda name: found_by(compiler, name)))
+    key = hashlib.sha256("".join(f"{name} {sha256(path)}\n" for name, path in libraries.items()).encode()).hexdigest()
+    into = folder.with_name(f"{folder.name}-carried-{key[:16]}")
     if into.is_dir():
         return into
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{into.name}-") as work:
         made = shutil.copytree(folder, Path(work) / "made")
-        complete(made, program, find or (lambda name: found_by(compiler, name)))
+        for name, path in libraries.items():
+            shutil.copyfile(path, made / name)
+            (made / name).chmod(0o755)
         settle(made, into)
     return into
 
 
-def complete(folder: Path, program: str, find: Find) -> None:
-    """Copy into a folder what its files need and it lacks: the program's loader, libraries, and what these need."""
+def needed(folder: Path, program: str, find: Find) -> dict[str, Path]:
+    """What the files of a folder need and it lacks, by name: the program's loader, libraries, and what these need."""
     machine = read_program(folder / program).machine
     waiting = [path.name for path in sorted(folder.iterdir())] + [loader(folder, program)]
     seen: set[str] = set()
+    lacking: dict[str, Path] = {}
     while waiting:
         name = waiting.pop()
         if name in seen:
@@ -56,12 +64,12 @@ def complete(folder: Path, program: str, find: Find) -> None:
         seen.add(name)
         path = folder / name
         if not path.exists():
-            shutil.copyfile(find(name).resolve(), path)
-            path.chmod(0o755)
+            path = lacking[name] = find(name).resolve()
         found = read_program(path)
         if found.machine != machine:
             raise SetupError(f"{name} is for another machine", got=found.machine, expected=machine)
         waiting += found.needed
+    return dict(sorted(lacking.items()))
 
 
 def loader(folder: Path, program: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from smolship.runtime.errors import SetupError, clip
-from smolship.runtime.sensors.tree import functions
+from smolship.runtime.sensors.tree import functions, value_of
 from smolship.tools.devices.cores import CPU, Core, cpu_list, parse_cores, threads
 from smolship.tools.devices.elf import Elf, page_size, parse_elf
 from smolship.tools.devices.link import Link, device_path, quote
@@ -108,23 +108,23 @@ class DeviceFacts:
         usable = [n for n in self.online or self.allowed or () if self.allowed is None or n in self.allowed]
         return len(usable) or len(self.cores) or None
 
-    def choose_folder(self, uri: str, need: int) -> Folder:
-        """The first folder that runs programs, is not in memory and has room for so many bytes. Raises SetupError with
-        all of them."""
-        for folder in self.folders:
-            usable = not folder.why and not (folder.mount and folder.mount.in_memory)
-            if usable and (folder.free is None or folder.free >= need):
-                return folder
+    def good_folders(self, uri: str) -> list[Folder]:
+        """Those that run programs and are not in memory, in their order. Raises SetupError with all that were tried
+        where there is none."""
+        found = [one for one in self.folders if not one.why and not (one.mount and one.mount.in_memory)]
+        if found:
+            return found
         raise SetupError(
             f"{uri}: probe: no folder on the device can take our files",
             got="; ".join(map(str, self.folders)) or "no folder was tried",
-            expected=f"a folder of {need:,} free bytes, not in memory, where programs may run",
-            todo="free some space, or make a folder on a file system without noexec and name it",
+            expected="a folder that is not in memory, where programs may run",
+            todo=f"make one on a file system without noexec, and name it: {uri}/FOLDER",
         )
 
 
 def read_device(link: Link, folders: Sequence[str] = FOLDERS) -> DeviceFacts:
-    """Ask a device. `folders` are tried in this order, by running a program there; "~/" is the user's home.
+    """Ask a device. `folders` are tried in this order, by running a program there and loading a library; "~/" is the
+    user's home.
 
     Raises SetupError where the answer is none, and what the link raises."""
     texts: list[str] = []
@@ -169,7 +169,7 @@ def parse_texts(lines: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
             kept.setdefault(name, []).append(text)
         elif kind == "!" and tab:
             reasons[name] = clip(text, 200)
-    return {name: "\n".join(texts).strip("\n") for name, texts in kept.items()}, reasons
+    return {name: value_of(name, "\n".join(texts).strip("\n")) for name, texts in kept.items()}, reasons
 
 
 def parse_facts(texts: Mapping[str, str], reasons: Mapping[str, str], host_time: float) -> DeviceFacts:

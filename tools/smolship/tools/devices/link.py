@@ -17,6 +17,7 @@ from smolship.runtime.errors import InputError, SetupError, clip
 CONNECT_S = 15.0  # until a connection stands
 LOST_S = 30.0  # until a connection that is gone is noticed
 MOST = 1 << 29  # bytes of a file that is fetched
+FOLDERS = "/usr/bin:/bin:/usr/sbin:/sbin:/system/bin"  # behind a PATH that has no programs
 SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._/+-")
 
 
@@ -106,11 +107,15 @@ class Frame:
 
 
 def framed(script: str) -> Frame:
-    """The shell has read all of it before the script runs: what follows on its standard input is the script's."""
+    """The shell has read all of it before the script runs: what follows on its standard input is the script's. A start
+    file may read some lines before; what it exported of the shell's own (`cd`, its path, a limit on time) is undone."""
     nonce = secrets.token_hex(8)
     begin, end = f"smolship-{nonce}-begin", f"smolship-{nonce}-end"
     text = (
-        "smolship_main() {\nLC_ALL=C; export LC_ALL\n" + script.rstrip("\n") + "\n}\n"
+        "#\n#\n#\n#\nsmolship_main() {\nLC_ALL=C; export LC_ALL; unset CDPATH TMOUT; unset -f cd 2>/dev/null\n"
+        f"command -v mkdir >/dev/null 2>&1 || {{ PATH=${{PATH:+$PATH:}}{FOLDERS}; export PATH; }}\n"
+        + script.rstrip("\n")
+        + "\n}\n"
         "{ "
         f"printf '\\n%s\\n' {begin}; ( smolship_main ); printf '\\n%s %d\\n' {end} $?; exit 0; "
         "}\n"

@@ -6,12 +6,14 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
+
+from packaging.version import InvalidVersion, Version
 
 from smolship.runtime.artifact import listed_digest
 from smolship.runtime.bundle import Bundle
@@ -22,7 +24,7 @@ from smolship.runtime.plan import Plan
 from smolship.runtime.result import Result
 from smolship.tools.devices.app import app_job, check_app, find_app
 from smolship.tools.devices.cores import processor
-from smolship.tools.devices.facts import DeviceFacts, read_device
+from smolship.tools.devices.facts import FOLDERS, DeviceFacts, read_device
 from smolship.tools.devices.job import Job
 from smolship.tools.devices.link import Link
 from smolship.tools.devices.memory import check_memory
@@ -30,7 +32,7 @@ from smolship.tools.devices.programs import problems
 from smolship.tools.devices.recording import Recorder
 from smolship.tools.devices.runners import Runner, carried_runner, native_runner, python_runner
 from smolship.tools.devices.setup import installed, versions
-from smolship.tools.devices.store import Store
+from smolship.tools.devices.stores import Stores
 from smolship.tools.devices.uri import Address, parse
 from smolship.tools.devices.watching import Here, Sensed
 from smolship.tools.devices.wheels import NEEDED
@@ -42,10 +44,15 @@ CARRIED = (2, 9999)  # the C library comes with the program
 MACHINES: tuple[Literal["x86_64"], Literal["aarch64"]] = ("x86_64", "aarch64")
 
 
-def place(facts: DeviceFacts, uri: str) -> str:
-    """The folder of ours on a device, the same whatever is sent: the store asks for space. The one above may hold an
+def folders(facts: DeviceFacts, uri: str) -> list[str]:
+    """Those of ours on a device. The first is the same whatever is sent, and has the lock. The ones above may hold an
     export's cache."""
-    return f"{facts.choose_folder(uri, 0).path}/device"
+    return [f"{folder.path}/device" for folder in facts.good_folders(uri)]
+
+
+def look(link: Link, address: Address) -> DeviceFacts:
+    """What a device is; our folders lie in the one that its name gives, where it gives one."""
+    return read_device(link, (f"{address.folder}/smolship",) if address.folder else FOLDERS)
 
 
 def link_to(address: Address) -> Link:
@@ -128,16 +135,16 @@ def executing(
         )
     with ExitStack() as stack:
         link = stack.enter_context(link_to(address))
-        facts = read_device(link)
+        facts = look(link, address)
         check_threads(link.uri, facts, threads)
         notes = check_memory(link.uri, facts, bundle, targets, force)
         for note in notes:  # before anything is sent
             print("note:", note, file=sys.stderr)
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-device-")))
-        store = Store(link, place(facts, link.uri))
+        stores = Stores(link, folders(facts, link.uri))
         if via == "app":
             find_app(link)
-        make = partial(_app_job, link, facts, store) if via == "app" else partial(_job, link, facts, store, work)
+        make = partial(_app_job, link, facts, stores) if via == "app" else partial(_job, link, facts, stores, work)
         jobs = {name: make(bundle, name, partial(update, f"send {name}")) for name in targets}
         jobs = {name: replace(job, limit_s=limit_s) for name, job in jobs.items()}
         fresh = {name for name, job in jobs.items() if job.fresh}
@@ -169,25 +176,43 @@ def keeping(folder: Path | None, name: str, execute: Execute) -> Execute:
 
 
 def _job(
-    link: Link, facts: DeviceFacts, store: Store, work: Path, bundle: Bundle, name: str, progress: Progress
+    link: Link, facts: DeviceFacts, stores: Stores, work: Path, bundle: Bundle, name: str, progress: Progress
 ) -> Job:
     """Sends what a target's plans need; what is there already is not sent again."""
-    files, digest = _artifact(bundle, name)
-    runner = _runner(link, facts, store.folder, name, bundle.entry(name).engine, work)
-    program = store.put(runner.files, progress)
-    artifact = store.put(files, progress)
-    runs = f"{store.folder}/runs"
-    job = Job(link, runs, artifact, program, runner, digest, facts.boot_id, fresh=store.fresh)
+    files, digest = artifact(bundle, name)
+    runner = _runner(link, facts, stores.home, name, bundle.entry(name).engine, work)
+    for note in older(link.uri, runner.versions, bundle.manifest.tools):
+        print("note:", note, file=sys.stderr)
+    program = stores.put(runner.files, progress)
+    there = stores.put(files, progress)
+    runs = f"{stores.home}/runs"
+    job = Job(link, runs, there, program, runner, digest, facts.boot_id, fresh=stores.last.fresh)
     return replace(job, processor=processor(facts.cores))
 
 
-def _app_job(link: Link, facts: DeviceFacts, store: Store, bundle: Bundle, name: str, progress: Progress) -> Job:
+def older(uri: str, there: Iterable[str], made_with: Mapping[str, str]) -> list[str]:
+    """What must be said of engines on a device that are older than those that the artifact was made with: they may lack
+    operators. `there` has texts such as "onnxruntime 1.32.0"."""
+    found = []
+    for name, _, version in (one.partition(" ") for one in there):
+        try:
+            if name in made_with and Version(version) < Version(made_with[name]):
+                found.append(
+                    f"{uri}: {name} {version} is older there than {made_with[name]}, which the artifact was made with; "
+                    f"where it does not load: smolship devices setup {uri}"
+                )
+        except InvalidVersion:
+            continue
+    return found
+
+
+def _app_job(link: Link, facts: DeviceFacts, stores: Stores, bundle: Bundle, name: str, progress: Progress) -> Job:
     """The same for the demo app, which needs the artifact alone."""
-    files, digest = _artifact(bundle, name)
-    return app_job(link, f"{store.folder}/runs", files, digest, facts.boot_id, progress)
+    files, digest = artifact(bundle, name)
+    return app_job(link, f"{stores.home}/runs", files, digest, facts.boot_id, progress)
 
 
-def _artifact(bundle: Bundle, name: str) -> tuple[dict[str, Path], str]:
+def artifact(bundle: Bundle, name: str) -> tuple[dict[str, Path], str]:
     """A target's files, by their names in its folder, and the artifact's digest."""
     entry, listed = bundle.entry(name), bundle.manifest.files
     start = entry.folder + "/"
@@ -235,7 +260,10 @@ def _unused(facts: DeviceFacts, engine: str) -> str:
     """The engine's own programs on the device, which no plan can be given: they take texts, and tell no times of single
     tokens and no layers."""
     there = [path for name in ("llama-bench", "llama-server") if engine == "gguf" and (path := facts.tools.get(name))]
-    return f"; llama.cpp's own {' and '.join(there)} cannot execute plans" if there else ""
+    if not there:
+        return ""
+    times = "; its times alone: smolship bench --via llama-bench" if facts.tools.get("llama-bench") else ""
+    return f"; llama.cpp's own {' and '.join(there)} cannot execute plans{times}"
 
 
 def runners() -> Path:

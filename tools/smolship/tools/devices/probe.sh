@@ -6,9 +6,15 @@
 # Last, so that nothing of the device's own choice is replaced.
 PATH=${PATH:-/usr/bin:/bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:/opt/vc/bin:/system/bin:/vendor/bin
 case ${HOME-} in /*) PATH=$PATH:$HOME/llama.cpp/build/bin ;; esac
+PATH=$PATH:/data/local/tmp/llama.cpp/bin # where llama.cpp's own manual puts it
 export PATH
 tab=$smolship_tab
 say() { smolship_say "$1"; }
+# WORD…: whether a shell that is started by these words runs. Loaders and locales may have their say before.
+runs() {
+  said=$("$@" -c 'echo runs' 2>&1 </dev/null)
+  case $said in *runs) ;; *) return 1 ;; esac
+}
 has() { command -v "$1" >/dev/null 2>&1; }
 
 # NAME: each line of standard input.
@@ -62,9 +68,7 @@ mapped() {
   while read -r range rights offset device inode path; do
     case $path in */ld-* | */ld.so* | */ld64.so* | */linker | */linker64) loader=$path; break ;; esac
   done 2>/dev/null </proc/self/maps
-  [ -n "$loader" ] && [ "$("$loader" "$shell" -c 'echo runs' 2>&1 </dev/null)" = runs ] || return 0
-  said=$("$loader" "$1" -c 'echo runs' 2>&1 </dev/null)
-  [ "$said" = runs ]
+  [ -z "$loader" ] || ! runs "$loader" "$shell" || runs "$loader" "$1"
 }
 
 # FOLDER: whether a program runs there, and a library can be loaded. Nothing is left of the trial; no folder is made
@@ -89,7 +93,7 @@ folder() {
   try=$1/probe-$$
   if ! said=$( (umask 077; mkdir "$try" && cat "$shell" >"$try/sh" && chmod 700 "$try/sh") 2>&1); then
     say "!folder $1${tab}$said"
-  elif said=$("$try/sh" -c 'echo runs' 2>&1 </dev/null); [ "$said" != runs ]; then
+  elif ! runs "$try/sh"; then
     say "!folder $1${tab}a program that lies there cannot be run: $said"
   elif ! mapped "$try/sh"; then
     say "!folder $1${tab}a library that lies there cannot be loaded: $said"

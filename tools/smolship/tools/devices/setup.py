@@ -6,6 +6,7 @@ Wheels are unpacked by the device's own Python: nothing is installed there, and 
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from smolship.runtime.errors import SetupError, clip
 from smolship.runtime.files import sha256
 from smolship.tools.devices.link import Link, device_path, quote
 from smolship.tools.devices.pythons import Python
-from smolship.tools.devices.store import Store
+from smolship.tools.devices.stores import Stores
 
 # With an engine's name behind it, the file that says what was set up for it: the interpreter's path, and that of the
 # folder for PYTHONPATH.
@@ -26,26 +27,29 @@ UNPACK = "import sys, zipfile\nfor path in sys.argv[2:]: zipfile.ZipFile(path).e
 def install(
     link: Link,
     python: Python,
-    store: Store,
+    stores: Stores,
     wheels: Sequence[Path],
     engines: Mapping[str, Sequence[str]],
     progress: Progress,
 ) -> str:
     """The folder on the device that PYTHONPATH names, with `wheels` unpacked and the modules of each of `engines`
     imported once. What is there already is not sent again."""
-    hashes, folder = [sha256(path) for path in wheels], store.folder
-    site = device_path(f"{folder}/site-{hashlib.sha256(' '.join(sorted(hashes)).encode()).hexdigest()[:16]}")
-    if link.run(f"test -e {quote(site)}/complete", limit_s=60).status:
-        there = store.put({f"{hashed}.whl": path for hashed, path in zip(hashes, wheels, strict=True)}, progress)
+    hashes = [sha256(path) for path in wheels]
+    name = f"site-{hashlib.sha256(' '.join(sorted(hashes)).encode()).hexdigest()[:16]}"
+    site = _complete(link, [device_path(f"{folder}/{name}") for folder in stores.folders])
+    if not site:
+        named = {f"{hashed}.whl": path for hashed, path in zip(hashes, wheels, strict=True)}
+        there = stores.put(named, progress, beside=sum(map(_unpacked, wheels)))
+        site = device_path(f"{stores.last.folder}/{name}")
         progress("unpacking", 1, 2)
-        sent = [f"{there}/{hashed}.whl" for hashed in hashes]
-        words = " ".join(map(quote, [python.path, "-c", UNPACK, site, *sent]))
+        words = " ".join(map(quote, [python.path, "-c", UNPACK, site, *(f"{there}/{one}" for one in named)]))
         script = f"rm -rf {quote(site)} && mkdir -p {quote(site)} && {words} && : >{quote(site)}/complete"
         _run(link, script, UNPACK_S, "wheels cannot be unpacked")
         progress("unpacked", 1, 1)
     for engine, modules in engines.items():
         _check(link, python, site, modules)
-        stored = f"printf '%s\\n' {quote(python.path)} {quote(site)} >{quote(f'{folder}/{STORED}{engine}')}"
+        stored = f"printf '%s\\n' {quote(python.path)} {quote(site)} >{quote(f'{stores.home}/{STORED}{engine}')}"
+        _run(link, f"mkdir -p {quote(stores.home)}", 60, "a folder for what is set up cannot be made")
         _run(link, stored, 60, "what was set up cannot be noted")
     return site
 
@@ -56,6 +60,19 @@ def installed(link: Link, folder: str, engine: str) -> tuple[str, str] | None:
     done = link.run(f'cat {noted} && test -e "$(tail -n 1 {noted})"/complete', limit_s=60)
     lines = done.out.decode(errors="replace").splitlines()
     return (lines[0], device_path(lines[1])) if done.status == 0 and len(lines) == 2 else None
+
+
+def _complete(link: Link, sites: Sequence[str]) -> str:
+    """The first of these folders that was unpacked to the end; empty where none was."""
+    script = f"for site in {' '.join(map(quote, sites))}; do [ ! -e $site/complete ] || {{ echo $site; exit; }}; done"
+    said = link.run(script, limit_s=60).out.decode(errors="replace").strip()
+    return said if said in sites else ""
+
+
+def _unpacked(wheel: Path) -> int:
+    """Bytes of a wheel's files."""
+    with zipfile.ZipFile(wheel) as archive:
+        return sum(entry.file_size for entry in archive.infolist())
 
 
 def versions(link: Link, site: str) -> list[str]:

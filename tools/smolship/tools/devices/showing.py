@@ -17,13 +17,13 @@ from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.runtime.memory import cpu_model
 from smolship.tools.devices import adb, app, llama
 from smolship.tools.devices.adb_server import remedy
-from smolship.tools.devices.facts import DeviceFacts, read_device
+from smolship.tools.devices.facts import DeviceFacts
 from smolship.tools.devices.job import shell_file
 from smolship.tools.devices.link import quote
-from smolship.tools.devices.opening import check_programs, link_to, place, runners
+from smolship.tools.devices.opening import check_programs, folders, link_to, look, runners
 from smolship.tools.devices.pythons import Python
 from smolship.tools.devices.setup import install, installed
-from smolship.tools.devices.store import Store
+from smolship.tools.devices.stores import Stores
 from smolship.tools.devices.uri import Address
 from smolship.tools.devices.wheels import LLAMA, NEEDED, OLDEST, chosen, fetched, holds
 from smolship.tools.measure import Update
@@ -31,14 +31,16 @@ from smolship.tools.tables import plain_table
 from smolship.tools.units import UNAVAILABLE, size
 
 WRONG_S = 60  # of a clock
-# The folder above is ours where nothing else lies in it. Over an old adb a script's standard error goes to a file,
+# The folders above are ours where nothing else lies in them. Over an old adb a script's standard error goes to a file,
 # which stays where the command was killed.
 CLEAN = """
-if held "$folder/runs/lock/holder"; then exit 75; fi
-rm -rf "$folder" || exit 1
+for folder in $folders; do
+  if held "$folder/runs/lock/holder"; then exit 75; fi
+done
+rm -rf $folders || exit 1
 rm -f "$scratch"/smolship-*.err 2>/dev/null
 [ -z "$app" ] || [ ! -d "$app" ] || rm -rf "$app" || exit 1
-rmdir "${folder%/*}" 2>/dev/null
+for folder in $folders; do rmdir "${folder%/*}" 2>/dev/null; done
 exit 0
 """
 
@@ -63,9 +65,8 @@ def described(address: Address) -> dict[str, Any]:
     if address.scheme == "local":
         return reachable()[0]
     with link_to(address) as link:
-        facts = read_device(link)
-        folder = facts.choose_folder(link.uri, 0)
-        ours = place(facts, link.uri)
+        facts = look(link, address)
+        ours, folder = folders(facts, link.uri)[0], facts.good_folders(link.uri)[0]
         ready = [engine for engine in NEEDED if installed(link, ours, engine)]
     return {
         "uri": address.uri,
@@ -125,7 +126,7 @@ def set_up(address: Address, targets: Sequence[str], wheelhouse: Path | None, up
             todo="leave them out: what they need is sent with their first run",
         )
     with link_to(address) as link:
-        facts = read_device(link)
+        facts = look(link, address)
         python = _python(link.uri, facts)
         names = list(dict.fromkeys(name for target in targets for name in NEEDED[target][0]))
         engines = {target: NEEDED[target][1] for target in targets}
@@ -138,8 +139,8 @@ def set_up(address: Address, targets: Sequence[str], wheelhouse: Path | None, up
             if compiled:
                 wheels.append(llama.made(link.uri, facts, wheelhouse, runners(), partial(update, "llama.cpp")))
                 check_programs(link.uri, facts, "llama.cpp", llama.libraries_of(wheels[-1], work), llama.OTHERWISE)
-            store = Store(link, place(facts, link.uri))
-            site = install(link, python, store, wheels, engines, partial(update, "setup"))
+            stores = Stores(link, folders(facts, link.uri))
+            site = install(link, python, stores, wheels, engines, partial(update, "setup"))
     return {
         "uri": address.uri,
         "site": site,
@@ -164,10 +165,10 @@ def _python(uri: str, facts: DeviceFacts) -> Python:
 def cleaned(address: Address) -> dict[str, Any]:
     """Remove all that smolship has put on a device."""
     with link_to(address) as link:
-        facts = read_device(link)
-        folder = place(facts, link.uri)
+        facts = look(link, address)
+        ours = folders(facts, link.uri)
         there = f"{app.HOME}/{app.OURS_THERE}" if address.scheme == "adb" else ""  # of the demo app's
-        given = f"folder={quote(folder)} scratch={quote(adb.SCRATCH)} app={quote(there)}"
+        given = f"folders={quote(' '.join(ours))} scratch={quote(adb.SCRATCH)} app={quote(there)}"
         done = link.run("\n".join([given, shell_file("lock.sh"), CLEAN]), limit_s=600)
         if done.status:
             raise SetupError(
@@ -175,4 +176,5 @@ def cleaned(address: Address) -> dict[str, Any]:
                 got="a run is going on" if done.status == 75 else clip(done.err.decode(errors="replace")),
                 todo="wait for the run, or look at the folder there",
             )
-    return {"uri": address.uri, "folder": folder, "said": f"{address.uri}: {folder} was removed"}
+    said = f"{address.uri}: {', '.join(ours)}: nothing of smolship's is left"
+    return {"uri": address.uri, "folders": ours, "said": said}

@@ -73,7 +73,7 @@ class SSHLink(Link):
     """See `connect`."""
 
     def __init__(self, address: Address, master: Master):
-        self.uri = address.uri
+        self.uri, self._place = address.uri, ssh_errors.where(address)
         self._master = master
         # The configuration was read by the connection. Without that one nothing else is tried: `false` ends at once.
         self._client = ["ssh", "-F", os.devnull, "-S", str(master.socket), "-o", "ControlMaster=no"]
@@ -176,11 +176,14 @@ class SSHLink(Link):
         self._master.gone(0.2)  # its own last words come a moment later than the client's end
         parts = [raw.decode("utf-8", "replace") for raw in (noise, err)]
         said = [ssh_errors.last_lines(text) for text in (*parts, self._master.said()) if text.strip()]
+        todo = "check the device and the network, then run it again"
+        if not self._master.gone():
+            todo = f"see what the login shell and its start files do there: ssh -T {self._place} /bin/sh"
         return LinkLost(
             f"{self.uri}: {what}",
             got=" | ".join(said) or "nothing was printed",
             expected="/bin/sh at the other end, until the script's end",
-            todo="check the device and the network, then run it again",
+            todo=todo,
         )
 
 

@@ -38,6 +38,10 @@ SCRIPT = resources.files(__package__).joinpath("store.sh").read_text()
 FULL = re.compile(r"no space left|quota exceeded", re.I)
 
 
+class NoRoom(SetupError):
+    """A folder has too little room for what is missing in it. Nothing was sent."""
+
+
 @dataclass
 class There:
     """What the device has of a file: the whole of it, or pieces by number. `spoilt`: a stored file that is not what it
@@ -64,13 +68,16 @@ class Store:
         self._link, self._piece, self._blocks = link, piece, piece // BLOCK
         self._cd = f"cd {quote(self.folder)} || exit 8\numask 077\n"
 
-    def put(self, files: Mapping[str, Path], progress: Progress = lambda what, done, total: None) -> str:
+    def put(
+        self, files: Mapping[str, Path], progress: Progress = lambda what, done, total: None, beside: int = 0
+    ) -> str:
         """Send what is missing, and lay out a new folder with the files by their names, which are paths of plain
         characters; names that are not are refused. Files that may be executed here may be so there.
 
         progress  is told in words, and in bytes that are there of those that are needed
+        beside    bytes of room that something else will need there
 
-        Returns the folder's path on the device. Raises InputError for names, SetupError for space and devices.
+        Returns the folder's path on the device. Raises InputError for names, NoRoom, and SetupError for devices.
         """
         check_names(files)
         local = {name: read_local(path, self._piece) for name, path in files.items()}
@@ -82,7 +89,7 @@ class Store:
             self._make()
             there = self._look(list(wanted.values()), progress)
             missing = [(file, there[key]) for key, file in wanted.items() if not there[key].whole]
-            self._make_room(missing)
+            self._make_room(missing, beside)
             held = sum(there[key].held(file) for key, file in wanted.items())
             transfer = Transfer(progress, sum(file.size for file in wanted.values()), held)
             transfer.moved(0)
@@ -165,15 +172,15 @@ class Store:
             there.spoilt = row.startswith("files ") and not there.whole
         return found
 
-    def _make_room(self, missing: Sequence[tuple[Local, There]]) -> None:
+    def _make_room(self, missing: Sequence[tuple[Local, There]], beside: int) -> None:
         if not missing:
             return
         # A part may have holes, so only pieces that are right count; a piece lies beside its part for a moment.
         needed = sum(file.size - there.held(file) for file, there in missing)
-        needed += max(min(file.size, self._piece) for file, _ in missing) + SPARE
+        needed += max(min(file.size, self._piece) for file, _ in missing) + SPARE + beside
         free = self._free()
         if free is not None and free < needed:
-            raise SetupError(
+            raise NoRoom(
                 f"{self._link.uri}: push: not enough space on the device",
                 got=f"{free:,} bytes free in {self.folder}",
                 expected=f"{needed:,} bytes",

@@ -1,14 +1,15 @@
-"""Names of devices: `local`, `ssh://[user@]host[:port]`, `adb://[serial]`."""
+"""Names of devices: `local`, `ssh://[user@]host[:port][/folder]`, `adb://[serial][/folder]`."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 from smolship.runtime.errors import InputError, show
+from smolship.tools.devices.link import SAFE
 
-KNOWN = "local, ssh://[user@]host[:port] or adb://[serial]"
+KNOWN = "local, ssh://[user@]host[:port][/folder] or adb://[serial][/folder]"
 # What ssh takes for a user, a host and a name of its configuration; none begins with a dash, which is an option's.
 USER, HOST = re.compile(r"[A-Za-z0-9_][\w.$-]*"), re.compile(r"[A-Za-z0-9_][\w.-]*")
 V6, ZONE = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*"), re.compile(r"[\w.-]+")
@@ -24,6 +25,7 @@ class Address:
     user    of ssh; empty: ssh's own choice
     port    of ssh; None: ssh's own choice
     serial  of adb; empty: the only device, or ANDROID_SERIAL's
+    folder  on the device, in which ours is made; empty: the first of the usual places that will do
     """
 
     uri: str
@@ -32,6 +34,7 @@ class Address:
     user: str = ""
     port: int | None = None
     serial: str = ""
+    folder: str = ""
 
 
 def parse(text: str) -> Address:
@@ -39,17 +42,27 @@ def parse(text: str) -> Address:
     if text == "local":
         return Address(text, "local")
     scheme, separator, rest = text.partition("://")
+    rest, slash, path = rest.partition("/")
+    folder = f"/{path}".rstrip("/") if slash else ""
+    if not set(folder) <= SAFE or ".." in folder.split("/"):
+        raise _refused(text, "a folder of letters, digits, dots and dashes, such as ssh://pi@host/mnt/ssd")
     if separator and scheme == "adb":
         if rest and not SERIAL.fullmatch(rest):
             raise _refused(text, "a serial as `adb devices` shows it")
-        return Address(text, "adb", serial=rest)
+        return Address(text, "adb", serial=rest, folder=folder)
     if separator and scheme == "ssh":
-        return _ssh(text, rest.removesuffix("/"))
+        return replace(_ssh(text, rest), folder=folder)
     raise _refused(text, KNOWN)
 
 
 def _ssh(text: str, rest: str) -> Address:
     user, at, place = rest.rpartition("@")
+    if at and ":" in user:
+        raise InputError(
+            "a device's name has no password in it",
+            expected="ssh://user@host",
+            todo=f"put a key on the device, which needs none: ssh-copy-id {user.partition(':')[0]}@{place}",
+        )
     if at and not USER.fullmatch(user):
         raise _refused(text, "a user of letters, digits, dots and dashes")
     if place.startswith("["):
