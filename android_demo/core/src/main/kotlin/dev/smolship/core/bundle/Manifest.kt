@@ -85,9 +85,13 @@ data class Manifest(
     val targets: Map<String, Target>,
     val files: Map<String, ListedFile>,
 ) {
-    /** Bytes of all files that are to be written; refused where there are too many, or of sizes that no files have. */
+    /**
+     * Bytes of all files that are to be written; refused where there are too many, of sizes that no files have, or where
+     * two of them need one place.
+     */
     fun bytesToWrite(): Long {
         if (files.size > MOST_FILES) throw Refusal("$NAME lists too many files", files.size, "at most $MOST_FILES")
+        onePlaceEach(files.keys + NAME)
         if (NAME in files) throw Refusal("$NAME lists itself", todo = "ask whoever offers the bundle")
         return files.entries.fold(0L) { sum, (name, file) ->
             if (file.size !in 0..MOST_BYTES - sum) {
@@ -99,7 +103,7 @@ data class Manifest(
 
     companion object {
         const val NAME = "manifest.json"
-        const val LIMIT = 64 shl 20 // bytes
+        const val LIMIT = 4 shl 20 // bytes; what is made of them takes some twenty times as many
         private const val MOST_FILES = 10_000
         private const val MOST_BYTES = 1L shl 50
 
