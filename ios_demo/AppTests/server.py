@@ -30,7 +30,7 @@ class Handler(BaseHTTPRequestHandler):
         if name.startswith("silent/"):
             time.sleep(20)
             return
-        port = self.server.server_address[1]
+        port = self.connection.getsockname()[1]
         for here, there in (("moved/", f"http://localhost:{port}/elsewhere/"), ("away/", "ftp://127.0.0.1/")):
             if name.startswith(here):
                 self.send_response(302)
