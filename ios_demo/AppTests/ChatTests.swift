@@ -123,6 +123,12 @@ import os
     toyAvailableMemory = 1_000_000_000
     try await ask(chat, "hi")
     try expect(chat.turns.last?.text, "é🙂 3")
+    // Sizes of a manifest that no model has: counted as too much, whatever they multiply to.
+    for layers in [Int.max, Int.max / 3] {
+        chat.choose(try toyBundle("huge", layers: layers), .coreML)
+        try await ask(chat, "hi")
+        try expect(chat.problem?.what, "the model does not fit into memory")
+    }
     // Bundles without a template that can be rendered, or without the engine's target.
     chat.choose(try toyBundle("untold", template: false), .coreML)
     try await ask(chat, "hi")

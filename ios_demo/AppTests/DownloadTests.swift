@@ -5,6 +5,7 @@ import SmolshipCore
 @MainActor let downloadTests: [(String, @MainActor () async throws -> Void)] = [
     ("a bundle is downloaded, and goes on where it was broken off", resumed),
     ("what a server cannot give is said", serverRefusals),
+    ("servers may send on, but not to what is less safe", redirects),
 ]
 
 private func server() throws -> URL {
@@ -21,7 +22,7 @@ private func server() throws -> URL {
     try FileManager.default.copyItem(at: bundle.root, to: served.appending(path: "toy"))
     let store = try Store(URL.cachesDirectory.appending(path: "store"))
     // "broken" sends a part of the largest file, once, and closes; the second attempt asks for the rest.
-    for (path, name) in [("toy", "whole"), ("broken/toy", "resumed")] {
+    for (path, name) in [("toy", "whole"), ("broken/toy", "resumed"), ("moved/toy", "redirected")] {
         let http = URLSessionHttp()
         defer { http.close() }
         nonisolated(unsafe) var percents: [Int] = []
@@ -36,7 +37,27 @@ private func server() throws -> URL {
         try expect(percents.last, 100)
     }
     let log = try String(contentsOf: served.appending(path: "log"), encoding: .utf8)
-    try expect(log.contains("bytes=1000-"), "the rest was asked for: \(log)")
+    for folder in ["broken", "elsewhere"] {
+        let asked = "\(folder)/toy/coreml/model.mlpackage/Data/weights bytes=1000-"
+        try expect(log.contains(asked), "the rest was asked for: \(log)")
+    }
+}
+
+@MainActor private func redirects() async throws {
+    for (old, new, follows) in [
+        ("https://a.org/x", "https://b.org/x", true), ("http://a/x", "https://b.org/x", true),
+        ("http://a/x", "http://b/x", true), ("https://a.org/x", "http://a.org/x", false),
+        ("https://a.org/x", "http://192.168.1.1/x", false), ("http://a/x", "ftp://a/x", false),
+        ("http://a/x", "file:///etc/passwd", false), ("https://a.org/x", "/x", false),
+    ] {
+        try expect(URLSessionHttp.follows(from: URL(string: old), to: URL(string: new)), follows)
+    }
+    let store = try Store(URL.cachesDirectory.appending(path: "store"))
+    let http = URLSessionHttp()
+    defer { http.close() }
+    try await expectRefusal("302") {
+        _ = try await store.download(from: server().appending(path: "away/toy"), as: "x", http: http)
+    }
 }
 
 @MainActor private func serverRefusals() async throws {
@@ -54,7 +75,7 @@ private func server() throws -> URL {
         _ = try await store.download(from: closed, as: "x", http: http)
         throw Failure(description: "a port where nobody listens gave a bundle")
     } catch let error where !(error is Failure) {}
-    try expect(try store.list().map(\.name), ["resumed", "whole"])
+    try expect(try store.list().map(\.name), ["redirected", "resumed", "whole"])
     // Cancelled while it waits for a server that says nothing.
     let address = try server().appending(path: "silent/toy")
     let task = Task { _ = try await store.download(from: address, as: "x", http: URLSessionHttp()) }

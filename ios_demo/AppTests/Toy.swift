@@ -87,9 +87,9 @@ struct ToyTokens: Tokenizers.Tokenizer {
 }
 
 /// A bundle of the toy in a new folder below Documents.
-func toyBundle(_ name: String, targets: [String] = ["coreml", "executorch"], template: Bool = true) throws
-    -> ModelBundle
-{
+func toyBundle(
+    _ name: String, targets: [String] = ["coreml", "executorch"], template: Bool = true, layers: Int = 2
+) throws -> ModelBundle {
     let template = template ? ["chat_template.jinja": "toy", "template.json": try program()] : [:]
     let files = template.merging([
         "tokenizer.json": """
@@ -109,6 +109,9 @@ func toyBundle(_ name: String, targets: [String] = ["coreml", "executorch"], tem
     var generation = manifest["generation"]!.objectValue!
     generation["ends"] = try Json.parse(Array(#"[{"id": 257, "text": "<|end|>", "origins": ["config.json"]}]"#.utf8))
     manifest["generation"] = .object(generation)
+    var model = manifest["model"]!.objectValue!
+    model["layers"] = .int(layers)
+    manifest["model"] = .object(model)
     var entries = JsonObject()
     for name in targets {
         let file = name == "coreml" ? "model.mlpackage" : "model.pte"

@@ -1,6 +1,8 @@
 """A file server for AppTests on a free port of this machine, which knows ranges. It prints its address.
 
-python server.py FOLDER     below /broken it sends the first 1,000 bytes of a file, once, and below /silent nothing
+python server.py FOLDER     below /broken it sends the first 1,000 bytes of a file, once, and below /silent nothing;
+                            /moved sends on to /elsewhere, which is as /broken, by another name of this machine, and
+                            /away to another protocol
 """
 
 from __future__ import annotations
@@ -28,8 +30,16 @@ class Handler(BaseHTTPRequestHandler):
         if name.startswith("silent/"):
             time.sleep(20)
             return
-        breaks = name.startswith("broken/")
-        path = self.folder / name.removeprefix("broken/")
+        port = self.connection.getsockname()[1]
+        for here, there in (("moved/", f"http://localhost:{port}/elsewhere/"), ("away/", "ftp://127.0.0.1/")):
+            if name.startswith(here):
+                self.send_response(302)
+                self.send_header("Location", there + name.removeprefix(here))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+        breaks = name.startswith(("broken/", "elsewhere/"))
+        path = self.folder / name.removeprefix("broken/").removeprefix("elsewhere/")
         if not path.is_file():
             self.send_error(404)
             return

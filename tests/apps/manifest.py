@@ -4,6 +4,8 @@ manifest  the file's content: an object, or a text that is no JSON object or wou
           "hex": bytes of the file instead
 accepted  and, where it is, `read`: what an app needs of it; a target's `digest` is what results name as their artifact
           (artifact.py), of the files that are listed. `why`: what is refused
+brought   of an accepted one, whether its files can be copied or downloaded to a device (`together` below); `read` then
+          has their `bytes`
 files     of a bundle: path → text; where they are given, `problems`: path → "size", "sha256", "missing" or "unlisted",
           below the folder `below` ("": all)
 """
@@ -12,7 +14,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import tempfile
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from smolship.runtime.errors import InputError
 from smolship.runtime.manifest import NAME, Manifest, check_files, read_manifest
 from tests.apps.manifest_given import ABSENT, ACCEPTED, CHECKS, GOOD, RAW, REFUSED
 
+MOST_FILES, MOST_BYTES = 10_000, 1 << 50
 Case = dict[str, Any]
 
 
@@ -88,9 +93,27 @@ def _read(root: Path, content: dict[str, Any] | str | bytes) -> Case:
         content = json.dumps(content)
     (root / NAME).write_bytes(content if isinstance(content, bytes) else content.encode())
     try:
-        return {"accepted": True, "read": _facts(read_manifest(root))}
+        manifest = read_manifest(root)
     except InputError as error:
         return {"accepted": False, "why": error.parts()["what"]}
+    brought = together(manifest)
+    total = {"bytes": sum(file.size for file in manifest.files.values())} if brought else {}
+    return {"accepted": True, "read": _facts(manifest) | total, "brought": brought}
+
+
+def together(manifest: Manifest) -> bool:
+    """Whether the files can lie beside each other and beside the manifest on any file system, those that do not tell
+    case or the spellings of an accent apart too, and have hashes and sizes that files have."""
+    names = [unicodedata.normalize("NFD", name).lower() for name in [*manifest.files, NAME]]
+    folders = {name[: match.start()] for name in names for match in re.finditer("/", name)}
+    sizes = [file.size for file in manifest.files.values()]
+    return (
+        len(set(names)) == len(names) <= MOST_FILES + 1
+        and not folders.intersection(names)
+        and all(re.fullmatch("[0-9a-f]{64}", file.sha256) for file in manifest.files.values())
+        and min(sizes, default=0) >= 0
+        and sum(sizes) < MOST_BYTES
+    )
 
 
 def _below(manifest: Manifest, folder: str) -> dict[str, str]:
@@ -118,5 +141,4 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
             }
             for name, entry in manifest.targets.items()
         },
-        "bytes": sum(file.size for file in manifest.files.values()),
     }

@@ -69,6 +69,15 @@ OUTSIDE = ("", ".", "..", LONG, "../x", "/x", "a//b", "a/./b", "a/../../b", "a/.
 MANY = {f"onnx/{name}": EMPTY for name in ("model.onnx.data", "model.onnx", "other", "model.onnx_2", "x/model.onnx")}
 PACKAGE = {f"onnx/{name}": EMPTY for name in ("modèle.mlpackage/b", "modèle.mlpackage/a/c", "modèle.mlpackage.x")}
 FILE = "files.onnx/model.onnx"
+ONE_PLACE = (
+    ("a/X", "a/x"),
+    ("é", "e\u0301"),
+    ("a", "a/b"),
+    ("A", "a/b/c"),
+    ("manifest.json",),
+    ("Manifest.json",),
+    ("manifest.json/x",),
+)
 NEXT = {"target": "executorch-xnnpack", "engine": "executorch", "folder": "executorch", "info": {"file": "model.pte"}}
 ABSENT = object()
 DEEP = "[" * 20_000 + "]" * 20_000
@@ -101,6 +110,17 @@ ACCEPTED: list[tuple[str, list[tuple[str, Any]]]] = [
     ("an artifact that is a folder", [("files", PACKAGE), ("targets.onnx.info.file", "modèle.mlpackage")]),
     ("weights of its own", [("targets.onnx.info.weights", {"digest": SHA, "rerounded": {"a group of 64": 3}})]),
     ("an odd weight_bytes_per_token is none", [("targets.onnx.info.weight_bytes_per_token", "many")]),
+    *((f"files of one place: {', '.join(names)}", [("files", dict.fromkeys(names, EMPTY))]) for names in ONE_PLACE),
+    ("a file beside folders whose names it begins", [("files", dict.fromkeys(("a", "ab/c", "a.b/c"), EMPTY))]),
+    *((f"a file of {size} bytes", [(f"{FILE}.size", size)]) for size in (-1, (1 << 50) - 1, 1 << 50, (1 << 63) - 1)),
+    (
+        "files of more than 64 bits together",
+        [("files", {"a": EMPTY | {"size": (1 << 63) - 1}, "b": EMPTY | {"size": 2}})],
+    ),
+    *(
+        (f"a hash that is none: {hash!r}", [(f"{FILE}.sha256", hash)])
+        for hash in ("", "../../x", SHA + "0", SHA + "\n")
+    ),
 ]
 REFUSED: list[tuple[str, list[tuple[str, Any]]]] = [
     *((f"without {key}", [(key, ABSENT)]) for key in GOOD),

@@ -27,11 +27,12 @@ SECONDS = 600  # the whole check takes about one minute
 
 
 class Checked(NamedTuple):
-    """What android_demo/check said, and the folder of the core's results."""
+    """What android_demo/check said, the folder of the core's results, and the APK."""
 
     code: int
     told: str
     results: Path
+    apk: Path
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Checked:
     done = subprocess.run(
         command, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SECONDS
     )
-    return Checked(done.returncode, done.stdout, results)
+    return Checked(done.returncode, done.stdout, results, folder / "out" / "apk" / "app.apk")
 
 
 def test_the_core_passes_its_own_tests(checked: Checked, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,6 +56,19 @@ def test_the_core_passes_its_own_tests(checked: Checked, capsys: pytest.CaptureF
     times = [line for line in checked.told.splitlines() if line.startswith("== ") and line.endswith(" s")]
     with capsys.disabled():
         print("", *counts, *times, sep="\nandroid_demo: ")
+
+
+def test_an_apk_is_assembled_and_signed(checked: Checked, tmp_path: Path) -> None:
+    for scheme in ("v2", "v3"):
+        assert f"Verified using {scheme} scheme (APK Signature Scheme {scheme}): true" in checked.told, checked.told
+    altered = bytearray(checked.apk.read_bytes())
+    altered[len(altered) // 2] ^= 1
+    other = tmp_path / "altered.apk"
+    other.write_bytes(altered)
+    command = ["apksigner", "verify", "--min-sdk-version", "26"]
+    for path, code in ((checked.apk, 0), (other, 1)):
+        done = subprocess.run([*command, str(path)], capture_output=True, text=True, timeout=SECONDS)
+        assert done.returncode == code, f"{path.name}: {done.stdout}{done.stderr}"
 
 
 def test_the_toolchain_takes_no_other_package(tmp_path: Path) -> None:

@@ -59,6 +59,23 @@ final class URLSessionHttp: NSObject, Http, URLSessionDataDelegate, @unchecked S
         completionHandler(found == nil ? .cancel : .allow)
     }
 
+    /// Redirects are followed, but never from HTTPS to what anybody on the way can alter. One that is not followed is the
+    /// answer, with its status.
+    func urlSession(
+        _ session: URLSession, task: URLSessionTask, willPerformHTTPRedirection response: HTTPURLResponse,
+        newRequest request: URLRequest, completionHandler: @escaping (URLRequest?) -> Void
+    ) {
+        let follows = URLSessionHttp.follows(from: task.currentRequest?.url, to: request.url)
+        completionHandler(follows ? request : nil)
+    }
+
+    static func follows(from old: URL?, to new: URL?) -> Bool {
+        switch (old?.scheme?.lowercased(), new?.scheme?.lowercased()) {
+        case (_, "https"), ("http", "http"): true
+        default: false
+        }
+    }
+
     func urlSession(_ session: URLSession, dataTask: URLSessionDataTask, didReceive data: Data) {
         lock.withLock { waiting[dataTask.taskIdentifier]?.body }?.yield([UInt8](data))
     }

@@ -60,5 +60,5 @@ enum CompiledModels {
 
 /// Bytes as people read them.
 func megabytes(_ bytes: Int) -> String {
-    bytes < 10_000_000_000 ? "\((bytes + 500_000) / 1_000_000) MB" : "\((bytes + 500_000_000) / 1_000_000_000) GB"
+    bytes < 10_000_000_000 ? "\((bytes + 500_000) / 1_000_000) MB" : "\(bytes / 1_000_000_000) GB"
 }

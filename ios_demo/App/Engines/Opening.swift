@@ -92,12 +92,14 @@ struct Opening: Sendable {
     private func checkMemory(_ weights: Int) throws {
         guard let available = DeviceState.now.available else { return }
         let model = bundle.manifest.model
-        let head = (model.kvHeads ?? 0) * (model.headDim ?? 0)  // 0 where layers differ, and the manifest does not say
-        let cache = 2 * model.layers * head * bundle.manifest.context * (kind == .coreML ? 2 : 4)
-        guard weights + cache > available else { return }
+        // 0 where layers differ, and the manifest does not say
+        let sizes = [model.layers, model.kvHeads ?? 0, model.headDim ?? 0, bundle.manifest.context]
+        let cache = product(sizes + [2, kind == .coreML ? 2 : 4])
+        let (all, over) = weights.addingReportingOverflow(cache)
+        guard over || all > available else { return }
         throw Refusal(
             "the model does not fit into memory", got: "\(megabytes(available)) that this app may still take",
-            expected: "\(megabytes(weights + cache)): \(megabytes(weights)) of weights, \(megabytes(cache)) of cache",
+            expected: "\(megabytes(over ? .max : all)): \(megabytes(weights)) of weights, \(megabytes(cache)) of cache",
             todo: "close other apps, take a smaller model, or export with a smaller --context")
     }
 
@@ -117,5 +119,13 @@ struct Opening: Sendable {
                 expected: kind.title, todo: "export with --to coreml,executorch")
         }
         return target
+    }
+}
+
+/// Of numbers from a manifest: the largest number where they make more, 0 where one is negative.
+private func product(_ numbers: [Int]) -> Int {
+    numbers.reduce(1) { product, number in
+        let (next, over) = product.multipliedReportingOverflow(by: max(number, 0))
+        return over ? .max : next
     }
 }

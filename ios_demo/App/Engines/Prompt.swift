@@ -3,6 +3,7 @@ import SmolshipCore
 
 /// A bundle's chat template, as the export has compiled it.
 struct Prompt: Sendable {
+    private static let limit = 2 << 20  // bytes, as the export has it
     private let template: Template
     private let fixed: JsonObject
 
@@ -14,7 +15,7 @@ struct Prompt: Sendable {
                 expected: "a bundle of a smolship that writes it, with a template that it can compile",
                 todo: "export again; its notes say why a template is not portable")
         }
-        let program = try Json.parse(bundle.read("template.json"))
+        let program = try Json.parse(bundle.read("template.json", limit: Prompt.limit))
         let source = bundle.manifest.file("chat_template.jinja")?.sha256
         guard program["source_sha256"]?.stringValue == source else {
             throw Refusal(

@@ -89,6 +89,8 @@ final class DownloadTests: XCTestCase {
         let server = try Server(files)
         await server.set("a.bin", [.breaksOff(after: 400), .wrongStart(300)])
         try check(try await download(store, server), files)
+        let asked = await server.takeAsked()
+        XCTAssertEqual(asked.filter { $0.hasPrefix("a.bin") }, ["a.bin", "a.bin@400", "a.bin"])
     }
 
     func testAFileThatComesAlteredIsFetchedAgain() async throws {
@@ -197,6 +199,7 @@ final class DownloadTests: XCTestCase {
         for (old, new) in [
             ("\"size\": 1", "\"size\": -1"), ("\"sha256\": \"", "\"sha256\": \"../../"), ("\"a\":", "\"../a\":"),
             ("\"a\":", "\"manifest.json\":"), ("\"size\": 1", "\"size\": \(Int.max)"),
+            ("\"size\": 1", "\"size\": \(Int.max - 1)"), ("\"size\": 1", "\"size\": \(1 << 50)"),
         ] {
             let (store, root) = try store()
             let server = try Server(["a": [1]])
@@ -209,12 +212,37 @@ final class DownloadTests: XCTestCase {
         }
     }
 
-    func testAFileInPlaceOfAFolder() async throws {
+    func testTwoFilesOfOnePlace() async throws {
+        for (one, other) in [
+            ("a", "a/b"), ("x/A", "x/a"), ("\u{E9}", "e\u{301}"), ("Manifest.json", "z"), ("A", "a/b/c"),
+            ("manifest.json/x", "z"),
+        ] {
+            let (store, root) = try store()
+            let server = try Server([:])
+            let file: JsonObject = ["size": .int(1), "sha256": .string(Sha256.hex([1]))]
+            var json = try Vectors.json("manifest").arrayValue![0]["manifest"]!.objectValue!
+            json["targets"] = .object([:])
+            json["files"] = .object(JsonObject([one, other].map { ($0, .object(file)) }))
+            await server.put(Manifest.name, try Json.object(json).bytes())
+            let found = await refusalLater { _ = try await self.download(store, server) }
+            XCTAssertEqual(found?.what, "two files of a bundle need one place", "\(one) and \(other)")
+            XCTAssertEqual(try contents(root), [:])
+        }
+    }
+
+    func testAFileWhereAnEarlierManifestHadAFolder() async throws {
         let (store, _) = try store()
-        let server = try Server(["a": [1], "a/b": [2]])
-        let found = await refusalLater { _ = try await self.download(store, server) }
-        XCTAssertNotNil(found)
-        XCTAssertEqual(try store.list().map(\.name), [])
+        let bundles: [[String: [UInt8]]] = [["x/y": [1]], ["x": [2]], ["x/y/z": [3]]].map {
+            $0.merging(["z": [9]]) { $1 }
+        }
+        let server = try Server([:])
+        for files in bundles {
+            try await server.replace(files)
+            await server.set("z", [.status(500), .status(500), .status(500)])
+            let found = await refusalLater { _ = try await self.download(store, server) }
+            XCTAssertEqual(found?.what, "z could not be fetched")
+        }
+        try check(try await download(store, server), bundles.last!)
     }
 
     func testContentRange() {

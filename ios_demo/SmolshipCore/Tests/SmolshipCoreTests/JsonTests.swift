@@ -3,6 +3,22 @@ import XCTest
 @testable import SmolshipCore
 
 final class JsonTests: XCTestCase {
+    /// The threads that apps work on have half a megabyte.
+    func testTheDeepestOnASmallStack() {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let text = String(repeating: open, count: 200) + "1" + String(repeating: close, count: 200)
+            let done = DispatchSemaphore(value: 0)
+            let thread = Thread {
+                XCTAssertNotNil(try? Json.parse(text))
+                XCTAssertNil(try? Json.parse(open + text + close))
+                done.signal()
+            }
+            thread.stackSize = 512 << 10
+            thread.start()
+            done.wait()
+        }
+    }
+
     func testValuesAreKeptExactly() throws {
         let text =
             #"{"b": [1, 1.0, -0.0, 1e+16, 12345678901234567890123, null, true], "a": {"é": "e\#u{301}", "e\#u{301}": "é"}}"#

@@ -142,7 +142,7 @@ public struct Download: Sendable {
         } catch {
             return try brokenOff(file, error)
         }
-        if answer.status == 416 { discard(partial) }
+        if isElsewhere(answer, start) { discard(partial) }  // the next attempt begins anew
         if let wrong = fault(of: answer, file, start) { return wrong }
         var have = answer.start  // 0 where the server does not know ranges
         if have == 0 { discard(partial) }
@@ -175,6 +175,15 @@ public struct Download: Sendable {
         return refusal(file.path, error is Refusal ? "\(error)" : error.localizedDescription)
     }
 
+    /// Whether it is no part that goes on where the partial file ends: the server has no such part, or sent another.
+    private func isElsewhere(_ answer: HttpAnswer, _ start: Int) -> Bool {
+        switch answer.status {
+        case 0, 416: true
+        case 206: answer.start != 0 && answer.start != start
+        default: false
+        }
+    }
+
     private func fault(of answer: HttpAnswer, _ file: ListedFile, _ start: Int) -> Refusal? {
         guard [200, 206].contains(answer.status) else { return refusal(file.path, "status \(answer.status)") }
         if let total = answer.total, total != file.size {
@@ -196,7 +205,11 @@ public struct Download: Sendable {
     }
 
     private func put(_ made: URL, at path: String) throws {
-        guard rename(made.path, try inside(bundle, path).path) == 0 else {
+        let place = try inside(bundle, path)
+        var info = stat()
+        // A folder there is of an earlier manifest, and `forget` has emptied it.
+        if lstat(place.path, &info) == 0, info.st_mode & S_IFMT == S_IFDIR { discard(place) }
+        guard rename(made.path, place.path) == 0 else {
             throw Refusal("\(path) cannot be put into the bundle", got: systemError(), expected: "a place for a file")
         }
     }
@@ -208,8 +221,15 @@ public struct Download: Sendable {
     }
 }
 
+private let mostFiles = 10_000
+private let mostBytes = 1 << 50
+
 /// Refuses manifests whose files cannot be brought here: hashes become names, sizes are reserved.
 func refuseUnsafe(_ manifest: Manifest) throws {
+    guard manifest.files.count <= mostFiles else {
+        throw Refusal(
+            "\(Manifest.name) lists too many files", got: manifest.files.count, expected: "at most \(mostFiles)")
+    }
     for file in manifest.files {
         guard file.sha256.wholeMatch(of: /[0-9a-f]{64}/) != nil, file.size >= 0,
             !file.path.utf8.elementsEqual(Manifest.name.utf8)
@@ -219,10 +239,31 @@ func refuseUnsafe(_ manifest: Manifest) throws {
                 expected: "a size, and a SHA-256 of 64 lower-case digits")
         }
     }
-    guard manifest.bytes < Int.max else {
+    guard manifest.bytes < mostBytes else {
         throw Refusal(
-            "\(Manifest.name): the files' sizes cannot be", got: "more than a number holds",
-            expected: "bytes that a disk holds")
+            "\(Manifest.name): the files' sizes cannot be", got: "\(manifest.bytes) bytes", expected: "below 2^50")
+    }
+    try refuseSharedPlaces(manifest.files.map(\.path) + [Manifest.name])
+}
+
+/// Refuses files that one file system cannot hold beside each other: one that is another's folder, and those that differ
+/// in case or in the spelling of accents alone (which Swift's strings take for equal), as they are one file on some.
+private func refuseSharedPlaces(_ paths: [String]) throws {
+    var files: [String: String] = [:]
+    func refuse(_ one: String, _ other: String) -> Refusal {
+        Refusal(
+            "two files of a bundle need one place", got: "\(one) and \(other)", expected: "names that differ",
+            todo: "export the bundle again")
+    }
+    for path in paths {
+        if let other = files.updateValue(path, forKey: path.lowercased()) { throw refuse(other, path) }
+    }
+    for path in paths {
+        var folder = ""
+        for name in path.lowercased().unicodeScalars.split(separator: "/").dropLast() {
+            folder += (folder.isEmpty ? "" : "/") + String(name)
+            if let other = files[folder] { throw refuse(other, path) }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 public struct Manifest: Sendable {
     public static let name = "manifest.json"
     public static let schema = 2
-    static let limit = 64 << 20  // bytes
+    static let limit = 4 << 20  // bytes; what is made of them takes many times as many
 
     public let model: ModelFacts
     public let generation: GenerationFacts

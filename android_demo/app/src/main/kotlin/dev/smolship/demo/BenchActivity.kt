@@ -109,9 +109,7 @@ class BenchActivity : Activity() {
             openTokens(engine, folder, info, threads)
 
         override fun machine(engine: String): Machine {
-            val version = if (engine ==
-                "onnx"
-            ) {
+            val version = if (engine == "onnx") {
                 OrtEnvironment.getEnvironment().version
             } else {
                 getString(R.string.executorch_version)
@@ -120,9 +118,7 @@ class BenchActivity : Activity() {
             return Machine(
                 mapOf("app" to VERSION, "android" to Build.VERSION.RELEASE, library to version),
                 "Android ${Build.VERSION.RELEASE} (API ${Build.VERSION.SDK_INT}), ${Build.FINGERPRINT}",
-                if (Build.VERSION.SDK_INT >=
-                    Build.VERSION_CODES.S
-                ) {
+                if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.S) {
                     "${Build.SOC_MANUFACTURER} ${Build.SOC_MODEL}"
                 } else {
                     Build.HARDWARE

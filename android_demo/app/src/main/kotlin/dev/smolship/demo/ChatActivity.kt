@@ -96,7 +96,9 @@ class ChatActivity : Activity() {
         newChat.isEnabled = next.messages.isNotEmpty() && !answering
         showText(problem, next.problem)
         showText(notice, noticeOf(next))
-        showMessages(next.kept)
+        showMessages(next.turns)
+        val back = next.unanswered.takeIf { it != before.unanswered }
+        if (back != null && question.text.isEmpty()) question.setText(back)
         showStatus()
         announce(before, next)
     }
@@ -113,7 +115,7 @@ class ChatActivity : Activity() {
             when (state.ending?.end) {
                 End.INTERRUPTED -> getString(R.string.broken_off)
                 End.CONTEXT -> getString(R.string.context_full)
-                else -> null
+                else -> if (state.cut) getString(R.string.cut) else null
             }
         return (listOfNotNull(phase, end) + state.notes).joinToString("\n").ifEmpty { null }
     }

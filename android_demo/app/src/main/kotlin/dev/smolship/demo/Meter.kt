@@ -26,17 +26,11 @@ class Meter(private val context: Context, private val screen: Executor, private 
     fun start() {
         val clock = Executors.newSingleThreadScheduledExecutor()
         this.clock = clock
-        clock.scheduleWithFixedDelay({
-            read().let {
-                screen.execute {
-                    if (this.clock ===
-                        clock
-                    ) {
-                        show(it)
-                    }
-                }
-            }
-        }, 0, 2, TimeUnit.SECONDS)
+        val look = Runnable {
+            val now = read()
+            screen.execute { if (this.clock === clock) show(now) }
+        }
+        clock.scheduleWithFixedDelay(look, 0, 2, TimeUnit.SECONDS)
     }
 
     fun stop() {

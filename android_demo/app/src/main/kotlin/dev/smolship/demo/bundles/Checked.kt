@@ -3,15 +3,22 @@ package dev.smolship.demo.bundles
 import dev.smolship.core.Refusal
 import dev.smolship.core.bundle.Fault
 import dev.smolship.core.bundle.Manifest
+import dev.smolship.core.bundle.Problem
 import dev.smolship.core.bundle.checkFiles
 import java.io.File
+import java.io.IOException
+import java.nio.file.Files
 
 /**
  * Holds a target's files against the manifest before native code sees them. Reading all of a large model takes seconds:
- * once they were found as they should be, sizes and times that have not changed since will do. What was found is kept in
- * [memory], a folder of the app's own, which nobody else writes.
+ * once they were found as they should be, it will do that none was changed since. The system's own time of change says
+ * that: unlike the time of modification, nobody can set it. What was found is kept in [memory], a folder of the app's own,
+ * which nobody else writes.
  */
-class Checked(private val memory: File) {
+class Checked(
+    private val memory: File,
+    private val problems: (File, Manifest) -> List<Problem> = { bundle, manifest -> checkFiles(bundle, manifest) },
+) {
     /**
      * Refuses a missing or altered file among those of the target's [folder] and of the bundle's own, and what lies in the
      * folder and is not listed.
@@ -22,12 +29,12 @@ class Checked(private val memory: File) {
         val kept = File(memory, "${bundle.name}.$folder")
         if (kept.isFile && kept.readText() == state) return
         kept.delete()
-        val problems = checkFiles(bundle, manifest.copy(files = needed))
+        val found = problems(bundle, manifest.copy(files = needed))
             .filter { it.fault != Fault.UNLISTED || it.file.startsWith("$folder/") }
-        if (problems.isNotEmpty()) {
+        if (found.isNotEmpty()) {
             throw Refusal(
                 "the bundle is not as it was exported",
-                problems.take(SOME).joinToString("; "),
+                found.take(SOME).joinToString("; "),
                 "the files that its manifest lists",
                 "copy or download it again",
             )
@@ -40,9 +47,20 @@ class Checked(private val memory: File) {
         val there = File(bundle, folder).walkTopDown().filter { it.isFile }.map { it.relativeTo(bundle).path }
         val lines = (needed + there).sorted().map { name ->
             val file = File(bundle, name)
-            "$name ${file.length()} ${file.lastModified()} ${manifest.files[name]?.sha256}"
+            "$name ${file.length()} ${file.lastModified()} ${changed(file)} ${manifest.files[name]?.sha256}"
         }
         return lines.joinToString("\n")
+    }
+
+    /** Which file it is, and when the system saw it changed; nothing where that is not known. */
+    private fun changed(file: File): String = try {
+        Files.readAttributes(file.toPath(), "unix:dev,ino,ctime").toSortedMap().values.joinToString(" ")
+    } catch (_: UnsupportedOperationException) {
+        ""
+    } catch (_: IllegalArgumentException) {
+        ""
+    } catch (_: IOException) {
+        ""
     }
 
     private companion object {

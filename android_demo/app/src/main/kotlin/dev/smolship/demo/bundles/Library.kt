@@ -11,6 +11,7 @@ import dev.smolship.core.bundle.checkFiles
 import dev.smolship.core.chat.TemplateRendering
 import dev.smolship.demo.engine.BundleOpener.Companion.THINKING
 import java.io.File
+import java.io.IOException
 import java.util.concurrent.Executor
 
 /** A work that takes long: on which bundle and file it is, and how far, in bytes. */
@@ -63,7 +64,7 @@ class Library(
     /** Looks at what is there; `adb push` may have brought more. */
     fun refresh() {
         folder.mkdirs()
-        if (state.job == null) worker.execute(::list)
+        if (state.job == null) worker.execute { trying(::list)?.let { problem -> tell { it.copy(problem = problem) } } }
     }
 
     /** Copies a bundle from [source], whose [name] may have to be asked for, too. */
@@ -103,21 +104,25 @@ class Library(
         cancelled = false
         show(state.copy(job = Job(name), good = null, problem = null, cancelled = false))
         worker.execute {
-            val problem =
-                try {
-                    action(Shown(name))
-                    null
-                } catch (ended: Cancelled) {
-                    tell { it.copy(cancelled = true) }
-                    null
-                } catch (refusal: Refusal) {
-                    refusal.message
-                } catch (error: Exception) {
-                    "$error"
-                }
-            tell { it.copy(job = null, problem = problem) }
-            list()
+            val problem = trying { action(Shown(name)) }
+            val other = trying(::list)
+            tell { it.copy(job = null, problem = problem ?: other) }
         }
+    }
+
+    /** What went wrong in [action], in words. An error here would end the app, at its next start too. */
+    private fun trying(action: () -> Unit): String? = try {
+        action()
+        null
+    } catch (ended: Cancelled) {
+        tell { it.copy(cancelled = true) }
+        null
+    } catch (refusal: Refusal) {
+        refusal.message
+    } catch (error: Exception) {
+        "$error"
+    } catch (error: OutOfMemoryError) {
+        "There is too little memory for this.\n$error"
     }
 
     private fun list() {
@@ -135,7 +140,11 @@ class Library(
     /** Whether the bundle's template looks at [THINKING]. */
     private fun asks(bundle: Stored): Boolean {
         val file = File(bundle.folder, TemplateRendering.NAME)
-        return file.isFile && file.length() < LARGEST && "\"$THINKING\"" in file.readText()
+        return try {
+            file.isFile && file.length() < LARGEST && "\"$THINKING\"" in file.readText()
+        } catch (_: IOException) {
+            false // opening the bundle says what is wrong
+        }
     }
 
     /** Where the address of an unfinished download is kept. */

@@ -108,16 +108,16 @@ class ChatSession(
     /** Keeps the conversation as far as it came; the system may end the process at any time. */
     fun save() {
         try {
-            file.save(Kept(state.choice, state.kept))
+            file.save(state.kept)
         } catch (error: IOException) {
             show(state.copy(problem = "The conversation cannot be kept: ${error.message}"))
         }
     }
 
-    private fun restored(): ChatState {
-        val kept = file.load()
-        val phase = if (kept.choice == null) Phase.EMPTY else Phase.UNLOADED
-        return ChatState(phase, kept.choice, kept.messages)
+    private fun restored(): ChatState = try {
+        ChatState.of(file.load())
+    } catch (refusal: Refusal) {
+        ChatState(problem = refusal.message)
     }
 
     private fun show(next: ChatState) {
@@ -143,10 +143,7 @@ class ChatSession(
                 }
             val phase = if (opened == null) Phase.UNLOADED else otherwise
             val turns = opened?.conversation?.messages
-            work.tell {
-                val messages = turns ?: it.messages
-                it.copy(phase = phase, messages = messages, question = null, partial = "", problem = problem)
-            }
+            work.tell { it.over(turns ?: it.messages).copy(phase = phase, problem = problem) }
             work.keep()
         }
     }
@@ -201,9 +198,7 @@ class ChatSession(
                     !stopped
                 }
             val turns = conversation.messages
-            tell {
-                it.copy(phase = Phase.READY, messages = turns, question = null, partial = "", ending = answer.ending)
-            }
+            tell { it.over(turns).copy(phase = Phase.READY, ending = answer.ending) }
             keep()
         }
     }

@@ -1,5 +1,6 @@
 package dev.smolship.demo.chat
 
+import dev.smolship.core.Refusal
 import dev.smolship.core.chat.Message
 import dev.smolship.core.json.Json
 import dev.smolship.core.json.JsonError
@@ -7,18 +8,33 @@ import dev.smolship.core.json.write
 import java.io.File
 import java.io.IOException
 
-/** A conversation as it is kept. */
-data class Kept(val choice: Choice? = null, val messages: List<Message> = emptyList())
+/**
+ * A conversation as it is kept.
+ *
+ * @property open whether the last message is an answer that was still coming
+ */
+data class Kept(val choice: Choice? = null, val messages: List<Message> = emptyList(), val open: Boolean = false)
 
 /** Keeps the conversation on the disk, so that it outlives the process. */
 class ConversationFile(private val file: File) {
-    /** What was kept; nothing where there is no file, or one that is not ours. */
+    /** What was kept; nothing where there is no file. One that cannot be read is put aside, and refused. */
     fun load(): Kept = try {
-        if (file.length() in 1..LARGEST) read(Json.read(file.readBytes()).objectOf("conversation")) else Kept()
-    } catch (_: JsonError) {
-        Kept()
-    } catch (_: IOException) {
-        Kept()
+        when {
+            !file.exists() -> Kept()
+            file.length() > LARGEST -> throw JsonError("${file.length()} bytes, at most $LARGEST are read")
+            else -> read(Json.read(file.readBytes()).objectOf("conversation"))
+        }
+    } catch (error: JsonError) {
+        throw unreadable(error)
+    } catch (error: IOException) {
+        throw unreadable(error)
+    }
+
+    private fun unreadable(error: Exception): Refusal {
+        val aside = File(file.path + ".unreadable")
+        file.renameTo(aside)
+        val todo = "begin a new one; the file is kept as ${aside.name}"
+        return Refusal("the last conversation cannot be read", error.message, "what this app writes", todo)
     }
 
     /** Writes a temporary file and renames it: the old one holds until the new one is complete. */
@@ -29,11 +45,13 @@ class ConversationFile(private val file: File) {
     }
 
     private fun read(raw: Json.Object): Kept {
-        if (raw.need("schema").whole("schema") != SCHEMA) return Kept()
+        val schema = raw.need("schema").whole("schema")
+        if (schema != SCHEMA) throw JsonError("schema: got $schema, expected $SCHEMA")
         val messages = raw.need("messages").items("messages").map { it.objectOf("message") }
         return Kept(
             raw["choice"]?.takeIf { it != Json.Null }?.objectOf("choice")?.let(::choice),
             messages.map { Message(it.need("role").text("role"), it.need("content").text("content")) },
+            raw.need("open").bool("open"),
         )
     }
 
@@ -47,6 +65,7 @@ class ConversationFile(private val file: File) {
         "schema" to Json.Whole(SCHEMA),
         "choice" to (kept.choice?.let(::written) ?: Json.Null),
         "messages" to Json.Array(kept.messages.map(::written)),
+        "open" to Json.Bool(kept.open),
     )
 
     private fun written(choice: Choice) = Json.Object(

@@ -89,9 +89,7 @@ class BundleOpener(private val store: Store, private val checked: Checked, priva
                 if (sampling.repetitionPenalty != 1.0) left += "repetition_penalty ${sampling.repetitionPenalty}"
             }
             if (random && sampling.minP > 0) left += "min_p ${sampling.minP}"
-            val kept = if (engine ==
-                "executorch"
-            ) {
+            val kept = if (engine == "executorch") {
                 Sampling(temperature = sampling.temperature)
             } else {
                 sampling.copy(minP = 0.0)

@@ -51,9 +51,7 @@ class ExecuTorchTokens(file: File, threads: Int) : TokenEngine {
     /** What one of the program's methods without inputs says. */
     private fun number(method: String): Int {
         val said = guarded("read $method") { module.execute(method)[0].toInt() }
-        if (said !in
-            1..LARGEST
-        ) {
+        if (said !in 1..LARGEST) {
             throw Refusal("the program says something unusable of itself", "$method: $said", "1 to $LARGEST")
         }
         return said.toInt()

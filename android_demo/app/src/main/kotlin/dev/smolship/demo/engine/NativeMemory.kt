@@ -22,9 +22,7 @@ class NativeMemory : Closeable {
         }
         val buffer =
             guarded("hold a cache of $bytes bytes") {
-                if (Build.VERSION.SDK_INT >=
-                    Build.VERSION_CODES.O_MR1
-                ) {
+                if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.O_MR1) {
                     mapped(bytes.toInt())
                 } else {
                     ByteBuffer.allocateDirect(bytes.toInt())

@@ -91,9 +91,7 @@ class OnnxTokens(file: File, override val capacity: Int, threads: Int, kleidiai:
     }
 
     private fun size(name: String, size: Long): Int {
-        if (size !in
-            1..LARGEST
-        ) {
+        if (size !in 1..LARGEST) {
             throw Refusal("the model's sizes cannot be used", "$name: $size", "1 to $LARGEST", AGAIN)
         }
         return size.toInt()

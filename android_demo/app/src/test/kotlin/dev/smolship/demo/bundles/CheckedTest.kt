@@ -6,7 +6,9 @@ import dev.smolship.core.bundle.ListedFile
 import dev.smolship.core.bundle.Manifest
 import dev.smolship.core.bundle.ModelFacts
 import dev.smolship.core.bundle.Quantization
+import dev.smolship.core.bundle.checkFiles
 import dev.smolship.core.generate.Sampling
+import org.junit.Assert.assertEquals
 import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Before
@@ -82,11 +84,25 @@ class CheckedTest {
         assertTrue(refusal.got!!.contains("onnx/model.onnx.data"))
     }
 
-    @Test fun whatWasReadIsNotReadAgain() {
+    @Test fun aFileWhoseTimeWasSetBackIsFoundToo() {
         check()
-        alter("onnx/model.onnx", "Weights", 1_000_000) // as nothing but a fault of the storage would
-        check()
-        memory.deleteRecursively()
+        alter("onnx/model.onnx", "Weights", 1_000_000)
         assertThrows(Refusal::class.java) { check() }
+        alter("onnx/model.onnx", "weights", 1_000_000)
+        check()
+        val other = File(bundle, "other").apply { writeText("Weights") }
+        other.setLastModified(1_000_000)
+        other.renameTo(File(bundle, "onnx/model.onnx"))
+        assertThrows(Refusal::class.java) { check() }
+    }
+
+    @Test fun whatWasReadIsNotReadAgain() {
+        var read = 0
+        val checked = Checked(memory) { bundle, manifest -> checkFiles(bundle, manifest).also { read++ } }
+        repeat(3) { check(checked) }
+        assertEquals(1, read)
+        memory.deleteRecursively()
+        check(checked)
+        assertEquals(2, read)
     }
 }

@@ -24,6 +24,7 @@ class LibraryTest {
     private val server = ServerSocket(0, 50, InetAddress.getLoopbackAddress())
     private val files = HashMap<String, ByteArray>()
     private val asked = ArrayList<Pair<String, String?>>()
+    private val sentOn = HashMap<String, String>() // addresses that others are sent on to, by name
     private var most = Int.MAX_VALUE // bytes of an answer, after which the connection is closed
     private val address get() = "http://127.0.0.1:${server.localPort}/a/tiny"
     private val library by lazy {
@@ -59,6 +60,9 @@ class LibraryTest {
         val name = lines.first().split(' ')[1].removePrefix("/a/tiny/")
         asked += name to range
         val out = client.getOutputStream()
+        sentOn[name]?.let {
+            return out.write("HTTP/1.1 302 Found\r\nLocation: $it\r\nContent-Length: 0\r\n\r\n".toByteArray())
+        }
         val bytes = files[name] ?: return out.write("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".toByteArray())
         val from = range?.removePrefix("bytes=")?.removeSuffix("-")?.toInt() ?: 0
         val partial = "206 Partial\r\nContent-Range: bytes $from-${bytes.size - 1}/${bytes.size}"
@@ -93,6 +97,21 @@ class LibraryTest {
         assertEquals(listOf("tiny"), library.state.bundles.map { it.name })
         val range = asked.single { it.first == "onnx/model.onnx" }.second
         assertTrue("asked for $range", range != null && range.startsWith("bytes=") && range != "bytes=0-")
+    }
+
+    @Test fun anAnswerElsewhereIsTakenByTheSameProtocolAlone() {
+        files["elsewhere"] = files.getValue("onnx/model.onnx")
+        most = 10_000
+        library.download(address, UrlHttp())
+        most = Int.MAX_VALUE
+        sentOn["onnx/model.onnx"] = "https://127.0.0.1:${server.localPort}/a/tiny/elsewhere"
+        library.download(address, UrlHttp())
+        assertTrue(library.state.problem, library.state.problem!!.contains("302"))
+        sentOn["onnx/model.onnx"] = "http://localhost:${server.localPort}/a/tiny/elsewhere"
+        library.download(address, UrlHttp())
+        assertNull(library.state.problem)
+        assertEquals(listOf("tiny"), library.state.bundles.map { it.name })
+        assertTrue("$asked", asked.last { it.first == "elsewhere" }.second!!.startsWith("bytes="))
     }
 
     @Test fun anAlteredFileIsSaid() {

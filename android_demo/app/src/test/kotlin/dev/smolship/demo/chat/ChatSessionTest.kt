@@ -7,6 +7,7 @@ import dev.smolship.core.chat.Message
 import dev.smolship.core.generate.End
 import dev.smolship.core.generate.Ending
 import org.junit.Assert.assertEquals
+import org.junit.Assert.assertFalse
 import org.junit.Assert.assertNull
 import org.junit.Assert.assertTrue
 import org.junit.Rule
@@ -74,6 +75,37 @@ class ChatSessionTest {
         val again = ConversationFile(kept).load()
         assertEquals(CHOICE, again.choice)
         assertEquals(listOf(Message("user", "Hi"), Message("assistant", "half ")), again.messages)
+        val later = session()
+        assertTrue(later.state.cut)
+        assertEquals(again.messages, later.state.messages)
+        later.resume()
+        assertTrue(later.settled().cut)
+        later.ask("And?")
+        assertFalse(later.settled().cut)
+        assertEquals(4, later.state.messages.size)
+    }
+
+    @Test fun aQuestionWithoutAWordOfAnAnswerComesBack() {
+        session().opened().ask("Hi") // and the process ends
+        val later = session()
+        assertEquals("Hi", later.state.unanswered)
+        assertEquals(emptyList<Message>(), later.state.messages)
+        opener.failure = Refusal("too little memory")
+        later.ask("Hi")
+        assertNull(later.state.unanswered)
+        assertEquals("Hi", later.settled().unanswered)
+        assertEquals(emptyList<Message>(), later.state.messages)
+        opener.failure = null
+        later.ask("Hi")
+        assertNull(later.settled().unanswered)
+        assertEquals(2, later.state.messages.size)
+    }
+
+    @Test fun aConversationThatCannotBeReadIsSaid() {
+        kept.writeText("{")
+        val state = session().state
+        assertEquals(Phase.EMPTY, state.phase)
+        assertTrue(state.problem!!.contains("conversation.json.unreadable"))
     }
 
     @Test fun stopBreaksTheAnswerOff() {

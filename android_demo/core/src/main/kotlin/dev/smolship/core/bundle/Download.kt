@@ -43,6 +43,9 @@ class Download(
 
     /** Fetches what is missing. */
     fun run(): Manifest {
+        if ('?' in url || '#' in url) {
+            throw Refusal("the address cannot be used", url, "the folder of a bundle, without ? and #")
+        }
         val raw = manifestBytes()
         val manifest = Manifest.read(raw)
         val total = manifest.bytesToWrite()
@@ -98,6 +101,7 @@ class Download(
             }
             file.delete()
             val what = when {
+                part.elsewhere -> "another part than was asked for"
                 part.size > listed.size -> "longer than the manifest says"
                 part.size < listed.size -> "shorter than the manifest says"
                 else -> "another SHA-256 than the manifest says"
@@ -122,7 +126,12 @@ class Download(
             private set
         val hash: String by lazy { digest.hex() }
 
+        /** Whether the server sent a part that nobody asked for, and which was not taken. */
+        var elsewhere = false
+            private set
+
         fun fill() {
+            if (file.isDirectory) removeAll(file) // of a manifest that was exchanged meanwhile
             if (file.isFile) {
                 file.inputStream().use { it.blocks(::count) }
                 begunAt = size
@@ -140,8 +149,12 @@ class Download(
                     response.status == PARTIAL && response.first == size -> Unit
                     response.status == OK -> restart()
                     response.status == UNSATISFIABLE && size > 0 -> return@answered // the server has no more of it
+                    response.status == PARTIAL && size > 0 -> {
+                        elsewhere = true
+                        return@answered
+                    }
                     response.status == PARTIAL ->
-                        throw Refusal("the server sent another part", "$name from ${response.first}", "from $size")
+                        throw Refusal("the server sent another part", "$name from ${response.first}", "all of it")
                     else -> throw status(name, response.status)
                 }
                 writing(file, usable) { makeFolderOf(file) }

@@ -85,11 +85,18 @@ data class Manifest(
     val targets: Map<String, Target>,
     val files: Map<String, ListedFile>,
 ) {
-    /** Bytes of all files that are to be written; refused where there are too many, or of sizes that no files have. */
+    /**
+     * Bytes of all files that are to be written; refused where there are too many, of sizes or hashes that no files have,
+     * or where two of them need one place.
+     */
     fun bytesToWrite(): Long {
         if (files.size > MOST_FILES) throw Refusal("$NAME lists too many files", files.size, "at most $MOST_FILES")
+        onePlaceEach(files.keys + NAME)
         if (NAME in files) throw Refusal("$NAME lists itself", todo = "ask whoever offers the bundle")
         return files.entries.fold(0L) { sum, (name, file) ->
+            if (!HASH.matches(file.sha256)) {
+                throw Refusal("$NAME: the hash of $name cannot be used", file.sha256, "64 digits in lower case")
+            }
             if (file.size !in 0..MOST_BYTES - sum) {
                 throw Refusal("$NAME: the size of $name cannot be used", file.size, "0 or more, together below 2^50")
             }
@@ -99,9 +106,10 @@ data class Manifest(
 
     companion object {
         const val NAME = "manifest.json"
-        const val LIMIT = 64 shl 20 // bytes
+        const val LIMIT = 4 shl 20 // bytes; what is made of them takes some twenty times as many
         private const val MOST_FILES = 10_000
-        private const val MOST_BYTES = 1L shl 50
+        private const val MOST_BYTES = (1L shl 50) - 1
+        private val HASH = Regex("[0-9a-f]{64}")
 
         /** The manifest of the bundle [root]. */
         fun read(root: File): Manifest {

@@ -3,6 +3,8 @@ package dev.smolship.core.bundle
 import dev.smolship.core.Refusal
 import java.io.File
 import java.io.IOException
+import java.text.Normalizer
+import java.util.Locale
 
 private const val LONGEST_NAME = 255 // bytes of one name, on every file system in use
 
@@ -36,6 +38,24 @@ private fun isPrintable(code: Int): Boolean = code == ' '.code ||
         -> false
         else -> true
     }
+
+/**
+ * Refuses [names] of files that one file system cannot hold beside each other: one that is another's folder, and those
+ * that differ in case or in the spelling of accents alone, which are one file on some.
+ */
+internal fun onePlaceEach(names: Set<String>) {
+    val files = HashMap<String, String>()
+    for (name in names) {
+        val place = Normalizer.normalize(name, Normalizer.Form.NFD).lowercase(Locale.ROOT)
+        files.put(place, name)?.let { throw twice(it, name) }
+    }
+    for ((place, name) in files) {
+        for (i in place.indices) if (place[i] == '/') files[place.substring(0, i)]?.let { throw twice(it, name) }
+    }
+}
+
+private fun twice(one: String, other: String) =
+    Refusal("two files of a bundle need one place", "$one and $other", "names that differ", "export the bundle again")
 
 /** The file [name] below [root]; refused where a link on the way leads out of it. */
 fun inside(root: File, name: String): File {

@@ -2,12 +2,15 @@ package dev.smolship.core.chat
 
 import dev.smolship.core.Refusal
 import dev.smolship.core.bundle.Manifest
+import dev.smolship.core.bundle.hex
 import dev.smolship.core.bundle.inside
+import dev.smolship.core.bundle.sha256
 import dev.smolship.core.json.Json
 import dev.smolship.core.json.JsonError
 import dev.smolship.core.template.Template
 import dev.smolship.core.template.TemplateError
 import java.io.File
+import java.io.IOException
 
 /**
  * The text of a conversation by a chat template, as transformers' apply_chat_template gives it.
@@ -42,23 +45,29 @@ class TemplateRendering(
     companion object {
         /** The file of a bundle that holds its template's syntax tree. */
         const val NAME = "template.json"
+        private const val COPY = "copy or download the bundle again"
         private const val SOURCE = "chat_template.jinja"
-        private const val LIMIT = 16L shl 20 // bytes
+        private const val LIMIT = 2L shl 20 // bytes, as the export has it
 
         /** The template of the bundle [root]; refused where it has none that an app can render. */
         fun of(root: File, manifest: Manifest, variables: Map<String, Json> = emptyMap()): TemplateRendering {
             val todo = "export the bundle again: it says why a template is not portable"
-            if (NAME !in
-                manifest.files
-            ) {
-                throw Refusal("the bundle has no chat template for apps", "no $NAME", todo = todo)
-            }
+            val listed = manifest.files[NAME]
+                ?: throw Refusal("the bundle has no chat template for apps", "no $NAME", todo = todo)
             val file = inside(root, NAME)
             if (!file.isFile || file.length() > LIMIT) {
                 throw Refusal("$NAME cannot be read", "${file.length()} bytes", "a file of at most $LIMIT", todo)
             }
+            val bytes = try {
+                file.readBytes()
+            } catch (error: IOException) {
+                throw Refusal("$NAME cannot be read", error.message, "a readable file", todo)
+            }
+            if (sha256().apply { update(bytes) }.hex() != listed.sha256) {
+                throw Refusal("the bundle was altered", "$NAME: its SHA-256 is not the manifest's", todo = COPY)
+            }
             val template = try {
-                Template(Json.read(file.readBytes()))
+                Template(Json.read(bytes))
             } catch (error: JsonError) {
                 throw Refusal("$NAME is not valid JSON", error.message, todo = todo)
             } catch (error: TemplateError) {

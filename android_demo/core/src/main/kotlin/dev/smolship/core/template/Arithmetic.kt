@@ -77,9 +77,7 @@ private fun Machine.repeated(value: Any?, count: BigInteger): Any? {
     val size = text?.length ?: items?.size ?: return null
     if (count.bitLength() >= Long.SIZE_BITS) refuse("cannot fit 'int' into an index-sized integer")
     if (count.signum() <= 0 || size == 0) {
-        return if (text !=
-            null
-        ) {
+        return if (text != null) {
             like(value, "")
         } else if (value is ListValue) {
             ListValue(emptyList())
@@ -87,9 +85,7 @@ private fun Machine.repeated(value: Any?, count: BigInteger): Any? {
             TupleValue(emptyList())
         }
     }
-    val times = if (count.bitLength() <
-        Int.SIZE_BITS
-    ) {
+    val times = if (count.bitLength() < Int.SIZE_BITS) {
         count.toInt()
     } else {
         refuse("a value repeated $count times is too long")

@@ -174,9 +174,7 @@ private fun numberAttribute(value: Any?, name: String): Any? {
         "bit_length" -> if (whole == null) Absent else native(name, "") { whole(whole.abs().bitLength()) }
         "bit_count" -> if (whole == null) Absent else native(name, "") { whole(whole.abs().bitCount()) }
         "is_integer" ->
-            if (whole !=
-                null
-            ) {
+            if (whole != null) {
                 Absent
             } else {
                 native(name, "") { (value as Double).isFinite() && value == Math.rint(value) }

@@ -69,9 +69,7 @@ internal fun Machine.makeDict(arguments: Arguments, what: String): DictValue {
         } else {
             for (pair in each(source)) {
                 val items = elements(pair)
-                if (items.size !=
-                    2
-                ) {
+                if (items.size != 2) {
                     refuse("dictionary update sequence element has length ${items.size}; 2 is required")
                 }
                 made[items[0]] = items[1]

@@ -38,9 +38,7 @@ internal object Decimals {
     private fun scientific(value: BigDecimal, precision: Int, alternate: Boolean): String {
         val kept = rounded(value, precision + 1)
         val digits = (
-            if (kept.signum() ==
-                0
-            ) {
+            if (kept.signum() == 0) {
                 "0"
             } else {
                 kept.unscaledValue().toString()

@@ -175,9 +175,7 @@ private fun withoutType(machine: Machine, value: Double, spec: Spec): String {
     val limit = maxOf(precision, 1)
     val text = Decimals.write(machine, value, 'g', limit, false)
     if ('e' in text || '.' in text) return text
-    return if (text.length <
-        limit + (if (limit >= REPR_PRECISION) 1 else 0)
-    ) {
+    return if (text.length < limit + (if (limit >= REPR_PRECISION) 1 else 0)) {
         "$text.0"
     } else {
         general(machine, value, limit)

@@ -61,9 +61,7 @@ internal fun globals(): Map<String, Any?> = mapOf(
 private object DictFunction : Function("dict"), HelperValue {
     override fun call(machine: Machine, arguments: Arguments): Any? = machine.makeDict(arguments, name)
 
-    override fun attribute(name: String): Any? = if (name ==
-        "fromkeys"
-    ) {
+    override fun attribute(name: String): Any? = if (name == "fromkeys") {
         native(name, "iterable value? /", ::fromKeys)
     } else {
         Absent

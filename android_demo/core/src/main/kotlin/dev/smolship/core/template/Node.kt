@@ -93,9 +93,7 @@ internal class Node private constructor(
             val kind = given.need("node").text("node")
             val names = FIELDS[kind] ?: throw JsonError("node '$kind': it is none of jinja's nodes that apps know")
             val expected = names.toSet() + setOf("node", "line")
-            if (given.fields.keys !=
-                expected
-            ) {
+            if (given.fields.keys != expected) {
                 throw JsonError("$kind: got the fields ${given.fields.keys}, expected $expected")
             }
             val nodes = LinkedHashMap<String, List<Node>>()

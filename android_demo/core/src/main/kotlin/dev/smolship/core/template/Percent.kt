@@ -133,9 +133,7 @@ private class Percent(
 
     private fun plain(text: String, flags: String, width: Int): String = padded(
         machine, text, width, " ",
-        if ('-' in
-            flags
-        ) {
+        if ('-' in flags) {
             1
         } else {
             -1

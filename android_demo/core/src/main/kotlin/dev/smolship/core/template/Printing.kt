@@ -74,9 +74,7 @@ private class Printer(private val machine: Machine) {
                 if (value.title == null) add("anonymous") else quote(value.title)
                 add(">")
             }
-            is Opaque -> if (value.type ==
-                SELF
-            ) {
+            is Opaque -> if (value.type == SELF) {
                 add("<TemplateReference None>")
             } else {
                 unsupported("printing ${value.type}")

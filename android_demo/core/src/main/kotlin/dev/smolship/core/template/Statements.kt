@@ -150,9 +150,7 @@ internal object Targets {
     }
 
     /** The variables whose attributes a target sets. */
-    fun namespaces(node: Node, frame: Frame): List<String> = if (node.kind ==
-        "NSRef"
-    ) {
+    fun namespaces(node: Node, frame: Frame): List<String> = if (node.kind == "NSRef") {
         listOf(frame.symbols.reference(node.text("name")))
     } else {
         node.children.flatMap { namespaces(it, frame) }

@@ -36,9 +36,7 @@ internal fun strftime(time: LocalDateTime, format: String): String {
 }
 
 /** glibc's flag `-`: numbers without zeros or spaces before them. */
-private fun unpadded(directive: Char, text: String): String = if (directive in
-    "CdegGHIjklmMSuUVwWyY"
-) {
+private fun unpadded(directive: Char, text: String): String = if (directive in "CdegGHIjklmMSuUVwWyY") {
     text.trimStart(' ', '0').ifEmpty { "0" }
 } else {
     unsupported("the date format %-$directive")

@@ -85,9 +85,7 @@ internal class StringMethod(val name: String, parameters: String, private val bo
         val escaped =
             when (name) {
                 "replace", "ljust", "rjust", "center" -> arguments.positional.mapIndexed { i, it ->
-                    if (i ==
-                        1
-                    ) {
+                    if (i == 1) {
                         escaped(machine, it)
                     } else {
                         it
@@ -214,9 +212,7 @@ private fun makeTable(a: Bound): DictValue {
             val text = textOf(entry.key)
             if (text != null && pointCount(text) != 1) refuse("string keys in translate table must be of length 1")
             table[
-                if (text !=
-                    null
-                ) {
+                if (text != null) {
                     whole(text.codePointAt(0))
                 } else {
                     wholeOf(entry.key) ?: refuse("keys must be strings or integers")

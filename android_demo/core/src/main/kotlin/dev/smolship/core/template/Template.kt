@@ -24,9 +24,7 @@ class Template(program: Json, private val limits: Limits = Limits()) {
         try {
             val found = program.objectOf("template.json")
             val schema = found.need("schema").whole("schema")
-            if (schema !=
-                SCHEMA
-            ) {
+            if (schema != SCHEMA) {
                 throw JsonError("schema: got $schema, expected $SCHEMA: a newer app reads it, or export again")
             }
             val unknown = found.fields.keys - setOf("schema", "source_sha256", "body")

@@ -52,9 +52,7 @@ internal class ToJson(
             "NaN"
         } else if (value.isInfinite()) {
             (
-                if (value >
-                    0
-                ) {
+                if (value > 0) {
                     "Infinity"
                 } else {
                     "-Infinity"

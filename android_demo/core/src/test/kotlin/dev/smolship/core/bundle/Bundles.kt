@@ -47,18 +47,31 @@ class FakeServer(val files: MutableMap<String, String>) : Http {
 
     /** By how much later an answer of a part begins than it was asked to. */
     var shift = 0
+
+    /** Whether whole files come as parts, too. */
+    var always = false
+
+    /** Done with each answer. */
+    var meanwhile: () -> Unit = {}
     var status = HashMap<String, Int>()
 
     override fun get(url: String, from: Long): Response {
         val path = url.removePrefix("$URL/")
         asked.add(path to from)
+        if (path != Manifest.NAME) meanwhile()
         status[path]?.let { return Response(it, null, ByteArrayInputStream(ByteArray(0))) }
         val bytes = files[path]?.toByteArray() ?: return Response(404, null, ByteArrayInputStream(ByteArray(0)))
         val start = if (ranges) from.toInt() else 0
         if (start > 0 && start >= bytes.size) return Response(416, null, ByteArrayInputStream(ByteArray(0)))
         val rest = bytes.copyOfRange(start, bytes.size).let { it.copyOf(minOf(it.size, shortens[path] ?: it.size)) }
         val body = breaks[path]?.removeFirstOrNull()?.let { Breaking(rest, it) } ?: ByteArrayInputStream(rest)
-        return if (start > 0) Response(206, start + shift.toLong(), body) else Response(200, null, body)
+        return if (start > 0 ||
+            (always && path != Manifest.NAME)
+        ) {
+            Response(206, start + shift.toLong(), body)
+        } else {
+            Response(200, null, body)
+        }
     }
 
     /** A connection that breaks after so many bytes. */

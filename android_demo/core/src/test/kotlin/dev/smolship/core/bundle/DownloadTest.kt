@@ -87,14 +87,18 @@ class DownloadTest {
     }
 
     @Test
-    fun `another part than was asked for is refused`() {
+    fun `another part than was asked for is not taken, and the file begins again`() {
         server.breaks["onnx/model.onnx"] = ArrayDeque(listOf(7))
         refused("broken off")
         server.shift = 1
-        refused("another part")
-        server.shift = 0
+        server.asked.clear()
         download()
         complete()
+        assertEquals(listOf(7L, 0L), server.asked.filter { it.first == "onnx/model.onnx" }.map { it.second })
+        assertTrue("$told", told.single().startsWith("onnx/model.onnx: another part than was asked for"))
+        Store(root).remove("tiny")
+        server.always = true
+        refused("another part")
     }
 
     @Test
@@ -161,6 +165,22 @@ class DownloadTest {
     }
 
     @Test
+    fun `a file may come where an earlier manifest had a folder, and a folder where it had a file`() {
+        server.breaks["onnx/model.onnx"] = ArrayDeque(listOf(7))
+        refused("broken off")
+        for (files in listOf(arrayOf("onnx" to "a file", "z" to "z!"), arrayOf("onnx/deep/x" to "x", "z" to "z!"))) {
+            server.files.clear()
+            server.files.putAll(files)
+            server.files[Manifest.NAME] = Bundles.manifest(*files)
+            server.breaks["z"] = ArrayDeque(listOf(1))
+            refused("broken off")
+        }
+        download()
+        complete()
+        assertEquals("x", File(root, "tiny/onnx/deep/x").readText())
+    }
+
+    @Test
     fun `files of an earlier try are held against their hashes`() {
         val folder = File(root, ".tiny.download").apply { mkdirs() }
         File(folder, "onnx").mkdirs()
@@ -188,22 +208,43 @@ class DownloadTest {
     }
 
     @Test
-    fun `a file where a folder must be is refused`() {
-        server.files[Manifest.NAME] = Bundles.manifest("a" to "hello", "a/b" to "hello")
-        server.files["a"] = "hello"
-        server.files["a/b"] = "hello"
-        refused("cannot be written")
+    fun `names that one place would have to hold are refused before anything is fetched`() {
+        for ((one, other) in listOf(
+            "a/b" to "a", "x/A" to "x/a", "\u00e9" to "e\u0301", "Manifest.json" to "z",
+            "A" to "a/b",
+        )) {
+            server.files[Manifest.NAME] = Bundles.manifest(one to "hello", other to "hello")
+            refused("need one place")
+        }
+        assertEquals(emptyList<File>(), root.walk().filter { it.isFile }.toList())
+    }
+
+    @Test
+    fun `a file that cannot be written is refused`() {
+        server.meanwhile = ::blockFolder
+        refused("model.onnx cannot be written")
+    }
+
+    /** Puts a file where the folder of the model is to be. */
+    private fun blockFolder() {
+        File(root, ".tiny.download/onnx").apply { parentFile!!.mkdirs() }.writeText("")
     }
 
     @Test
     fun `storage that runs full meanwhile is said as that`() {
-        server.files[Manifest.NAME] = Bundles.manifest("a" to "hello", "a/b" to "hello")
-        server.files["a"] = "hello"
-        server.files["a/b"] = "hello"
+        server.meanwhile = ::blockFolder
         val free = ArrayDeque(listOf(1L shl 40))
         val store = Store(root) { free.removeFirstOrNull() ?: 0 }
         val refusal = assertThrows(Refusal::class.java) { store.download("tiny", server, FakeServer.URL, watching) }
         assertEquals("the storage is full", refusal.what)
+    }
+
+    @Test
+    fun `an address with a query is refused`() {
+        for (url in listOf("https://example.org/a?b=c", "https://example.org/a#b")) {
+            assertThrows(Refusal::class.java) { Store(root).download("tiny", server, url, watching) }
+        }
+        assertEquals(emptyList<Any>(), server.asked)
     }
 
     @Test

@@ -69,9 +69,7 @@ class StoreTest {
     fun `a source that breaks, or a user who ends it, leaves nothing`() {
         val refusal = assertThrows(Refusal::class.java) {
             Store(root).import("tiny", {
-                if (it ==
-                    "y"
-                ) {
+                if (it == "y") {
                     throw IOException("gone")
                 } else {
                     files[it]?.byteInputStream()

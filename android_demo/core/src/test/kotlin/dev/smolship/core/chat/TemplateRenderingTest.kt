@@ -59,6 +59,16 @@ class TemplateRenderingTest {
         assertThrows(Refusal::class.java) { TemplateRendering.of(root, manifest) }
     }
 
+    @Test
+    fun `a file that was altered since, or is too large, is refused`() {
+        val root = Bundles.write(temporary.newFolder(), "template.json" to program(TEXT))
+        val manifest = Manifest.read(root)
+        File(root, "template.json").writeText(program(TEXT).replace("Hello", "Hallo"))
+        val refusal = assertThrows(Refusal::class.java) { TemplateRendering.of(root, manifest) }
+        assertEquals("the bundle was altered", refusal.what)
+        refused("cannot be read", "template.json" to program(TEXT) + " ".repeat(2 shl 20))
+    }
+
     private companion object {
         const val SOURCE = "Hello"
         const val TEXT = """{"node": "TemplateData", "line": 1, "data": "Hello"}"""

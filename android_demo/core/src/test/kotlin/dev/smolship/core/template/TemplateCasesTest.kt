@@ -26,9 +26,7 @@ class TemplateCasesTest {
                     if (expected != null) refused.add("${case["template"]}: ${error.message}")
                     null
                 }
-            if (got ==
-                expected
-            ) {
+            if (got == expected) {
                 equal++
             } else if (got != null) {
                 different.add("${case["template"]}: '$got', not '$expected'")
