@@ -26,6 +26,7 @@ from smolship.export.tensorfile import Slot, TensorWriter, read_header
 from smolship.runtime.readback.hashing import Entry, TensorHash, digest
 
 Bits = Literal[4, 8, 16]
+CALIBRATED = "calibrated"  # the folder of what calibration has changed, beside the set that it began with
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,25 @@ def reround(
     return Weights(folder, weights)
 
 
+def replace_tensors(
+    base: Weights,
+    source: Source,
+    names: Iterable[str],
+    folder: Path,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> Weights:
+    """The set `base` with these tensors as `source` has them, in their forms. The rest is not copied."""
+    entries = {name: replace(base.entries[name], origin="calibrated") for name in names}
+    _list(base.entries | _write(source, entries, folder, progress), folder)
+    return Weights(folder, base)
+
+
+def open_set(work: Path) -> Weights:
+    """The set of weights that the steps of an export have made in `work`: calibrated, where it was."""
+    base, calibrated = Weights(work), work / CALIBRATED
+    return Weights(calibrated, base) if calibrated.exists() else base
+
+
 def _write(
     source: Source, entries: dict[str, Entry], folder: Path, progress: Callable[[str, int, int], None]
 ) -> dict[str, Entry]:
@@ -182,7 +202,7 @@ def _write(
 
 
 def _rows(source: Source, name: str, entry: Entry, start: int, stop: int) -> QuantTensor:
-    if entry.origin == "lifted":
+    if entry.origin in ("lifted", "calibrated"):
         assert isinstance(source, GridSource)
         return source.lift(name, start, stop)
     return quantize(source.read(name, start, stop), entry.bits, entry.group, name)

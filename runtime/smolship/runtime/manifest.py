@@ -17,12 +17,40 @@ NAME = "manifest.json"
 
 
 @dataclass(frozen=True)
+class CalibrationFacts:
+    """How a set of weights was calibrated.
+
+    text       "self", or "file"
+    sha256     of the user's text
+    tokens     that were looked at, in all windows
+    steps      of training, whole or of each layer
+    lifted     linears that stay as a GGUF file held them
+    kl_before  mean KL divergence from the original on windows that nothing was fitted to, without calibration
+    kl_after   with it
+    notes      what else there is to say
+    """
+
+    text: str
+    sha256: str | None
+    method: str
+    effort: str
+    seed: int
+    tokens: int
+    steps: int
+    lifted: int
+    kl_before: float
+    kl_after: float
+    notes: list[str]
+
+
+@dataclass(frozen=True)
 class Quantization:
     """How the one set of weights is held: the bits and the group that were asked for, and what came of it.
 
     share_at_4_bits  of the parameters of the layers' linears
     notes            what the export had to say, one line each
     lifted           matrices that are as a GGUF file held them
+    calibration      None: the set was not calibrated
     """
 
     name: str
@@ -33,6 +61,7 @@ class Quantization:
     share_at_4_bits: float
     notes: list[str]
     lifted: int
+    calibration: CalibrationFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +209,8 @@ def read_manifest(root: Path) -> Manifest:
             expected=SCHEMA,
             todo="export it again with this smolship",
         )
-    manifest = read_record(Manifest, raw, NAME, lenient=(ModelFacts, Quantization, StepCost, ListedFile))
+    lenient = (ModelFacts, Quantization, CalibrationFacts, StepCost, ListedFile)
+    manifest = read_record(Manifest, raw, NAME, lenient=lenient)
     if not 1 <= manifest.context <= 1 << 24:
         raise wrong(f"{NAME}: context", manifest.context, "1 to 16,777,216")
     check_model(manifest.model)

@@ -1,0 +1,163 @@
+"""The step `calibrate`: a quantized set in, one that is nearer to the original out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smolship.export.calibrate.asked import JUDGED, WHOLE, WINDOW, Calibration
+from smolship.export.calibrate.cost import Work, work_of
+from smolship.export.calibrate.distil import Trained, answers_loss, draw_order, train
+from smolship.export.calibrate.documents import cut_windows
+from smolship.export.calibrate.held import Held
+from smolship.export.calibrate.layers import Layers
+from smolship.export.calibrate.pool import Pool, open_pool
+from smolship.export.calibrate.sampled import PROMPTS, write_texts
+from smolship.export.calibrate.state import State
+from smolship.export.checkpoints import Checkpoint
+from smolship.export.facts import Resolved
+from smolship.export.templates import DATE
+from smolship.export.weights import Weights, replace_tensors
+from smolship.runtime.errors import InputError
+from smolship.runtime.manifest import CalibrationFacts
+from smolship.runtime.tokenizer import Tokenizer
+
+Progress = Callable[[str, int, int], None]
+PARTS = 1000  # of the progress
+
+
+class Told:
+    """Progress in shares of the work."""
+
+    def __init__(self, work: Work, progress: Progress):
+        self.work, self.progress, self.done = work, progress, 0.0
+
+    def __call__(self, what: str, phase: str, share: float) -> None:
+        """So much of a phase was done since."""
+        self.done += share * vars(self.work)[phase] / self.work.total
+        self.progress(what, min(round(self.done * PARTS), PARTS - 1), PARTS)
+
+
+def calibrate(
+    checkpoint: Checkpoint,
+    resolved: Resolved,
+    base: Weights,
+    asked: Calibration,
+    folder: Path,
+    state: State,
+    progress: Progress,
+    threads: int | None = None,
+    device: str | None = None,
+) -> tuple[Weights, CalibrationFacts]:
+    """Write to `folder` what differs from the set `base`, or nothing where nothing came nearer; the set, and what is
+    said of it."""
+    config, effort = checkpoint.config, asked.amount
+    length = min(WINDOW, config.longest)
+    whole = sum(map(math.prod, config.shapes().values())) <= WHOLE
+    told = Told(work_of(config, effort, length, asked.documents is None, whole), progress)
+    with open_pool(threads, device) as pool:
+        ids = torch.from_numpy(_texts(checkpoint, resolved, asked, length, pool, state, told, whole)).to(pool.device)
+        judges = max(1, round(len(ids) * JUDGED))
+        fitted = len(ids) - judges
+        layers = Layers(config, checkpoint, base, ids, fitted, effort, asked.seed, pool, state, trains=not whole)
+        streams = layers.run(lambda what, share: told(what, "layers", share))
+        original, ours = streams.original, streams.ours[fitted:].clone()
+        before = layers.divergence(original[fitted:], streams.before, layers.before)
+        layers.before.forget("")
+        del streams
+        if whole:
+            after = _train_whole(layers, original, told)
+        else:
+            after = layers.divergence(original[fitted:], ours, layers.ours)
+    found = layers.found
+    notes = [f"{layers.plain} matrices without error compensation: their inputs are not finite"] if layers.plain else []
+    facts = CalibrationFacts(
+        text=asked.text,
+        sha256=asked.sha256,
+        method=f"GPTQ, scales and gains distilled {'whole' if whole else 'layer by layer'}",
+        effort=asked.effort,
+        seed=asked.seed,
+        tokens=ids.numel(),
+        steps=effort.steps if whole else effort.layer_steps,
+        lifted=sum(not layers.movable(name) for name in config.linears()),
+        kl_before=round(before, 5),
+        kl_after=round(after, 5),
+        notes=notes,
+    )
+    progress("writing", PARTS - 1, PARTS)
+    if not after < before:
+        kept = "the set without calibration was kept, as the calibrated one is no nearer to the original"
+        return base, replace(facts, kl_after=facts.kl_before, notes=[*notes, kept])
+    names = [*found.matrices, *found.vectors]
+    weights = replace_tensors(base, found, names, folder, lambda name, done, total: None)
+    state.clear()
+    progress("done", PARTS, PARTS)
+    return weights, facts
+
+
+def _texts(
+    checkpoint: Checkpoint,
+    resolved: Resolved,
+    asked: Calibration,
+    length: int,
+    pool: Pool,
+    state: State,
+    told: Told,
+    whole: bool,
+) -> np.ndarray:
+    """Windows of tokens int64 [windows, length]."""
+    config, count = checkpoint.config, asked.amount.windows
+    tokenizer, template = Tokenizer(checkpoint.files["tokenizer.json"]), resolved.chat_template(DATE)
+    try:
+        if asked.documents is not None:
+            return cut_windows(asked.documents, tokenizer, template, config.vocab, count, length, asked.seed)
+        if saved := state.load("texts"):
+            told("texts that the model wrote", "write", 1)
+            return saved["ids"]
+        first = next((i for i in (resolved.facts.bos, config.bos, *resolved.facts.end_ids) if i is not None), 0)
+        prompts = []
+        for prompt in PROMPTS if template else ():
+            try:
+                rendered = template.render([{"role": "user", "content": prompt}])  # type: ignore[union-attr]
+            except InputError:  # a note says so already (templates.py)
+                break
+            start = tokenizer.encode(rendered, special=False)
+            prompts += [start] if 0 < len(start) <= length // 2 and max(start) < config.vocab else []
+    finally:
+        if template:
+            template.close()
+    starts = [prompts[i // 2 % len(prompts)] if i % 2 and prompts else [first] for i in range(count)]
+    held = Held(checkpoint, config.shapes(), pool.device)
+    share = 1 / (count * (length - 1))
+    ids = write_texts(
+        config, held, starts, length, asked.seed, pool, lambda n: told("the model writes", "write", n * share), whole
+    )
+    state.save("texts", ids=ids)
+    return ids
+
+
+def _train_whole(layers: Layers, original: Tensor, told: Told) -> float:
+    """Train all scales and gains on the original's answers, of whose states behind its layers the head makes them; the
+    divergence that is left."""
+    config, effort, pool, fitted = layers.config, layers.effort, layers.pool, layers.fitted
+    trained = Trained(layers.found, *layers.trainable(), layers.ours, pool)
+    wanted = layers.normed(layers.original, original[:fitted])
+    loss = answers_loss(config, layers.ids, wanted, layers.original(config.head), layers.ours(config.head))
+    layers.ours("embed")
+    order = draw_order(fitted, effort.steps, effort.batch, layers.seed)
+    share = 1 / effort.steps
+
+    def progress(steps: int) -> None:
+        told("scales and gains", "train", steps * share)
+
+    train(config, trained, loss, layers.ids.shape[1], order, layers.state, "training", progress)
+    trained.store(layers.found)
+    del trained, loss
+    layers.ours.forget("")
+    return layers.divergence(original[fitted:], layers.hidden(layers.ours, layers.ids[fitted:]), layers.ours)
