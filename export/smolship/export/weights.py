@@ -172,8 +172,14 @@ def replace_tensors(
 
 def open_set(work: Path) -> Weights:
     """The set of weights that the steps of an export have made in `work`: calibrated, where it was."""
-    base, calibrated = Weights(work), work / CALIBRATED
-    return Weights(calibrated, base) if calibrated.exists() else base
+    base, folder = Weights(work), set_list(work).parent
+    return base if folder == work else Weights(folder, base)
+
+
+def set_list(work: Path) -> Path:
+    """The list of that set."""
+    calibrated = work / CALIBRATED / "weights.json"
+    return calibrated if calibrated.exists() else work / "weights.json"
 
 
 def _write(

@@ -181,7 +181,10 @@ class Manifest:
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"targets": {name: entry.to_json() for name, entry in self.targets.items()}}
+        raw = asdict(self) | {"targets": {name: entry.to_json() for name, entry in self.targets.items()}}
+        if self.quantization.calibration is None:  # as older versions wrote it
+            del raw["quantization"]["calibration"]
+        return raw
 
     def write(self, root: Path) -> None:
         """List every file below `root` and write the manifest there."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
+from smolship.export.calibrate.documents import Document, read_documents
+from smolship.export.config import DecoderConfig
 from smolship.runtime.errors import InputError, unknown
 
 NONE, SELF = "none", "self"
+DEFAULT = "default"
 WINDOW = 256  # tokens of a text
 JUDGED = 1 / 16  # of the windows: nothing is fitted to them, and the divergence is measured on them
 WHOLE = 700_000_000  # parameters up to which a model is trained as a whole: about 6 bytes each, beside what passes
 LARGEST_SEED = (1 << 32) - 1
-
-Document = str | list[dict[str, Any]]  # a text, or the messages of a chat
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,11 @@ EFFORTS = {"quick": Effort(32, 12, 6), "default": Effort(96, 40, 12), "best": Ef
 
 @dataclass(frozen=True)
 class Calibration:
-    """`documents` are the text; None: the model writes it."""
+    """sha256  of the text, as `digest` gives it; None: the model writes it"""
 
-    effort: str = "default"
+    effort: str = DEFAULT
     seed: int = 0
-    documents: tuple[Document, ...] | None = None
+    sha256: str | None = None
 
     def __post_init__(self) -> None:
         if self.effort not in EFFORTS:
@@ -52,15 +55,41 @@ class Calibration:
     @property
     def text(self) -> str:
         """How the manifest calls it."""
-        return SELF if self.documents is None else "file"
-
-    @property
-    def sha256(self) -> str | None:
-        """Of the user's text, as it was understood."""
-        if self.documents is None:
-            return None
-        return hashlib.sha256(json.dumps(self.documents, sort_keys=True).encode()).hexdigest()
+        return SELF if self.sha256 is None else "file"
 
     @property
     def amount(self) -> Effort:
         return EFFORTS[self.effort]
+
+
+def window(config: DecoderConfig) -> int:
+    """Tokens of a window."""
+    return min(WINDOW, config.longest)
+
+
+def is_whole(config: DecoderConfig) -> bool:
+    """Whether a model is trained as a whole."""
+    return sum(map(math.prod, config.shapes().values())) <= WHOLE
+
+
+def digest(documents: Sequence[Document]) -> str:
+    """Of a text, as it was understood."""
+    return hashlib.sha256(json.dumps(documents, sort_keys=True).encode()).hexdigest()
+
+
+def ask(
+    calibrate: str | Path, effort: str | None = None, seed: int | None = None
+) -> tuple[Calibration | None, list[Document] | None]:
+    """What is asked for by `export`'s arguments, and the documents of a text of the user's."""
+    if calibrate == NONE:
+        if effort is not None or seed is not None:
+            what = "effort" if effort is not None else "seed"
+            raise InputError(
+                f"a calibration's {what}, and no calibration",
+                got=f"--{what} with --calibrate {NONE}",
+                todo=f"leave it out, or say on which text: --calibrate {SELF}, or --calibrate FILE",
+            )
+        return None, None
+    documents = None if calibrate == SELF else read_documents(Path(calibrate))
+    sha256 = None if documents is None else digest(documents)
+    return Calibration(DEFAULT if effort is None else effort, seed or 0, sha256), documents

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from smolship.export.calibrate.held import Calibrated, on_grid
+from smolship.export.calibrate.limits import LOGITS
 from smolship.export.calibrate.ops import Get, Ops, product
 from smolship.export.calibrate.pool import Pool
 from smolship.export.calibrate.state import State
@@ -24,7 +25,6 @@ from smolship.export.quantize import QuantTensor, to_half
 
 RATE, WARM_UP = 4e-4, 10  # steps, or a quarter of all where they are few
 MOMENTA, TINY = (0.9, 0.95), 1e-8
-LOGITS = 1 << 24  # numbers of logits at once
 
 
 class Trained:

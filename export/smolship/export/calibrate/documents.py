@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from smolship.export.calibrate.asked import Document
+from smolship.export.checkpoints import Checkpoint
+from smolship.export.facts import Resolved
+from smolship.export.templates import DATE
 from smolship.runtime.errors import InputError, show
 from smolship.runtime.files import read_text
 from smolship.runtime.template import ChatTemplate
@@ -21,23 +23,24 @@ MESSAGES = 1000  # of a chat
 PIECE = 8192  # characters of a text that are taken at once
 LEAST = 8  # windows
 ROLES = ("system", "user", "assistant", "tool")
+Document = str | list[dict[str, Any]]  # a text, or the messages of a chat
 EXPECTED = '{"messages": [{"role": "user", "content": "…"}, …]} or {"text": "…"}'
 
 
-def read_documents(path: Path) -> tuple[Document, ...]:
+def read_documents(path: Path) -> list[Document]:
     """A UTF-8 text; or, of a file whose name ends in .jsonl, a chat or a text a line. Raises InputError with the line
     that cannot be used."""
     text = read_text(path, "the calibration text", LIMIT)
     if path.suffix.lower() != ".jsonl":
         if not text.strip():
             raise InputError("the calibration text is empty", got=path, expected="UTF-8 text")
-        return (text,)
+        return [text]
     lines = text.split("\n")
     if len(lines) > LINES:
         raise InputError(
             "the calibration text has too many lines", got=f"{len(lines):,} in {path}", expected=f"at most {LINES:,}"
         )
-    found = tuple(_document(line, i, path) for i, line in enumerate(lines, 1) if line.strip())
+    found = [_document(line, i, path) for i, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise InputError("the calibration text is empty", got=path, expected=f"lines of {EXPECTED}")
     return found
@@ -124,3 +127,16 @@ def _pieces(documents: Sequence[Document]) -> Iterator[Document]:
             yield from (document[start : start + PIECE] for start in range(0, len(document), PIECE))
         else:
             yield document
+
+
+def check_documents(
+    documents: Sequence[Document], checkpoint: Checkpoint, resolved: Resolved, length: int, windows: int, seed: int
+) -> None:
+    """Raises InputError where `cut_windows` would, before any work."""
+    template = resolved.chat_template(DATE)
+    try:
+        tokenizer = Tokenizer(checkpoint.files["tokenizer.json"])
+        cut_windows(documents, tokenizer, template, checkpoint.config.vocab, windows, length, seed)
+    finally:
+        if template:
+            template.close()

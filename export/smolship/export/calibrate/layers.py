@@ -18,6 +18,7 @@ from smolship.export.calibrate.asked import Effort
 from smolship.export.calibrate.compensate import compensate, hessian, inverse_root
 from smolship.export.calibrate.distil import Trained, draw_order, layer_loss, train
 from smolship.export.calibrate.held import Calibrated, Held
+from smolship.export.calibrate.limits import LOGITS
 from smolship.export.calibrate.ops import Batched, Ops, product
 from smolship.export.calibrate.pool import Pool
 from smolship.export.calibrate.state import State
@@ -25,8 +26,6 @@ from smolship.export.config import DecoderConfig
 from smolship.export.decoder import Decoder
 from smolship.export.quantize import QuantTensor
 from smolship.export.weights import Source, Weights
-
-LOGITS = 1 << 24  # numbers of logits at once
 
 
 @dataclass

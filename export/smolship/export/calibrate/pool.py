@@ -14,9 +14,10 @@ from typing import TypeVar
 
 import torch
 
+from smolship.export.calibrate.limits import MOST
+
 T = TypeVar("T")
 R = TypeVar("R")
-MOST = 8  # threads: each holds arrays of its own
 
 
 class Pool:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from smolship.export.calibrate.held import Held
+from smolship.export.calibrate.limits import CACHED
 from smolship.export.calibrate.ops import Batched, Ops
 from smolship.export.calibrate.pool import Pool
 from smolship.export.config import DecoderConfig
@@ -36,7 +37,6 @@ PROMPTS = (
     "Return a JSON object that describes a book: title, author, year.",
     "भारत के बारे में कुछ रोचक तथ्य बताइए।",
 )
-CACHED = 1_500_000_000  # bytes of keys and values at once
 DRAWN = 16  # rows of logits of a piece
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smolship.export.calibrate.asked import JUDGED, WHOLE, WINDOW, Calibration
+from smolship.export.calibrate.asked import JUDGED, Calibration, is_whole, window
 from smolship.export.calibrate.cost import Work, work_of
 from smolship.export.calibrate.distil import Trained, answers_loss, draw_order, train
-from smolship.export.calibrate.documents import cut_windows
+from smolship.export.calibrate.documents import Document, cut_windows
 from smolship.export.calibrate.held import Held
 from smolship.export.calibrate.layers import Layers
 from smolship.export.calibrate.pool import Pool, open_pool
@@ -49,20 +48,22 @@ def calibrate(
     resolved: Resolved,
     base: Weights,
     asked: Calibration,
+    documents: Sequence[Document] | None,
     folder: Path,
     state: State,
     progress: Progress,
     threads: int | None = None,
     device: str | None = None,
 ) -> tuple[Weights, CalibrationFacts]:
-    """Write to `folder` what differs from the set `base`, or nothing where nothing came nearer; the set, and what is
-    said of it."""
+    """Write to the new `folder` what differs from the set `base`, or nothing where nothing came nearer; the set, and
+    what is said of it."""
     config, effort = checkpoint.config, asked.amount
-    length = min(WINDOW, config.longest)
-    whole = sum(map(math.prod, config.shapes().values())) <= WHOLE
-    told = Told(work_of(config, effort, length, asked.documents is None, whole), progress)
+    length, whole = window(config), is_whole(config)
+    told = Told(work_of(config, effort, length, documents is None, whole), progress)
     with open_pool(threads, device) as pool:
-        ids = torch.from_numpy(_texts(checkpoint, resolved, asked, length, pool, state, told, whole)).to(pool.device)
+        ids = torch.from_numpy(_texts(checkpoint, resolved, asked, documents, length, pool, state, told, whole)).to(
+            pool.device
+        )
         judges = max(1, round(len(ids) * JUDGED))
         fitted = len(ids) - judges
         layers = Layers(config, checkpoint, base, ids, fitted, effort, asked.seed, pool, state, trains=not whole)
@@ -95,6 +96,7 @@ def calibrate(
         kept = "the set without calibration was kept, as the calibrated one is no nearer to the original"
         return base, replace(facts, kl_after=facts.kl_before, notes=[*notes, kept])
     names = [*found.matrices, *found.vectors]
+    folder.mkdir()
     weights = replace_tensors(base, found, names, folder, lambda name, done, total: None)
     state.clear()
     progress("done", PARTS, PARTS)
@@ -105,6 +107,7 @@ def _texts(
     checkpoint: Checkpoint,
     resolved: Resolved,
     asked: Calibration,
+    documents: Sequence[Document] | None,
     length: int,
     pool: Pool,
     state: State,
@@ -115,8 +118,8 @@ def _texts(
     config, count = checkpoint.config, asked.amount.windows
     tokenizer, template = Tokenizer(checkpoint.files["tokenizer.json"]), resolved.chat_template(DATE)
     try:
-        if asked.documents is not None:
-            return cut_windows(asked.documents, tokenizer, template, config.vocab, count, length, asked.seed)
+        if documents is not None:
+            return cut_windows(documents, tokenizer, template, config.vocab, count, length, asked.seed)
         if saved := state.load("texts"):
             told("texts that the model wrote", "write", 1)
             return saved["ids"]

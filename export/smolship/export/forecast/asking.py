@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+from smolship.export.calibrate.asked import ask
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.forecast.devices import find_device
 from smolship.export.forecast.record import Forecast
@@ -35,6 +36,9 @@ def forecast(
     probe_tokens: int = 2048,
     probe_text: str | None = None,
     arm: bool = False,
+    calibrate: str | Path = "none",
+    effort: str | None = None,
+    seed: int | None = None,
     device: str | None = None,
     progress: Progress = lambda step, what, done, total: None,
 ) -> Forecast:
@@ -45,7 +49,8 @@ def forecast(
     """
     scheme = scheme_of(quant, group_size, embedding, head)
     targets = tuple(dict.fromkeys(to))
-    options = Options(str(model), revision, targets, quant, scheme, context, probe_tokens, probe_text, arm)
+    calibration, _ = ask(calibrate, effort, seed)
+    options = Options(str(model), revision, targets, quant, scheme, context, probe_tokens, probe_text, arm, calibration)
     return forecast_of(options, None if out is None else Path(out), device, progress)
 
 

@@ -12,6 +12,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from smolship.export.calibrate.asked import Effort, is_whole, window
+from smolship.export.calibrate.cost import work_of
+from smolship.export.calibrate.limits import CACHED, MOST
+from smolship.export.calibrate.limits import LOGITS as LOGITS_AT_ONCE
 from smolship.export.config import DecoderConfig
 from smolship.export.forecast.record import StepForecast
 from smolship.export.forecast.sizes import Entries, set_bytes
@@ -59,6 +63,34 @@ def quantize_cost(config: DecoderConfig, entries: Entries, speed: Speed) -> Step
     others = sum(math.prod(e.shape) for e in entries.values()) - searched
     seconds = QUANTIZE_SECONDS * REFERENCE.python / speed.python + searched / (SEARCHED * speed.quantize)
     return StepForecast(seconds + others / CODES_RATE * REFERENCE.convert / speed.convert, peak)
+
+
+CALIBRATE_BASE = 400 * MB  # torch, and what it keeps
+CALIBRATE_SECONDS = 5.0  # of imports, of the template and of opening
+PASSED, KEPT = 3.5, 14  # arrays of a layer's widest, and of hidden size a layer, of a window that gradients go through
+
+
+def calibrate_cost(
+    config: DecoderConfig, entries: Entries, effort: Effort, writes: bool, speed: Speed, processors: int
+) -> StepForecast:
+    """`writes`: the model writes its text. The parts hold different things: the writing all weights, keys and values;
+    the layers what passes; the training a set of weights, codes, and gradients of as many windows as threads."""
+    length, whole = window(config), is_whole(config)
+    work = work_of(config, effort, length, writes, whole)
+    threads, tokens = min(processors, MOST, effort.batch), effort.windows * length
+    count = {name: math.prod(entry.shape) for name, entry in entries.items()}
+    tables = sum(count[name] for name in {"embed", config.head})
+    linear, layers = sum(count.values()) - tables, len(config.layers)
+    widest = max(max(layer.mlp.width for layer in config.layers), config.hidden)
+    logits = LOGITS_AT_ONCE * 4 * threads
+    cached = min(CACHED, sum(8 * tokens * a.kv_heads * a.head_dim for a in config.attentions))
+    write = 4 * (tables + (linear if whole else linear // layers)) + cached
+    passing = 4 * (3 * linear // layers + 2 * tables + tokens * (4 * config.hidden + PASSED * widest))
+    window_bytes = 4 * length * layers * (KEPT * config.hidden + 5 * widest)
+    train = 5 * linear + 8 * tables + 8 * tokens * config.hidden + threads * window_bytes + 4 * logits if whole else 0
+    peak = CALIBRATE_BASE + int(max(write if writes else 0, passing + logits, train))
+    seconds = CALIBRATE_SECONDS * REFERENCE.python / speed.python
+    return StepForecast(seconds + 2 * work.total / (speed.multiply * min(processors, MOST) / processors), peak)
 
 
 def lower_cost(
@@ -141,9 +173,10 @@ def probes_bytes(tokens: int, arithmetics: int) -> int:
     return 256 * (4 + 4) * tokens * (1 + arithmetics)
 
 
-def disk_bytes(entries: Entries, artifacts: dict[str, int], probes: int) -> int:
-    """At the fullest moment: the set stays until the end, and coremltools first writes a copy elsewhere."""
-    at, most = set_bytes(entries), 0
+def disk_bytes(entries: Entries, artifacts: dict[str, int], probes: int, calibrated: bool = False) -> int:
+    """At the fullest moment: the set stays until the end, and so does what calibration changed, which may be all of it;
+    coremltools first writes a copy elsewhere."""
+    at, most = set_bytes(entries) * (2 if calibrated else 1), 0
     for name, size in artifacts.items():
         most = max(most, at + size * (2 if name == "coreml" else 1))
         at += size

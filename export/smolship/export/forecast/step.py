@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -39,7 +40,7 @@ def make_forecast(
         quant=options.quant,
         context=options.context,
         bundle_bytes=sum(artifacts.values()) + shared + probes,
-        disk_bytes=costs.disk_bytes(entries, artifacts, probes) + shared,
+        disk_bytes=costs.disk_bytes(entries, artifacts, probes, options.calibration is not None) + shared,
         steps=_steps(checkpoint, files, options, entries, artifacts, speed),
         targets=targets,
         device=device.name if device else None,
@@ -104,6 +105,9 @@ def _steps(
     counted = count_tokenizer(files["tokenizer.json"])
     tokenizer = len(files["tokenizer.json"]), counted.tokens, counted.merges
     found = {"quantize": costs.quantize_cost(config, entries, speed)}
+    if asked := options.calibration:
+        writes, processors = asked.sha256 is None, len(os.sched_getaffinity(0))
+        found["calibrate"] = costs.calibrate_cost(config, entries, asked.amount, writes, speed, processors)
     for name, artifact in artifacts.items():
         found[f"lower {name}"] = costs.lower_cost(name, config, entries, artifact, tokenizer, speed)
     if options.probe_tokens:

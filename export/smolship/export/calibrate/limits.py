@@ -1,0 +1,7 @@
+"""How much is held at once."""
+
+from __future__ import annotations
+
+MOST = 8  # threads: each holds arrays of its own
+CACHED = 1_500_000_000  # bytes of keys and values, while texts are written
+LOGITS = 1 << 24  # numbers of logits
