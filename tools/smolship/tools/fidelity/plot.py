@@ -26,7 +26,7 @@ KINDS = ("smolship", "llama.cpp", "genai", "torchao")  # makers, in the order of
 
 def render(title: str, points: Sequence[Point]) -> str:
     """The page."""
-    folders = [Path(__file__).parent, *smolship.tools.report.__path__]
+    folders = [str(Path(__file__).parent), str(Path(smolship.tools.report.__file__).parent)]
     environment = Environment(loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined)
     environment.globals |= {"number": number, "size": size, "share": share, "interval": interval}
     judged = sorted((p for p in points if p.kl), key=lambda p: p.stored_bytes or 0)

@@ -27,6 +27,9 @@ def _llama(kind: str) -> list[Row]:
 ROWS = [
     *(_ours(f"int4 g{group}", quant="int4", group_size=group) for group in (32, 64, 128)),
     _ours("int4 g32, 4-bit table", quant="int4", group_size=32, embedding=4, head=4),
+    _ours("int4 g32, text", quant="int4", group_size=32, calibrate=True),
+    *(_ours(f"int4 g{group}, self", quant="int4", group_size=group, calibrate="self") for group in (32, 64, 128)),
+    _ours("int4 g32, 4-bit table, self", quant="int4", group_size=32, embedding=4, head=4, calibrate="self"),
     _ours("int8", quant="int8"),
     *_llama("Q4_0"),
     *_llama("Q4_K_M"),

@@ -28,7 +28,7 @@ def export(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any
     for name, wanted in bits.items():
         stored = config.head if name == "head" else name
         arrays[f"{name}.codes"], arrays[f"{name}.scales"] = quantized(checkpoint.read(stored), wanted)
-    np.savez(folder / FILE, **arrays)
+    np.savez(folder / FILE, **arrays)  # type: ignore[arg-type]
     return {"files": [FILE]}
 
 
@@ -41,10 +41,11 @@ def quantized(matrix: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     linear = torch.nn.Linear(matrix.shape[1], matrix.shape[0], bias=False)
     linear.weight = torch.nn.Parameter(torch.from_numpy(matrix))
     if bits == 4:
-        quantize_(linear, Int8DynamicActivationIntxWeightConfig(torch.int4, PerGroup(GROUP)))
+        int4 = torch.int4  # type: ignore[attr-defined]
+        quantize_(linear, Int8DynamicActivationIntxWeightConfig(int4, PerGroup(GROUP)))
     else:
         quantize_(linear, IntxWeightOnlyConfig(torch.int8, PerAxis(0)))
-    held = linear.weight
+    held: Any = linear.weight  # a tensor of torchao's
     if held.zero_point.any():
         raise ValueError("torchao chose a zero point, where a symmetric grid was asked for")
     return held.qdata.numpy(), held.scale.float().reshape(len(matrix), -1).numpy()
