@@ -25,7 +25,8 @@ class CalibrationFacts:
     tokens     that were looked at, in all windows
     steps      of training, whole or of each layer
     lifted     linears that stay as a GGUF file held them
-    kl_before  mean KL divergence from the original on windows that nothing was fitted to, without calibration
+    kl_before  mean KL divergence from the original on windows that nothing was fitted to, without calibration; None
+               where it is not finite
     kl_after   with it
     notes      what else there is to say
     """
@@ -38,8 +39,8 @@ class CalibrationFacts:
     tokens: int
     steps: int
     lifted: int
-    kl_before: float
-    kl_after: float
+    kl_before: float | None
+    kl_after: float | None
     notes: list[str]
 
 

@@ -25,6 +25,8 @@ from smolship.export.quantize import QuantTensor, to_half
 
 RATE, WARM_UP = 4e-4, 10  # steps, or a quarter of all where they are few
 MOMENTA, TINY = (0.9, 0.95), 1e-8
+FARTHEST = 1.0  # that a logarithm moves: a factor of e
+LARGEST_HALF = 65504.0
 
 
 class Trained:
@@ -74,7 +76,7 @@ class Trained:
                 codes = self.codes[name].cpu().numpy()
                 into.matrices[name] = QuantTensor(codes, on_grid(value), *self.formats[name])
             else:
-                into.vectors[name] = to_half(value, name).astype(np.float32)
+                into.vectors[name] = to_half(value.clip(-LARGEST_HALF, LARGEST_HALF), name).astype(np.float32)
 
 
 class Divergence(torch.autograd.Function):
@@ -138,12 +140,13 @@ def train(
         for one, grad in pool.map(gradient, order[step]):
             total += grad
             mean += one / len(order[step])
-        total /= len(order[step])
-        first.lerp_(total, 1 - MOMENTA[0])
-        second.lerp_(total.square_(), 1 - MOMENTA[1])
-        rate = RATE * min(1, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        unbiased = (second / (1 - MOMENTA[1] ** (step + 1))).sqrt_().add_(TINY)
-        flat.addcdiv_(first, unbiased, value=-rate / (1 - MOMENTA[0] ** (step + 1)))
+        if bool(total.isfinite().all()):  # else the step is passed over
+            total /= len(order[step])
+            first.lerp_(total, 1 - MOMENTA[0])
+            second.lerp_(total.square_(), 1 - MOMENTA[1])
+            rate = RATE * min(1, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
+            unbiased = (second / (1 - MOMENTA[1] ** (step + 1))).sqrt_().add_(TINY)
+            flat.addcdiv_(first, unbiased, value=-rate / (1 - MOMENTA[0] ** (step + 1))).clamp_(-FARTHEST, FARTHEST)
         losses.append(mean)
         if state.due():
             arrays = {"flat": flat, "first": first, "second": second}
@@ -181,8 +184,11 @@ def layer_loss(config: DecoderConfig, i: int, given: Tensor, wanted: Tensor) -> 
         at = slice(window, window + 1)
         delta, x = Decoder(config, ops).layer(i, given[at], None, torch.tensor([0]))
         assert x is not None
-        aim = wanted[at]
-        off = (delta + x - aim).square().sum(-1) / aim.square().sum(-1).clamp(min=TINY)
-        return off.mean()
+        return off(delta + x, wanted[at])
 
     return loss
+
+
+def off(x: Tensor, aim: Tensor) -> Tensor:
+    """The squared error of hidden states, relative to what they aim at."""
+    return ((x - aim).square().sum(-1) / aim.square().sum(-1).clamp(min=TINY)).mean()

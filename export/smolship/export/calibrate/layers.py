@@ -16,7 +16,7 @@ from torch import Tensor
 
 from smolship.export.calibrate.asked import Effort
 from smolship.export.calibrate.compensate import compensate, hessian, inverse_root
-from smolship.export.calibrate.distil import Trained, draw_order, layer_loss, train
+from smolship.export.calibrate.distil import Trained, draw_order, layer_loss, off, train
 from smolship.export.calibrate.held import Calibrated, Held
 from smolship.export.calibrate.limits import LOGITS
 from smolship.export.calibrate.ops import Batched, Ops, product
@@ -69,8 +69,8 @@ class Layers:
         for i in range(first, count):
             aim = self._through(self.original, streams.original, i)
             ours = self._through(self.ours, streams.ours, i, self._quantize)
-            if self.trains and self._train(i, streams.ours, aim):
-                ours = self._through(self.ours, streams.ours, i)
+            if self.trains:
+                ours = self._train(i, streams.ours, ours, aim)
             streams = Streams(aim, ours, self._through(self.before, streams.before, i))
             self._keep(i)
             for held in (self.original, self.ours, self.before):
@@ -174,17 +174,25 @@ class Layers:
         gains = [name for name in self.config.vectors() if not name.endswith(".bias")]
         return matrices, [name for name in gains if name.startswith(of) or i is None]
 
-    def _train(self, i: int, given: Tensor, aim: Tensor) -> bool:
+    def _train(self, i: int, given: Tensor, ours: Tensor, aim: Tensor) -> Tensor:
+        """Hidden states behind the layer with what training changed, or `ours` where, on the windows that judge, they
+        are no nearer to those that it aims at."""
         matrices, gains = self.trainable(i)
+        before = {name: self.found.matrices[name] for name in matrices if name in self.found.matrices}
         trained = Trained(self.found, matrices, gains, self.ours, self.pool)
         order = draw_order(self.fitted, self.effort.layer_steps, self.effort.batch, self.seed + i)
         loss = layer_loss(self.config, i, given, aim)
-        losses = train(self.config, trained, loss, self.ids.shape[1], order, State(None), "", lambda _: None)
-        if losses[-1] >= losses[0]:
-            return False
+        train(self.config, trained, loss, self.ids.shape[1], order, State(None), "", lambda _: None)
         trained.store(self.found)
         self.ours.forget(f"layers.{i}.")
-        return True
+        after = self._through(self.ours, given, i)
+        if bool(off(after[self.fitted :], aim[self.fitted :]) < off(ours[self.fitted :], aim[self.fitted :])):
+            return after
+        for name in (*matrices, *gains):
+            self.found.matrices.pop(name, None)
+            self.found.vectors.pop(name, None)
+        self.found.matrices |= before
+        return ours
 
     def _keep(self, i: int) -> None:
         matrices, vectors = self.trainable(i)

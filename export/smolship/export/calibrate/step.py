@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -87,8 +88,8 @@ def calibrate(
         tokens=ids.numel(),
         steps=effort.steps if whole else effort.layer_steps,
         lifted=sum(not layers.movable(name) for name in config.linears()),
-        kl_before=round(before, 5),
-        kl_after=round(after, 5),
+        kl_before=round(before, 5) if math.isfinite(before) else None,
+        kl_after=round(after, 5) if math.isfinite(after) else None,
         notes=notes,
     )
     progress("writing", PARTS - 1, PARTS)

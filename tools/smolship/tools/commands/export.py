@@ -49,7 +49,7 @@ def export(
         str,
         typer.Option(
             metavar="none|self|FILE",
-            help="Bring the weights nearer to the original, on text that it writes itself, or on a text or JSONL chats.",
+            help="Bring the weights nearer to the original, on text that it writes itself, or a text, or JSONL chats.",
         ),
     ] = "none",
     effort: Annotated[str | None, typer.Option(help="Of --calibrate: quick, default or best.")] = None,
