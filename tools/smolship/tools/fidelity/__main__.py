@@ -34,6 +34,7 @@ def main(
     only: Annotated[
         str, typer.Option(help=f"Rows with one of these in their name, separated by commas; {BASE} always.")
     ] = "",
+    skip: Annotated[str, typer.Option(help="Rows with one of these in their name are left out.")] = "",
     tokens: Annotated[int, typer.Option(min=256, max=1 << 20, help="Tokens that are judged.")] = 4096,
     longest: Annotated[int, typer.Option(min=32, max=2048, help="Tokens of one document.")] = 256,
     page: Annotated[Path | None, typer.Option(help="Write the plot as an HTML page here.")] = None,
@@ -57,7 +58,7 @@ def main(
             got=f"{model or 'no checkpoint'}, {'' if small else 'no '}--small",
             expected="one of them",
         )
-    rows = choose([part for part in only.split(",") if part])
+    rows = choose(*([part for part in names.split(",") if part] for names in (only, skip)))
     if page:
         check_file(page, "the page")
     with Steps(err) as steps:

@@ -42,12 +42,17 @@ ROWS = [
 ]
 
 
-def choose(only: Sequence[str]) -> list[Row]:
-    """The rows with one of `only` in their name, and the one that all are compared with; all where `only` is empty."""
-    for part in only:
-        if not any(part.lower() in row.name.lower() for row in ROWS):
+def choose(only: Sequence[str], skip: Sequence[str] = ()) -> list[Row]:
+    """The rows with one of `only` in their name (all, where that is empty) and none of `skip`, and the one that all are
+    compared with."""
+    for part in (*only, *skip):
+        if not any(_has(row, [part]) for row in ROWS):
             raise unknown("row", part, [row.name for row in ROWS])
-    return [row for row in ROWS if not only or row.name == BASE or any(p.lower() in row.name.lower() for p in only)]
+    return [row for row in ROWS if row.name == BASE or ((not only or _has(row, only)) and not _has(row, skip))]
+
+
+def _has(row: Row, parts: Sequence[str]) -> bool:
+    return any(part.lower() in row.name.lower() for part in parts)
 
 
 def with_files(rows: Sequence[Row], files: dict[str, Path]) -> list[Row]:
