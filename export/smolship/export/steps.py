@@ -85,7 +85,7 @@ def read(kind: type[T], raw: Any) -> T:
     return read_record(kind, raw, "a step of the export")
 
 
-def check(model: str, options: Any, out: str, documents: Any, progress: Progress) -> Any:
+def check(model: str, options: Any, out: str, progress: Progress, documents: Any = None) -> Any:
     """Raises InputError with every problem, and SetupError where the disk has no room for a bundle in `out`.
     `documents` are the user's text to calibrate on, or None."""
     from smolship.export import preflight
