@@ -13,24 +13,26 @@ import torch
 from torch import Tensor
 
 from smolship.export.checkpoints import Checkpoint
+from smolship.export.config import DecoderConfig
 from smolship.export.reference import Reference
 from smolship.export.stream import Flow, through
+from smolship.export.weights import Source
 from smolship.runtime.tensors import GGUF, parse
 
 
 class Squares(Reference):
-    """The primitives in fp32, and the sums of squares of what each matrix takes."""
+    """The primitives in fp32, and of what each matrix takes the sums of squares, and how many tokens they are of."""
+
+    def __init__(self, config: DecoderConfig, weights: Source, context: int):
+        super().__init__(config, weights, context)
+        self.sums: dict[str, tuple[Tensor, int]] = {}
 
     def linear(self, names: Sequence[str], x: Tensor) -> list[Tensor]:
-        seen = x.reshape(-1, x.shape[-1]).double()
+        seen = x.reshape(-1, x.shape[-1])
         for name in names:
             total, count = self.sums.get(name, (torch.zeros(seen.shape[1], dtype=torch.float64), 0))
-            self.sums[name] = total + seen.square().sum(0), count + len(seen)
+            self.sums[name] = total + seen.square().sum(0, dtype=torch.float64), count + len(seen)
         return super().linear(names, x)
-
-    @property
-    def sums(self) -> dict[str, tuple[Tensor, int]]:
-        return self.__dict__.setdefault("_sums", {})
 
 
 def importance(

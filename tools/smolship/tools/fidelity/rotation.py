@@ -21,10 +21,9 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +54,7 @@ READS = {
     "up": "mlp_norm",
 }  # behind which norm
 WRITES = ("o", "down")
+UNTURNED = torch.empty(0)
 
 
 def orthogonal(size: int, seed: int = 0) -> np.ndarray:
@@ -115,22 +115,24 @@ def _single(values: np.ndarray) -> np.ndarray:
     return np.asarray(values, np.float32)
 
 
-class Turned(Tokens):
-    """qd8 behind a rotation that is computed at run time: x is rotated, then rounded."""
-
-    turn: Tensor
-
-    def round(self, x: Tensor) -> Tensor:
-        return super().round(x @ self.turn)
-
-
+@dataclass(frozen=True)
 class Turning(Numerics):
-    """The same without rounding."""
+    """x is rotated at run time."""
 
-    turn: Tensor
+    turn: Tensor = UNTURNED
 
     def round(self, x: Tensor) -> Tensor:
         return x @ self.turn
+
+
+@dataclass(frozen=True)
+class Turned(Tokens):
+    """x is rotated at run time, then rounded to 8 bits."""
+
+    turn: Tensor = UNTURNED
+
+    def round(self, x: Tensor) -> Tensor:
+        return super().round(x @ self.turn)
 
 
 class Trial:
@@ -152,7 +154,8 @@ class Trial:
         where = "in the weights" if rotated.exact else "at run time"
         turned: tuple[Callable[[str], Numerics], Callable[[str], Numerics]] = _wide, _eight
         if not rotated.exact:
-            turned = partial(_turned, rotated.turn, Turning, Numerics), partial(_turned, rotated.turn, Turned, Tokens)
+            turn = torch.from_numpy(_single(rotated.turn.T))
+            turned = partial(_turned, Turning(turn=turn), Numerics()), partial(_turned, Turned(turn=turn), Tokens())
         found = {"rotated, fp32 weights": self._kl("exactness", rotated.config, rotated, turned[0])}
         for name, one, source, rounds in (
             ("as it is", config, plain, (_wide, _eight)),
@@ -194,13 +197,9 @@ def _eight(name: str) -> Numerics:
     return Tokens()
 
 
-def _turned(turn: np.ndarray, reading: Any, other: type[Numerics], name: str) -> Numerics:
+def _turned(behind: Numerics, other: Numerics, name: str) -> Numerics:
     """Of a matrix that reads the stream, behind the rotation; of another."""
-    if not reads_stream(name):
-        return other()
-    numerics: Numerics = reading()
-    object.__setattr__(numerics, "turn", torch.from_numpy(_single(turn.T)))
-    return numerics
+    return behind if reads_stream(name) else other
 
 
 def main() -> int:
