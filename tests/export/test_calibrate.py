@@ -14,7 +14,7 @@ import torch
 from smolship.export import export
 from smolship.export.calibrate import asked, pool, step
 from smolship.export.calibrate.asked import Calibration, Effort, ask
-from smolship.export.calibrate.compensate import compensate, hessian, inverse_root
+from smolship.export.calibrate.compensate import Hessian, compensate, inverse_root
 from smolship.export.calibrate.documents import cut_windows, read_documents
 from smolship.export.calibrate.ops import Batched, Ops
 from smolship.export.calibrate.pool import Pool
@@ -102,6 +102,11 @@ def test_by_layers_where_a_model_is_too_large_to_train_whole(calibrated, monkeyp
     assert "layer by layer" in facts.method and "whole" in whole.method
     assert facts.kl_after < facts.kl_before and made.entries["layers.0.attn_norm"].origin == "calibrated"
     assert calibrated("llama", threads=2)[1].digest == made.digest
+    monkeypatch.setattr("smolship.export.calibrate.layers.PASSING", 5 * 16 * 32 * 192)  # five windows at once
+    in_groups = calibrated("llama")
+    assert in_groups[2].kl_after == pytest.approx(facts.kl_after, rel=0.1)
+    monkeypatch.setattr(asked, "WHOLE", 10**9)
+    assert calibrated("llama")[2].kl_after == pytest.approx(whole.kl_after, rel=0.1)
 
 
 @pytest.mark.parametrize("stop", ["the model writes", "layer 1", "scales"])
@@ -218,7 +223,10 @@ def test_compensation_is_nearer_in_what_the_matrix_gives():
     mixed = torch.randn(64, 64, generator=random) * torch.logspace(0, -2, 64)
     x, weight = torch.randn(500, 64, generator=random) @ mixed, torch.randn(40, 64, generator=random)
     threads = Pool(1)
-    h = hessian(x, threads)
+    of_x = Hessian(64, threads)
+    of_x.add(x[:300])
+    of_x.add(x[300:])
+    h = of_x.whole()
     torch.testing.assert_close(h, x.t() @ x, rtol=1e-4, atol=1e-3)
     root = inverse_root(h)
     assert root is not None

@@ -19,34 +19,45 @@ OUTPUTS = 768  # rows of a matrix that are rounded at once
 TOKENS, INPUTS = 2048, 512  # of a piece of a Hessian
 
 
-def hessian(x: Tensor, pool: Pool) -> Tensor:
-    """x.T @ x [in, in] of the inputs [tokens, in] of a matrix: each row of pieces by one thread, tokens in order."""
-    width = x.shape[1]
-    found = torch.zeros(width, width, device=x.device)
-    for part in x.split(TOKENS):
-        turned = part.t().contiguous()
+class Hessian:
+    """x.T @ x [in, in] of the inputs x [tokens, in] of a matrix: a strip of it by one thread, tokens in order."""
 
-        def add(start: int, turned: Tensor = turned) -> None:
-            found[start : start + INPUTS, start:] += product(turned[start : start + INPUTS], turned[start:])
+    def __init__(self, width: int, pool: Pool):
+        self.pool, self.found = pool, torch.zeros(width, width, device=pool.device)
 
-        list(pool.map(add, range(0, width, INPUTS)))
-    return found.triu() + found.triu(1).t()
+    def add(self, x: Tensor) -> None:
+        for part in x.split(TOKENS):
+            turned = part.t().contiguous()
+
+            def strip(start: int, turned: Tensor = turned) -> None:
+                self.found[start : start + INPUTS, start:] += product(turned[start : start + INPUTS], turned[start:])
+
+            list(self.pool.map(strip, range(0, len(self.found), INPUTS)))
+
+    def whole(self) -> Tensor:
+        """What was found is the upper half of it."""
+        self.found.triu_()
+        self.found.add_(self.found.triu(1).t())
+        return self.found
 
 
 def inverse_root(h: Tensor) -> Tensor | None:
-    """The upper Cholesky factor of the inverse of a Hessian; None where there is none."""
-    h = h.clone()
+    """The upper Cholesky factor of the inverse of a Hessian, which is written over; None where there is none."""
     diagonal = h.diagonal()
     mean = diagonal.mean()
     if not bool(torch.isfinite(mean)) or mean <= 0:
         return None
     diagonal[diagonal == 0] = mean  # an input that is always zero
+    damped = 0.0
     for damping in DAMPING:
-        damped = h + torch.eye(len(h), device=h.device) * damping * mean
-        lower, failed = torch.linalg.cholesky_ex(damped)
+        diagonal += (damping - damped) * mean
+        damped = damping
+        lower, failed = torch.linalg.cholesky_ex(h)
         if failed:
             continue
-        root, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+        inverse = torch.cholesky_inverse(lower)
+        del lower
+        root, failed = torch.linalg.cholesky_ex(inverse, upper=True)
         if not failed and bool(torch.isfinite(root).all()):
             return root
     return None

@@ -8,6 +8,7 @@ was, for the windows that judge. Of the weights one layer is in memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,10 @@ import torch
 from torch import Tensor
 
 from smolship.export.calibrate.asked import Effort
-from smolship.export.calibrate.compensate import compensate, hessian, inverse_root
+from smolship.export.calibrate.compensate import Hessian, compensate, inverse_root
 from smolship.export.calibrate.distil import Trained, draw_order, layer_loss, off, train
 from smolship.export.calibrate.held import Calibrated, Held
-from smolship.export.calibrate.limits import LOGITS
+from smolship.export.calibrate.limits import LOGITS, PASSING
 from smolship.export.calibrate.ops import Batched, Ops, product
 from smolship.export.calibrate.pool import Pool
 from smolship.export.calibrate.state import State
@@ -35,6 +36,10 @@ class Streams:
     original: Tensor
     ours: Tensor
     before: Tensor
+
+
+class _Met(Exception):
+    """Matrices have met their inputs: the rest of the layer need not be passed."""
 
 
 class Layers:
@@ -68,7 +73,7 @@ class Layers:
         progress(f"layer {first} of {count}", first / count)
         for i in range(first, count):
             aim = self._through(self.original, streams.original, i)
-            ours = self._through(self.ours, streams.ours, i, self._quantize)
+            ours = self._quantize(i, streams.ours)
             if self.trains:
                 ours = self._train(i, streams.ours, ours, aim)
             streams = Streams(aim, ours, self._through(self.before, streams.before, i))
@@ -139,17 +144,56 @@ class Layers:
     ) -> Tensor:
         """Hidden states behind layer `i`."""
         with torch.no_grad():
-            ops = Batched(self._ops(held), self.pool, see)
-            delta, rest = Decoder(self.config, ops).layer(i, x, None, torch.tensor([0]))
-            assert rest is not None
-            return delta.add_(rest)
+            ops, after = Batched(self._ops(held), self.pool, see), torch.empty_like(x)
+            for at in self._groups(i, len(x)):
+                delta, rest = Decoder(self.config, ops).layer(i, x[at], None, torch.tensor([0]))
+                assert rest is not None
+                torch.add(delta, rest, out=after[at])
+        return after
 
-    def _quantize(self, names: Sequence[str], x: Tensor) -> None:
-        """Matrices that meet their inputs x [windows, S, in]."""
-        open_ = [name for name in names if self.movable(name)]
-        if not open_:
-            return
-        root = inverse_root(hessian(x[: self.fitted].flatten(0, 1), self.pool))
+    def _groups(self, i: int, count: int) -> list[slice]:
+        """Windows that pass through layer `i` at once: the MLP holds four arrays of its width."""
+        size = max(1, PASSING // (16 * self.ids.shape[1] * self.config.layers[i].mlp.width))
+        return [slice(start, start + size) for start in range(0, count, size)]
+
+    def _quantize(self, i: int, x: Tensor) -> Tensor:
+        """Quantize layer `i` on its inputs, and pass them through it."""
+        groups, done = self._groups(i, len(x)), set[str]()
+        if len(groups) == 1:
+
+            def see(names: Sequence[str], given: Tensor) -> None:
+                if open_ := [name for name in names if self.movable(name)]:
+                    found = Hessian(given.shape[-1], self.pool)
+                    found.add(given[: self.fitted].flatten(0, 1))
+                    self._round(open_, found)
+
+            return self._through(self.ours, x, i, see)
+        while found := self._met(i, x[: self.fitted], done):  # one pass for each input that matrices share
+            self._round(*found)
+            done.update(found[0])
+        return self._through(self.ours, x, i)
+
+    def _met(self, i: int, x: Tensor, done: set[str]) -> tuple[list[str], Hessian] | None:
+        """The next matrices of layer `i` that are not `done`, and the Hessian of what they meet; None: all are."""
+        open_: list[str] = []
+        found: list[Hessian] = []
+
+        def see(names: Sequence[str], given: Tensor) -> None:
+            if left := [name for name in names if self.movable(name) and name not in done]:
+                open_[:] = left
+                found[:] = found or [Hessian(given.shape[-1], self.pool)]
+                found[0].add(given.flatten(0, 1))
+                raise _Met
+
+        decoder = Decoder(self.config, Batched(self._ops(self.ours), self.pool, see))
+        for at in self._groups(i, len(x)):
+            with torch.no_grad(), suppress(_Met):
+                decoder.layer(i, x[at], None, torch.tensor([0]))
+        return (open_, found[0]) if found else None
+
+    def _round(self, open_: Sequence[str], found: Hessian) -> None:
+        """Matrices that share their inputs, onto the grid."""
+        root = inverse_root(found.whole())
         if root is None:
             self.plain += len(open_)
             return
@@ -157,6 +201,7 @@ class Layers:
             alike = [name for name in open_ if self.found.grid(name) == (bits, group)]
             whole = torch.cat([self.original(name) for name in alike])  # they share their inputs
             q = compensate(whole, root, bits, group, self.pool)
+            del whole
             at = 0
             for name in alike:
                 rows = slice(at, at + self.base.entries[name].shape[0])
