@@ -16,7 +16,7 @@ from torch import Tensor
 
 from smolship.export.calibrate.held import Calibrated, on_grid
 from smolship.export.calibrate.limits import LOGITS
-from smolship.export.calibrate.ops import Get, Ops, product
+from smolship.export.calibrate.ops import Get, Ops, back, product
 from smolship.export.calibrate.pool import Pool
 from smolship.export.calibrate.state import State
 from smolship.export.config import DecoderConfig
@@ -92,7 +92,7 @@ class Divergence(torch.autograd.Function):
             said = torch.log_softmax(product(x[at], head).mul_(factor), -1)
             share = wanted.exp()
             total += (share * wanted.sub_(said)).sum()
-            gradient[at] = product(said.exp_().sub_(share), head.t())
+            gradient[at] = back(said.exp_().sub_(share), head)
         ctx.save_for_backward(gradient.mul_(factor / len(x)))
         return total / len(x)
 

@@ -21,6 +21,7 @@ from smolship.export.rotary import Rotary
 
 TOKENS = 512  # of a piece, where there are many
 ROWS = 48  # texts of a piece, where each has one token
+SLICED = 1 << 22  # numbers
 Get = Callable[[str], Tensor]
 
 
@@ -29,6 +30,12 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if x.device.type == "cpu":
         return reference.product(x, weight, bias)
     return functional.linear(x, weight, bias)
+
+
+def back(dy: Tensor, weight: Tensor) -> Tensor:
+    """dy [n, out] by weight [out, in]: what a product's gradient is. oneDNN takes a turned weight as it is, but for a
+    slice of one, as `reference.product` makes of large ones, it is a hundred times as slow."""
+    return product(dy, weight.t()) if weight.numel() <= SLICED else dy @ weight
 
 
 class Linear(torch.autograd.Function):
@@ -45,7 +52,7 @@ class Linear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         x, weight = ctx.saved_tensors
         dy = grads[0].flatten(0, -2)
-        dx = product(dy, weight.t()).view(x.shape) if ctx.needs_input_grad[0] else None
+        dx = back(dy, weight).view(x.shape) if ctx.needs_input_grad[0] else None
         if ctx.groups is None:
             return dx, None, None
         by_weight = product(dy.t(), x.flatten(0, -2).t()).mul_(weight)
