@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from smolship.export.weights import SCHEMES, Scheme, Weights, write_weights
 from smolship.runtime.bundle import open_bundle
 from smolship.runtime.errors import InputError
 from smolship.runtime.facts import GenerationFacts, Recommended
+from smolship.runtime.readback.compare import compare
 from smolship.runtime.tokenizer import Tokenizer
 
 FACTS = GenerationFacts((), 1, None, False, Recommended(), {}, None)
@@ -330,7 +331,8 @@ def test_an_export_says_how_and_a_target_can_be_added(tiny, tmp_path, monkeypatc
     bundle = export(tiny("llama"), out, **options, progress=lambda s, what, *_: said.update({s: what}))
     facts = bundle.manifest.quantization.calibration
     assert facts and facts.text == "file" and facts.sha256 and facts.seed == 0 and "calibrate" in bundle.manifest.steps
-    assert json.loads((out / "weights.json").read_text())["digest"] == bundle.manifest.weights_digest
+    listed = json.loads((out / "weights.json").read_text())
+    assert listed["digest"] == bundle.manifest.weights_digest and listed["calibration"] == asdict(facts)
     export(tiny("llama"), tmp_path / "again", **options, progress=lambda s, what, *_: said.update({s: what}))
     assert said["calibrate"].startswith("kept from 20")
     assert open_bundle(tmp_path / "again").manifest.weights_digest == bundle.manifest.weights_digest
@@ -341,6 +343,7 @@ def test_an_export_says_how_and_a_target_can_be_added(tiny, tmp_path, monkeypatc
         add_targets(out, ["onnx"], model=tiny("llama"), calibrate=tmp_path / "b.txt")
     more = add_targets(out, ["onnx"], model=tiny("llama"), calibrate=text)
     assert set(more.manifest.targets) == {"gguf", "onnx"} and more.manifest.quantization.calibration == facts
+    assert not any(target.wrong for target in compare(more, ["gguf", "onnx"]))  # read back out of the files
 
 
 def test_the_forecast_has_the_step(tiny):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -158,15 +158,13 @@ def reround(
 
 
 def replace_tensors(
-    base: Weights,
-    source: Source,
-    names: Iterable[str],
-    folder: Path,
-    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+    base: Weights, source: Source, names: Iterable[str], folder: Path, calibration: Mapping[str, object]
 ) -> Weights:
-    """The set `base` with these tensors as `source` has them, in their forms. The rest is not copied."""
+    """The set `base` with these tensors as `source` has them, in their forms. The rest is not copied. The list says
+    how they were calibrated."""
     entries = {name: replace(base.entries[name], origin="calibrated") for name in names}
-    _list(base.entries | _write(source, entries, folder, progress), folder)
+    written = _write(source, entries, folder, lambda name, done, total: None)
+    _list(base.entries | written, folder, {"calibration": dict(calibration)})
     return Weights(folder, base)
 
 
@@ -214,9 +212,10 @@ def _rows(source: Source, name: str, entry: Entry, start: int, stop: int) -> Qua
     return quantize(source.read(name, start, stop), entry.bits, entry.group, name)
 
 
-def _list(entries: dict[str, Entry], folder: Path) -> None:
+def _list(entries: dict[str, Entry], folder: Path, more: Mapping[str, object] = {}) -> None:
     listed = {
         "digest": digest(entry.sha256 for entry in entries.values()),
+        **more,
         "tensors": {name: asdict(entry) for name, entry in entries.items()},
     }
     (folder / "weights.json").write_text(json.dumps(listed, indent=1))

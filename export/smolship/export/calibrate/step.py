@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +98,7 @@ def calibrate(
         return base, replace(facts, kl_after=facts.kl_before, notes=[*notes, kept])
     names = [*found.matrices, *found.vectors]
     folder.mkdir()
-    weights = replace_tensors(base, found, names, folder, lambda name, done, total: None)
+    weights = replace_tensors(base, found, names, folder, asdict(facts))
     state.clear()
     progress("done", PARTS, PARTS)
     return weights, facts
