@@ -69,14 +69,15 @@ def calibrate(
         fitted = len(ids) - judges
         layers = Layers(config, checkpoint, base, ids, fitted, effort, asked.seed, pool, state, trains=not whole)
         streams = layers.run(lambda what, share: told(what, "layers", share))
-        original, ours = streams.original, streams.ours[fitted:].clone()
-        before = layers.divergence(original[fitted:], streams.before, layers.before)
+        judged = streams.original[fitted:].clone()
+        before = layers.divergence(judged, streams.before, layers.before)
         layers.before.forget("")
-        del streams
         if whole:
-            after = _train_whole(layers, original, told)
+            wanted = layers.normed(layers.original, streams.original[:fitted])
+            del streams
+            after = _train_whole(layers, wanted, judged, told)
         else:
-            after = layers.divergence(original[fitted:], ours, layers.ours)
+            after = layers.divergence(judged, streams.ours[fitted:], layers.ours)
     found = layers.found
     notes = [f"{layers.plain} matrices without error compensation: their inputs are not finite"] if layers.plain else []
     facts = CalibrationFacts(
@@ -146,12 +147,11 @@ def _texts(
     return ids
 
 
-def _train_whole(layers: Layers, original: Tensor, told: Told) -> float:
-    """Train all scales and gains on the original's answers, of whose states behind its layers the head makes them; the
-    divergence that is left."""
+def _train_whole(layers: Layers, wanted: Tensor, judged: Tensor, told: Told) -> float:
+    """Train all scales and gains on the original's answers; the divergence that is left. `wanted` are what its head
+    makes them of, and `judged` its states behind the last layer in the windows that judge."""
     config, effort, pool, fitted = layers.config, layers.effort, layers.pool, layers.fitted
     trained = Trained(layers.found, *layers.trainable(), layers.ours, pool)
-    wanted = layers.normed(layers.original, original[:fitted])
     loss = answers_loss(config, layers.ids, wanted, layers.original(config.head), layers.ours(config.head))
     layers.ours("embed")
     order = draw_order(fitted, effort.steps, effort.batch, layers.seed)
@@ -164,4 +164,4 @@ def _train_whole(layers: Layers, original: Tensor, told: Told) -> float:
     trained.store(layers.found)
     del trained, loss
     layers.ours.forget("")
-    return layers.divergence(original[fitted:], layers.hidden(layers.ours, layers.ids[fitted:]), layers.ours)
+    return layers.divergence(judged, layers.hidden(layers.ours, layers.ids[fitted:]), layers.ours)

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from smolship.export.calibrate.asked import Effort, is_whole, window
 from smolship.export.calibrate.cost import work_of
-from smolship.export.calibrate.limits import CACHED, MOST
+from smolship.export.calibrate.limits import CACHED, MOST, PASSING
 from smolship.export.calibrate.limits import LOGITS as LOGITS_AT_ONCE
 from smolship.export.config import DecoderConfig
 from smolship.export.forecast.record import StepForecast
@@ -67,7 +67,8 @@ def quantize_cost(config: DecoderConfig, entries: Entries, speed: Speed) -> Step
 
 CALIBRATE_BASE = 400 * MB  # torch, and what it keeps
 CALIBRATE_SECONDS = 5.0  # of imports, of the template and of opening
-PASSED, KEPT = 3.5, 14  # arrays of a layer's widest, and of hidden size a layer, of a window that gradients go through
+STREAMS, SQUARES = 4, 4  # arrays of hidden states that pass, and of a Hessian and its inverse
+NARROW, WIDE = 14, 5  # arrays of hidden size, and of the MLP's, that a layer keeps of a window for gradients
 
 
 def calibrate_cost(
@@ -82,13 +83,15 @@ def calibrate_cost(
     tables = sum(count[name] for name in {"embed", config.head})
     linear, layers = sum(count.values()) - tables, len(config.layers)
     widest = max(max(layer.mlp.width for layer in config.layers), config.hidden)
-    logits = LOGITS_AT_ONCE * 4 * threads
     cached = min(CACHED, sum(8 * tokens * a.kv_heads * a.head_dim for a in config.attentions))
     write = 4 * (tables + (linear if whole else linear // layers)) + cached
-    passing = 4 * (3 * linear // layers + 2 * tables + tokens * (4 * config.hidden + PASSED * widest))
-    window_bytes = 4 * length * layers * (KEPT * config.hidden + 5 * widest)
-    train = 5 * linear + 8 * tables + 8 * tokens * config.hidden + threads * window_bytes + 4 * logits if whole else 0
-    peak = CALIBRATE_BASE + int(max(write if writes else 0, passing + logits, train))
+    states, logits = 4 * tokens * config.hidden, 4 * 4 * LOGITS_AT_ONCE * threads
+    passing = STREAMS * states + min(PASSING, 16 * tokens * widest) + 4 * SQUARES * widest**2
+    passing += 4 * 3 * linear // layers
+    last = STREAMS * states + 8 * tables + logits
+    kept = 4 * length * layers * (NARROW * config.hidden + WIDE * widest) * threads
+    train = 5 * linear + 8 * tables + 2 * states + kept + logits if whole else 0
+    peak = CALIBRATE_BASE + int(max(write if writes else 0, passing, last, train))
     seconds = CALIBRATE_SECONDS * REFERENCE.python / speed.python
     return StepForecast(seconds + 2 * work.total / (speed.multiply * min(processors, MOST) / processors), peak)
 
