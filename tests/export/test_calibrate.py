@@ -13,16 +13,14 @@ import torch
 
 from smolship.export import export
 from smolship.export.calibrate import asked, pool, step
-from smolship.export.calibrate.asked import Calibration, Effort, ask
+from smolship.export.calibrate.asked import Calibration, Effort
 from smolship.export.calibrate.compensate import Hessian, compensate, inverse_root
-from smolship.export.calibrate.documents import cut_windows, read_documents
 from smolship.export.calibrate.ops import Batched, Ops
 from smolship.export.calibrate.pool import Pool
 from smolship.export.calibrate.state import State
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.decoder import Decoder
 from smolship.export.facts import Resolved
-from smolship.export.options import Options, scheme_of
 from smolship.export.quantize import QMAX, QMIN, portable, quantize
 from smolship.export.reference import Reference, run
 from smolship.export.weights import SCHEMES, Scheme, Weights, write_weights
@@ -30,7 +28,6 @@ from smolship.runtime.bundle import open_bundle
 from smolship.runtime.errors import InputError
 from smolship.runtime.facts import GenerationFacts, Recommended
 from smolship.runtime.readback.compare import compare
-from smolship.runtime.tokenizer import Tokenizer
 
 FACTS = GenerationFacts((), 1, None, False, Recommended(), {}, None)
 RESOLVED = Resolved(FACTS, None, [], [])  # without a template: no process for it
@@ -249,77 +246,6 @@ def test_a_gpu_is_taken_where_there_is_one(monkeypatch):
     assert made == ["cuda", "cpu"] and Pool(8, "cuda").threads == 1
 
 
-CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
-
-
-def test_texts_and_chats_are_read(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps(CHAT | {"id": 3}) + "\n\n" + json.dumps({"text": "x y"}) + "\n")
-    assert read_documents(path) == [CHAT["messages"], "x y"]
-    path.rename(tmp_path / "a.txt")
-    assert isinstance(read_documents(tmp_path / "a.txt")[0], str)
-
-
-@pytest.mark.parametrize(
-    ("line", "word"),
-    [
-        ("{", "delimiter|Expecting"),
-        ("[1]", r"\[1\]"),
-        ("{}", "no keys"),
-        ('{"text": 3}', "keys 'text'|text"),
-        ('{"messages": []}', "messages"),
-        ('{"messages": [{"role": "robot", "content": "x"}]}', "robot"),
-        ('{"messages": [{"role": "user", "content": ["x"]}]}', "no text"),
-        ('{"text": "\\ud800"}', "Unicode"),
-        ("[" * 100_000, "recursion"),
-    ],
-)
-def test_a_line_that_cannot_be_used_is_named(tmp_path, line, word):
-    path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps({"text": "fine"}) + "\n" + line + "\n")
-    with pytest.raises(InputError, match=rf"line 2 of a\.jsonl(.|\n)*({word})"):
-        read_documents(path)
-
-
-@pytest.mark.parametrize(("name", "content"), [("a.txt", b" \n"), ("a.jsonl", b"\n\n"), ("a.txt", b"\xff\xfe")])
-def test_files_that_hold_no_text_are_refused(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match="the calibration text"):
-        read_documents(tmp_path / name)
-    with pytest.raises(InputError, match="the calibration text"):
-        ask(tmp_path / "none.txt")
-
-
-def test_windows_are_drawn_from_all_of_a_text(tiny):
-    tokenizer = Tokenizer((tiny("llama") / "tokenizer.json").read_bytes())
-    text = "".join(f"{i} " for i in range(20_000))
-    given = (tokenizer, None, 300, 8, 32)
-    first, second = (cut_windows([text], *given, seed) for seed in (0, 1))
-    assert first.shape == (8, 32) and not np.array_equal(first, second)
-    np.testing.assert_array_equal(first, cut_windows([text], *given, 0))
-    with pytest.raises(InputError, match="too short"):
-        cut_windows(["a few words"], *given, 0)
-    with pytest.raises(InputError, match="no chat template"):
-        cut_windows([CHAT["messages"]] * 99, *given, 0)
-    with pytest.raises(InputError, match="does not have"):
-        cut_windows([text], tokenizer, None, 20, 8, 32, 0)
-
-
-@pytest.mark.parametrize(
-    ("given", "word"),
-    [
-        ({"effort": "quick"}, "--effort with --calibrate none"),
-        ({"seed": 1}, "--seed with --calibrate none"),
-        ({"calibrate": "self", "effort": "huge"}, "best, default, quick"),
-        ({"calibrate": "self", "seed": -1}, "the seed"),
-        ({"calibrate": "self", "quant": "none"}, "nothing to calibrate"),
-    ],
-)
-def test_options_that_do_not_go_together(tmp_path, given, word):
-    with pytest.raises(InputError, match=word):
-        export("nowhere", tmp_path / "out", **given)
-
-
 def test_an_export_says_how_and_a_target_can_be_added(tiny, tmp_path, monkeypatch):
     from smolship.export import add_targets
 
@@ -355,9 +281,3 @@ def test_the_forecast_has_the_step(tiny):
     assert found.disk_bytes > plain.disk_bytes
     best = forecast(tiny("llama"), **options, calibrate="self", effort="best")
     assert best.steps["calibrate"].seconds > found.steps["calibrate"].seconds
-
-
-def test_options_hold_what_is_asked():
-    scheme = scheme_of("none", 32, None, None)
-    with pytest.raises(InputError, match="nothing to calibrate"):
-        Options("m", None, ("gguf",), "none", scheme, 64, 0, None, calibration=Calibration())

@@ -2,6 +2,8 @@
 portable grid, and every format keeps its bits.
 
 asked.py       what is asked for, and how much each effort is
+limits.py      how much is held at once
+cost.py        how much work each part is
 documents.py   the user's text or chats, and windows of tokens made of them
 sampled.py     text that the model writes itself
 ops.py         the decoder's primitives in torch, over batches and with gradients

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from smolship.export.calibrate.asked import Effort
+from smolship.export.calibrate.limits import CACHED, CACHED_ALONE
 from smolship.export.config import DecoderConfig
 
 # How much slower than large products the rest makes each part: by SmolLM2's processor seconds on a busy machine.
@@ -39,3 +40,10 @@ def work_of(config: DecoderConfig, effort: Effort, length: int, writes: bool, wh
         layers += TRAIN * step * effort.layer_steps * 3 * linear + PASS * tokens * linear
     train = TRAIN * step * effort.steps * 3 * (linear + head) if whole else 0.0
     return Work(WRITE * tokens * (linear + head) if writes else 0.0, layers, train)
+
+
+def texts_at_once(config: DecoderConfig, length: int, count: int, keep: bool) -> int:
+    """As many as keys and values allow, in rounds of about as many."""
+    each = sum(8 * length * a.kv_heads * a.head_dim for a in config.attentions)
+    rounds = -(-count // max(1, (CACHED if keep else CACHED_ALONE) // each))
+    return -(-count // rounds)

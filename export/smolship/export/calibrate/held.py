@@ -38,11 +38,6 @@ class Held:
             trim(self.tensors.pop(name).numel())
 
 
-def layer_names(i: int, config_shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """The tensors of layer `i`."""
-    return [name for name in config_shapes if name.startswith(f"layers.{i}.")]
-
-
 def on_grid(scales: np.ndarray) -> np.ndarray:
     """The nearest portable scales."""
     return np.clip(round_bf16(scales), np.float32(MIN_SCALE), np.float32(MAX_SCALE))

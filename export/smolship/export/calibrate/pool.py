@@ -6,7 +6,6 @@ number of threads. A library that splits a product over threads itself may add i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TypeVar
 import torch
 
 from smolship.export.calibrate.limits import MOST
+from smolship.runtime.bundle import default_threads
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,7 +46,7 @@ def open_pool(threads: int | None = None, device: str | None = None) -> Iterator
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    pool = Pool(min(threads or len(os.sched_getaffinity(0)), MOST), chosen)
+    pool = Pool(min(threads or default_threads(), MOST), chosen)
     try:
         yield pool
     finally:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smolship.export.calibrate.cost import texts_at_once
 from smolship.export.calibrate.held import Held
-from smolship.export.calibrate.limits import CACHED
 from smolship.export.calibrate.ops import Batched, Ops
 from smolship.export.calibrate.pool import Pool
 from smolship.export.config import DecoderConfig
@@ -55,9 +55,7 @@ def write_texts(
     keep      the weights of all layers stay in memory; else each is read again for every token
     progress  is called with the tokens that were written since
     """
-    each = sum(8 * length * a.kv_heads * a.head_dim for a in config.attentions)
-    at_once = max(1, CACHED // each)
-    found = []
+    at_once, found = texts_at_once(config, length, len(starts), keep), []
     for first in range(0, len(starts), at_once):
         part = starts[first : first + at_once]
         each_its_own = [np.random.default_rng([seed, first + i]) for i in range(len(part))]

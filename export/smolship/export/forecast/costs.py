@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from smolship.export.calibrate.asked import Effort, is_whole, window
-from smolship.export.calibrate.cost import work_of
-from smolship.export.calibrate.limits import CACHED, MOST, PASSING
+from smolship.export.calibrate.cost import texts_at_once, work_of
 from smolship.export.calibrate.limits import LOGITS as LOGITS_AT_ONCE
+from smolship.export.calibrate.limits import MOST, PASSING
 from smolship.export.config import DecoderConfig
 from smolship.export.forecast.record import StepForecast
 from smolship.export.forecast.sizes import Entries, set_bytes
@@ -66,6 +66,7 @@ def quantize_cost(config: DecoderConfig, entries: Entries, speed: Speed) -> Step
 
 
 CALIBRATE_BASE = 400 * MB  # torch, and what it keeps
+READ_AGAIN = 6  # bytes of a weight that is read as float32, and of what it is stored in
 CALIBRATE_SECONDS = 5.0  # of imports, of the template and of opening
 STREAMS, SQUARES = 4, 4  # arrays of hidden states that pass, and of a Hessian and its inverse
 NARROW, WIDE = 14, 5  # arrays of hidden size, and of the MLP's, that a layer keeps of a window for gradients
@@ -83,7 +84,8 @@ def calibrate_cost(
     tables = sum(count[name] for name in {"embed", config.head})
     linear, layers = sum(count.values()) - tables, len(config.layers)
     widest = max(max(layer.mlp.width for layer in config.layers), config.hidden)
-    cached = min(CACHED, sum(8 * tokens * a.kv_heads * a.head_dim for a in config.attentions))
+    at_once = texts_at_once(config, length, effort.windows, whole)
+    cached = at_once * sum(8 * length * a.kv_heads * a.head_dim for a in config.attentions)
     write = 4 * (tables + (linear if whole else linear // layers)) + cached
     states, logits = 4 * tokens * config.hidden, 4 * 4 * LOGITS_AT_ONCE * threads
     passing = STREAMS * states + min(PASSING, 16 * tokens * widest) + 4 * SQUARES * widest**2
@@ -93,6 +95,8 @@ def calibrate_cost(
     train = 5 * linear + 8 * tables + 2 * states + kept + logits if whole else 0
     peak = CALIBRATE_BASE + int(max(write if writes else 0, passing, last, train))
     seconds = CALIBRATE_SECONDS * REFERENCE.python / speed.python
+    if writes and not whole:  # all layers are read for each token
+        seconds += effort.windows / at_once * length * READ_AGAIN * linear / speed.convert
     return StepForecast(seconds + 2 * work.total / (speed.multiply * min(processors, MOST) / processors), peak)
 
 

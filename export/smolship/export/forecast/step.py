@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -20,6 +19,7 @@ from smolship.export.forecast.speed import Speed, measure_speed
 from smolship.export.options import Options
 from smolship.export.targets import TARGETS
 from smolship.export.weights import Scheme, layouts
+from smolship.runtime.bundle import default_threads
 
 KEPT_WIDTH = {"executorch": 4, "onnx": 4, "coreml": 2, "gguf": 2}  # bytes of a number in each engine's cache
 
@@ -106,7 +106,7 @@ def _steps(
     tokenizer = len(files["tokenizer.json"]), counted.tokens, counted.merges
     found = {"quantize": costs.quantize_cost(config, entries, speed)}
     if asked := options.calibration:
-        writes, processors = asked.sha256 is None, len(os.sched_getaffinity(0))
+        writes, processors = asked.sha256 is None, default_threads()
         found["calibrate"] = costs.calibrate_cost(config, entries, asked.amount, writes, speed, processors)
     for name, artifact in artifacts.items():
         found[f"lower {name}"] = costs.lower_cost(name, config, entries, artifact, tokenizer, speed)
