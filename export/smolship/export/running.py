@@ -86,7 +86,7 @@ class Steps:
         words = f"{text}, effort {calibration.effort}, seed {calibration.seed}"
         whole = Asked("calibrate", key, self.model, words)
         parts = Asked("parts", key | {"of": "calibrate"}, self.model, f"of a calibration: {words}")
-        places = {"work": str(folder / ".work"), "documents": documents}
+        places = {"folder": str(folder / ".work"), "documents": documents}
         return read(Calibrated, self._run(whole, "calibrate", asked, folder, places, parts))
 
     def lower(self, target: str, context: int, resolved: Resolved, folder: Path) -> Lowered:

@@ -141,9 +141,9 @@ def quantize(model: str, scheme: Any, folder: str, progress: Progress) -> Any:
 
 
 def calibrate(
-    model: str, calibration: Any, resolved: Any, documents: Any, work: str, kept: str | None, progress: Progress
+    model: str, calibration: Any, resolved: Any, documents: Any, folder: str, kept: str | None, progress: Progress
 ) -> Any:
-    """Write what differs from the set in `work` beside it. What is done is kept in the folder `kept` on the way, and
+    """Write what differs from the set in `folder` beside it. What is done is kept in the folder `kept` on the way, and
     found there."""
     from smolship.export.calibrate.asked import Calibration
     from smolship.export.calibrate.state import State
@@ -154,10 +154,10 @@ def calibrate(
     weights, facts = run(
         open_checkpoint(model),
         read(Resolved, resolved),
-        Weights(Path(work)),
+        Weights(Path(folder)),
         read(Calibration, calibration),
         documents,
-        Path(work, CALIBRATED),
+        Path(folder, CALIBRATED),
         State(None if kept is None else Path(kept)),
         progress,
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -54,6 +55,14 @@ class Calibrated:
         self.base = base
         self.matrices: dict[str, QuantTensor] = {}
         self.vectors: dict[str, np.ndarray] = {}
+
+    def spill(self, names: Iterable[str], folder: Path) -> None:
+        """Codes of these matrices go to files: of a large model they are as large as all that is held besides."""
+        for name in names:
+            if name in self.matrices:
+                path = folder / f"{name}.npy"
+                np.save(path, self.matrices[name].codes)
+                self.matrices[name] = replace(self.matrices[name], codes=np.load(path, mmap_mode="r"))
 
     def grid(self, name: str) -> tuple[int, int] | None:
         entry = self.base.entries[name]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -43,7 +44,10 @@ class _Met(Exception):
 
 
 class Layers:
-    """The pass of all windows `ids` [windows, S], of which the first `fitted` are fitted to and the others judge."""
+    """The pass of all windows `ids` [windows, S], of which the first `fitted` are fitted to and the others judge.
+
+    spilled  of a model that is not trained whole, a folder for codes: then each layer is trained as it is passed
+    """
 
     def __init__(
         self,
@@ -56,10 +60,11 @@ class Layers:
         seed: int,
         pool: Pool,
         state: State,
-        trains: bool,
+        spilled: Path | None = None,
     ):
         self.config, self.base, self.ids, self.fitted = config, base, ids, fitted
-        self.effort, self.seed, self.pool, self.state, self.trains = effort, seed, pool, state, trains
+        self.effort, self.seed, self.pool, self.state = effort, seed, pool, state
+        self.spilled, self.trains = spilled, spilled is not None
         self.found = Calibrated(base)
         shapes, device = config.shapes(), pool.device
         self.original, self.ours = Held(source, shapes, device), Held(self.found, shapes, device)
@@ -74,12 +79,14 @@ class Layers:
         for i in range(first, count):
             aim = self._through(self.original, streams.original, i)
             ours = self._quantize(i, streams.ours)
+            self.original.forget(f"layers.{i}.")
             if self.trains:
                 ours = self._train(i, streams.ours, ours, aim)
+            self.ours.forget(f"layers.{i}.")
             streams = Streams(aim, ours, self._through(self.before, streams.before, i))
+            self.before.forget(f"layers.{i}.")
             self._keep(i)
-            for held in (self.original, self.ours, self.before):
-                held.forget(f"layers.{i}.")
+            self._spill(i)
             if self.state.due() or i == count - 1:
                 arrays = {name: tensor.cpu().numpy() for name, tensor in vars(streams).items()}
                 self.state.save("streams", layers=np.array(i + 1), **arrays)
@@ -88,7 +95,7 @@ class Layers:
 
     def divergence(self, wanted: Tensor, said: Tensor, ours: Held) -> float:
         """Mean KL over hidden states [windows, S, D], what the head of `ours` says of them against the original's."""
-        total, config = 0.0, self.config
+        config = self.config
         with torch.no_grad():
             wanted, said = self.normed(self.original, wanted).flatten(0, 1), self.normed(ours, said).flatten(0, 1)
             theirs, own = self.original(config.head), ours(config.head)
@@ -248,6 +255,10 @@ class Layers:
         arrays |= {name: self.found.vectors[name] for name in vectors if name in self.found.vectors}
         self.state.save(f"layer-{i}", **arrays)
 
+    def _spill(self, i: int) -> None:
+        if self.spilled is not None:
+            self.found.spill(self.trainable(i)[0], self.spilled)
+
     def _restore(self, i: int) -> bool:
         saved = self.state.load(f"layer-{i}")
         if saved is None:
@@ -259,4 +270,5 @@ class Layers:
                 self.found.matrices[matrix] = QuantTensor(value, saved[f"{matrix}.scales"], bits, group)
             elif part != "scales":
                 self.found.vectors[name] = value
+        self._spill(i)
         return True

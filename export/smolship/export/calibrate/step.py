@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -61,13 +62,13 @@ def calibrate(
     config, effort = checkpoint.config, asked.amount
     length, whole = window(config), is_whole(config)
     told = Told(work_of(config, effort, length, documents is None, whole), progress)
-    with open_pool(threads, device) as pool:
-        ids = torch.from_numpy(_texts(checkpoint, resolved, asked, documents, length, pool, state, told, whole)).to(
-            pool.device
-        )
+    with open_pool(threads, device) as pool, tempfile.TemporaryDirectory() as temporary:
+        texts = _texts(checkpoint, resolved, asked, documents, length, pool, state, told, whole)
+        ids = torch.from_numpy(texts).to(pool.device)
         judges = max(1, round(len(ids) * JUDGED))
         fitted = len(ids) - judges
-        layers = Layers(config, checkpoint, base, ids, fitted, effort, asked.seed, pool, state, trains=not whole)
+        spilled = None if whole else Path(temporary)
+        layers = Layers(config, checkpoint, base, ids, fitted, effort, asked.seed, pool, state, spilled)
         streams = layers.run(lambda what, share: told(what, "layers", share))
         judged = streams.original[fitted:].clone()
         before = layers.divergence(judged, streams.before, layers.before)
@@ -78,31 +79,35 @@ def calibrate(
             after = _train_whole(layers, wanted, judged, told)
         else:
             after = layers.divergence(judged, streams.ours[fitted:], layers.ours)
-    found = layers.found
-    notes = [f"{layers.plain} matrices without error compensation: their inputs are not finite"] if layers.plain else []
-    facts = CalibrationFacts(
+        facts = _facts(layers, asked, before, after, whole)
+        progress("writing", PARTS - 1, PARTS)
+        if after < before:
+            folder.mkdir()
+            found = layers.found
+            weights = replace_tensors(base, found, [*found.matrices, *found.vectors], folder, asdict(facts))
+        else:
+            kept = "the set without calibration was kept, as the calibrated one is no nearer to the original"
+            weights, facts = base, replace(facts, kl_after=facts.kl_before, notes=[*facts.notes, kept])
+    state.clear()
+    progress("done", PARTS, PARTS)
+    return weights, facts
+
+
+def _facts(layers: Layers, asked: Calibration, before: float, after: float, whole: bool) -> CalibrationFacts:
+    effort, entries, plain = layers.effort, layers.base.entries, layers.plain
+    return CalibrationFacts(
         text=asked.text,
         sha256=asked.sha256,
         method=f"GPTQ, scales and gains distilled {'whole' if whole else 'layer by layer'}",
         effort=asked.effort,
         seed=asked.seed,
-        tokens=ids.numel(),
+        tokens=layers.ids.numel(),
         steps=effort.steps if whole else effort.layer_steps,
-        lifted=sum(not layers.movable(name) for name in config.linears()),
+        lifted=sum(entries[name].origin == "lifted" for name in layers.config.linears()),
         kl_before=round(before, 5) if math.isfinite(before) else None,
         kl_after=round(after, 5) if math.isfinite(after) else None,
-        notes=notes,
+        notes=[f"{plain} matrices without error compensation: their inputs are not finite"] if plain else [],
     )
-    progress("writing", PARTS - 1, PARTS)
-    if not after < before:
-        kept = "the set without calibration was kept, as the calibrated one is no nearer to the original"
-        return base, replace(facts, kl_after=facts.kl_before, notes=[*notes, kept])
-    names = [*found.matrices, *found.vectors]
-    folder.mkdir()
-    weights = replace_tensors(base, found, names, folder, asdict(facts))
-    state.clear()
-    progress("done", PARTS, PARTS)
-    return weights, facts
 
 
 def _texts(

@@ -180,10 +180,13 @@ def probes_bytes(tokens: int, arithmetics: int) -> int:
     return 256 * (4 + 4) * tokens * (1 + arithmetics)
 
 
-def disk_bytes(entries: Entries, artifacts: dict[str, int], probes: int, calibrated: bool = False) -> int:
-    """At the fullest moment: the set stays until the end, and so does what calibration changed, which may be all of it;
-    coremltools first writes a copy elsewhere."""
-    at, most = set_bytes(entries) * (2 if calibrated else 1), 0
+def disk_bytes(
+    config: DecoderConfig, entries: Entries, artifacts: dict[str, int], probes: int, calibrated: bool = False
+) -> int:
+    """At the fullest moment: the set stays until the end, and so does what calibration changed, which may be all of it,
+    after codes of a byte each that it puts into files; coremltools first writes a copy elsewhere."""
+    at = set_bytes(entries) * (2 if calibrated else 1)
+    most = 0 if not calibrated or is_whole(config) else at + sum(math.prod(entry.shape) for entry in entries.values())
     for name, size in artifacts.items():
         most = max(most, at + size * (2 if name == "coreml" else 1))
         at += size

@@ -40,7 +40,7 @@ def make_forecast(
         quant=options.quant,
         context=options.context,
         bundle_bytes=sum(artifacts.values()) + shared + probes,
-        disk_bytes=costs.disk_bytes(entries, artifacts, probes, options.calibration is not None) + shared,
+        disk_bytes=costs.disk_bytes(config, entries, artifacts, probes, options.calibration is not None) + shared,
         steps=_steps(checkpoint, files, options, entries, artifacts, speed),
         targets=targets,
         device=device.name if device else None,
