@@ -42,7 +42,7 @@ class FakeSteps:
         progress(label, 1, 1)
         return Outcome(json.loads(json.dumps(result)), float(len(self.begun)), 1000 + len(self.begun))
 
-    def check(self, model: str, options: Any, out: str) -> Any:
+    def check(self, model: str, options: Any, out: str, documents: Any = None) -> Any:
         checkpoint = open_checkpoint(model)
         files = digest(checkpoint.files)
         if files not in RESOLVED:

@@ -19,6 +19,7 @@ from smolship.tools import busy
 from smolship.tools.cli import app, run
 from smolship.tools.console import INTERRUPTED
 from smolship.tools.failures import Failure, asks_json
+from smolship.tools.fidelity.__main__ import run as fidelity
 from smolship.tools.peers.__main__ import run as peers
 from tests.tools.commands import environ, run_commands
 
@@ -153,6 +154,8 @@ def test_a_failed_gate_is_a_report_and_no_error(tiny_bundle, capsys):
 def test_the_other_tools_too(failed):
     assert failed(["--json"], 2, peers)["kind"] == "input"
     assert failed(["--bitz", "--json", "3"], 2, peers)["kind"] == "usage"
+    assert failed(["--json"], 2, fidelity)["kind"] == "input"
+    assert failed(["--tokens", "1", "--small", "--json"], 2, fidelity)["kind"] == "usage"
     assert failed(["--rounds", "0", "--json"], 2, busy.main)["kind"] == "usage"
     assert failed(["nothing", "--json"], 2, busy.main)["kind"] == "input"
 

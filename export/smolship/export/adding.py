@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from smolship.export import pipeline
+from smolship.export.calibrate.asked import SELF, Calibration, ask
+from smolship.export.calibrate.documents import Document
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.facts import Resolved
 from smolship.export.kept.store import link, open_store
@@ -45,6 +47,7 @@ def add_targets(
     revision: str | None = None,
     probe_text: str | None = None,
     tokenizer: str | Path | None = None,
+    calibrate: str | Path | None = None,
     cache: bool = True,
     progress: Progress = lambda step, what, done, total: None,
 ) -> Bundle:
@@ -54,6 +57,7 @@ def add_targets(
                  say where a folder or file lies. `revision` is of a Hub id
     probe_text   the text of the bundle's probes, where that was not the default
     tokenizer    the folder of the tokenizer, where one was given
+    calibrate    the text that it was calibrated on, where that was not its own
     cache        as for `export`: parts of the probes that were kept are not measured again
 
     Raises as `export` does, and InputError where the checkpoint is not the bundle's, a target is there already, or the
@@ -69,10 +73,11 @@ def add_targets(
     probed = PROBES in old.files
     _check_targets(old, new, probed)
     given = None if tokenizer is None else str(tokenizer)
-    options = replace(_options(bundle, source, revision, new, probe_text), tokenizer=given)
+    calibration, documents = _calibration(old, calibrate)
+    options = replace(_options(bundle, source, revision, new, probe_text), tokenizer=given, calibration=calibration)
     with open_store(cache) as store:
         step = Steps(pipeline.run_step, open_checkpoint(source, revision, given), old.model.source, store, progress)
-        checked = step.check(options, out)
+        checked = step.check(options, out, documents)
         if options.probe_text is not None:
             _check_text(bundle, options)
         checked = Checked(
@@ -82,9 +87,12 @@ def add_targets(
         with new_bundle(out) as folder:
             work = folder / ".work"
             work.mkdir()
-            quantized = step.quantize(options.scheme, work)
-            if quantized.digest != old.weights_digest:
-                raise _differs("the weights", quantized.digest, old.weights_digest, "another version made them")
+            quantized, calibrated = step.quantize(options.scheme, work), None
+            if calibration:
+                calibrated = step.calibrate(calibration, documents, checked.resolved, folder)
+            digest = calibrated.digest if calibrated else quantized.digest
+            if digest != old.weights_digest:
+                raise _differs("the weights", digest, old.weights_digest, "another version made them")
             write_shared(step.checkpoint, checked.resolved, folder)
             if PROGRAM in old.files:  # another version of jinja may parse the template to another tree
                 (folder / PROGRAM).unlink(missing_ok=True)
@@ -96,7 +104,7 @@ def add_targets(
             _check_own(old, work)
             shutil.rmtree(work)
             costs = _costs(old, new, step.costs)
-            manifest = make_manifest(every, checked, quantized, _lowered(old) | lowered, notes, costs)
+            manifest = make_manifest(every, checked, quantized, _lowered(old) | lowered, notes, costs, calibrated)
             notes = manifest.quantization.notes
             notes += _other_versions(old, new, notes)
             manifest.write(folder)
@@ -163,6 +171,34 @@ def _options(bundle: Bundle, source: str, revision: str | None, new: tuple[str, 
         )
     scheme = Scheme(**{one.name: getattr(old.quantization, one.name) for one in fields(Scheme)})
     return Options(source, revision, new, old.quantization.name, scheme, old.context, tokens, text)
+
+
+def _calibration(old: Manifest, text: str | Path | None) -> tuple[Calibration | None, list[Document] | None]:
+    """As the bundle's weights were calibrated, and the documents of a text of the user's."""
+    facts = old.quantization.calibration
+    own = facts is not None and facts.sha256 is not None
+    if text is not None and not own:
+        raise InputError(
+            "the bundle was calibrated on no text of yours",
+            got="--calibrate",
+            expected="nothing: it is done again as it was",
+            todo="leave it out, or export the bundle again with it",
+        )
+    if facts is None:
+        return None, None
+    if own and text is None:
+        raise InputError(
+            "the bundle was calibrated on a text that it does not hold",
+            got="no text",
+            expected="the same as before",
+            todo="give it: --calibrate FILE",
+        )
+    asked, documents = ask(SELF if text is None else text, facts.effort, facts.seed)
+    if asked is None or asked.sha256 != facts.sha256:
+        raise InputError(
+            "not the text that the bundle was calibrated on", got=f"--calibrate {text}", todo="give that text"
+        )
+    return asked, documents
 
 
 def _check_text(bundle: Bundle, options: Options) -> None:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from smolship.export.calibrate.asked import Calibration
 from smolship.export.quantize import GROUPS
 from smolship.export.weights import SCHEMES, Bits, Scheme
 from smolship.runtime.errors import InputError, unknown
@@ -25,6 +26,7 @@ class Options:
     probe_text: str | None
     arm: bool = False
     tokenizer: str | None = None
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         if self.probe_text is not None and not self.probe_tokens:
@@ -38,6 +40,12 @@ class Options:
                 "floors on Arm are of the ONNX target's probes",
                 got="--arm without " + ("probes" if not self.probe_tokens else "the target onnx"),
                 todo="leave out --arm",
+            )
+        if self.calibration is not None and self.scheme.linear == 16:
+            raise InputError(
+                "nothing to calibrate: the layers' linears are not quantized",
+                got="--calibrate with --quant none",
+                todo="leave out one of the two",
             )
 
 

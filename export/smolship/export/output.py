@@ -104,7 +104,7 @@ def check_space(out: Path, checkpoint: Checkpoint, asked: Options, files: Mappin
             f"this process (ulimit -f) is {limit:,}",
             todo="raise the limit (ulimit -f)",
         )
-    check_disk(out, disk_bytes(entries, artifacts, probes))
+    check_disk(out, disk_bytes(config, entries, artifacts, probes, asked.calibration is not None))
 
 
 def check_disk(out: Path, need: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from smolship.export.calibrate.asked import ask
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.forecast.asking import forecast_of, must_fit
 from smolship.export.kept.store import open_store
@@ -35,6 +36,9 @@ def export(
     probe_text: str | None = None,
     arm: bool = False,
     tokenizer: str | Path | None = None,
+    calibrate: str | Path = "none",
+    effort: str | None = None,
+    seed: int | None = None,
     device: str | None = None,
     cache: bool = True,
     progress: Progress = lambda step, what, done, total: None,
@@ -49,6 +53,9 @@ def export(
     probe_text   your own text for it
     arm          probes also hold how ONNX Runtime computes on Arm, so that parity is judged there
     tokenizer    a folder with the tokenizer of a checkpoint that brings none
+    calibrate    "none"; "self": codes, scales and gains are brought nearer to the original on text that it writes
+                 itself; or the path of a text, or of chats in JSONL (docs/weights.md). `effort`: "quick", "default" or
+                 "best"; `seed` of what is drawn at random
     device       refuse a model that this device cannot hold: one of forecast/devices.py
     cache        take steps that an earlier export has done, and keep those that are done now (kept/); without it all
                  times in the manifest are of this run
@@ -61,21 +68,36 @@ def export(
     scheme = scheme_of(quant, group_size, embedding, head)
     targets = tuple(dict.fromkeys(to))
     given = None if tokenizer is None else str(tokenizer)
-    options = Options(str(model), revision, targets, quant, scheme, context, probe_tokens, probe_text, arm, given)
+    calibration, documents = ask(calibrate, effort, seed)
+    options = Options(
+        str(model),
+        revision,
+        targets,
+        quant,
+        scheme,
+        context,
+        probe_tokens,
+        probe_text,
+        arm,
+        tokenizer=given,
+        calibration=calibration,
+    )
     if device is not None:
         must_fit(forecast_of(options, Path(out), device, progress))
     out = check_output(Path(out))
     check_targets(targets, probes=probe_tokens > 0)
     with open_store(cache) as store:
         step = Steps(run_step, open_checkpoint(str(model), revision, given), source_name(str(model)), store, progress)
-        checked = step.check(options, out)
+        checked = step.check(options, out, documents)
         with new_bundle(out) as folder:
             work = folder / ".work"
             work.mkdir()
-            quantized = step.quantize(scheme, work)
+            quantized, calibrated = step.quantize(scheme, work), None
+            if calibration:
+                calibrated = step.calibrate(calibration, documents, checked.resolved, folder)
             write_shared(step.checkpoint, checked.resolved, folder)
             lowered = {name: step.lower(name, context, checked.resolved, folder) for name in targets}
             notes = step.probe(options, checked.resolved, folder) if probe_tokens else []
             shutil.rmtree(work)
-            make_manifest(options, checked, quantized, lowered, notes, step.costs).write(folder)
+            make_manifest(options, checked, quantized, lowered, notes, step.costs, calibrated).write(folder)
     return open_bundle(out)

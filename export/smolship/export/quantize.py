@@ -38,14 +38,14 @@ class QuantTensor:
     scales  float32 [out, in / group], on the portable grid; fp16 numbers of any sign where they are lifted
     bits    4 or 8
     group   inputs that share a scale; equal to `in` where there is one scale a row
-    origin  "quantized" here, or "lifted" from a checkpoint that was already on a grid we hold
+    origin  "quantized" here, then perhaps "calibrated", or "lifted" from a checkpoint that was on a grid we hold
     """
 
     codes: np.ndarray
     scales: np.ndarray
     bits: int
     group: int
-    origin: Literal["quantized", "lifted"] = "quantized"
+    origin: Literal["quantized", "calibrated", "lifted"] = "quantized"
 
     @property
     def shape(self) -> tuple[int, int]:

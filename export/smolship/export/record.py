@@ -7,7 +7,7 @@ from dataclasses import asdict
 from importlib import metadata
 
 from smolship.export.options import Options
-from smolship.export.steps import Checked, Lowered, Quantized
+from smolship.export.steps import Calibrated, Checked, Lowered, Quantized
 from smolship.runtime.manifest import Manifest, Quantization, StepCost
 
 PACKAGES = ("smolship", "torch", "transformers", "coremltools", "executorch", "gguf", "onnx", "onnx-ir", "onnxruntime")
@@ -21,6 +21,7 @@ def make_manifest(
     lowered: Mapping[str, Lowered],
     notes: list[str],
     costs: dict[str, StepCost],
+    calibrated: Calibrated | None = None,
 ) -> Manifest:
     """All but the list of files, which `Manifest.write` makes. `notes` are those of the probes."""
     return Manifest(
@@ -33,8 +34,9 @@ def make_manifest(
             share_at_4_bits=quantized.share_at_4_bits,
             notes=[*checked.resolved.notes, *notes, *_notes(options, quantized, lowered)],
             lifted=quantized.lifted,
+            calibration=calibrated.facts if calibrated else None,
         ),
-        weights_digest=quantized.digest,
+        weights_digest=calibrated.digest if calibrated else quantized.digest,
         weights_bytes=quantized.bytes_per_token,
         targets={name: target.entry for name, target in lowered.items()},
         tools=versions(),

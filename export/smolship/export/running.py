@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from smolship.export.calibrate.asked import Calibration
+from smolship.export.calibrate.documents import Document
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.facts import Resolved
 from smolship.export.kept import keys
 from smolship.export.kept.entries import Record, now
 from smolship.export.kept.store import Asked, Store
 from smolship.export.options import Options
-from smolship.export.steps import Checked, Lowered, Probed, Quantized, read
+from smolship.export.steps import Calibrated, Checked, Lowered, Probed, Quantized, read
 from smolship.export.targets import NEEDS
-from smolship.export.weights import Scheme
+from smolship.export.weights import Scheme, set_list
 from smolship.export.windows import texts
 from smolship.export.worker import Outcome
 from smolship.runtime.files import read_bytes
 from smolship.runtime.manifest import StepCost
 
+Documents = Sequence[Document] | None
 Progress = Callable[[str, str, int, int], None]  # (step, what, done, total)
 
 
 def write_shared(checkpoint: Checkpoint, resolved: Resolved, folder: Path) -> None:
     """What targets share, and other tools look for: the list of the weights, config.json, tokenizer, chat template, as
     it is and for apps, and generation config."""
-    shutil.copyfile(folder / ".work" / "weights.json", folder / "weights.json")
+    shutil.copyfile(set_list(folder / ".work"), folder / "weights.json")
     (folder / "config.json").write_text(json.dumps(checkpoint.raw, indent=1) + "\n")
     for name, content in resolved.shared_files(checkpoint).items():
         (folder / name).write_bytes(content)
@@ -51,11 +54,12 @@ class Steps:
     _content: str = ""
     _state: list[tuple[int, ...]] = field(default_factory=list)
 
-    def check(self, options: Options, out: Path) -> Checked:
-        """What the manifest says of costs are those of the steps that write; this one's are not among them."""
+    def check(self, options: Options, out: Path, documents: Documents = None) -> Checked:
+        """`documents` are the user's text to calibrate on. What the manifest says of costs are those of the steps that
+        write; this one's are not among them."""
         self._state = keys.state(self.checkpoint)
         report = partial(self.progress, "check")
-        request = self.checkpoint.places | {"options": asdict(options), "out": str(out)}
+        request = self.checkpoint.places | {"options": asdict(options), "out": str(out), "documents": documents}
         checked = read(Checked, self.run_step("check", request, report).result)
         self._content = checked.model.checkpoint or ""
         if self.store.why:
@@ -67,6 +71,18 @@ class Steps:
         key = keys.key(asked, {"checkpoint": self._content}, ("safetensors", "gguf"))
         kept = Asked("quantize", key, self.model, in_words(scheme))
         return read(Quantized, self._run(kept, "quantize", asked, work.parent, {"folder": str(work)}))
+
+    def calibrate(self, calibration: Calibration, documents: Documents, resolved: Resolved, folder: Path) -> Calibrated:
+        """What it has done when it is interrupted is kept, too."""
+        asked = {"calibration": asdict(calibration), "resolved": _facts(resolved)}
+        reads = self._reads(resolved, folder) | {"checkpoint": self._content}
+        key = keys.key(asked, reads, ("torch", "safetensors", "gguf", "tokenizers", "jinja2"))
+        text = "text of its own" if calibration.sha256 is None else "a text of yours"
+        words = f"{text}, effort {calibration.effort}, seed {calibration.seed}"
+        whole = Asked("calibrate", key, self.model, words)
+        parts = Asked("parts", key | {"of": "calibrate"}, self.model, f"of a calibration: {words}")
+        places = {"folder": str(folder / ".work"), "documents": documents}
+        return read(Calibrated, self._run(whole, "calibrate", asked, folder, places, parts))
 
     def lower(self, target: str, context: int, resolved: Resolved, folder: Path) -> Lowered:
         (folder / target).mkdir()
@@ -96,7 +112,7 @@ class Steps:
     def _reads(self, resolved: Resolved, folder: Path) -> dict[str, object]:
         """What stands for the files that lowering and probing read: the set of weights by its list (of which the hash
         of each tensor is a part), config and side files."""
-        listed = read_bytes(folder / ".work" / "weights.json", "weights.json")
+        listed = read_bytes(set_list(folder / ".work"), "weights.json")
         return {"weights": listed, "config": self.checkpoint.config, "side files": resolved.side_files(self.checkpoint)}
 
     def _run(
@@ -105,7 +121,7 @@ class Steps:
         label: str,
         asked: dict[str, Any],
         folder: Path,
-        places: dict[str, str],
+        places: dict[str, Any],
         parts: Asked | None = None,
     ) -> Any:
         """The result of a step. What it writes into `folder` is what is kept of it."""

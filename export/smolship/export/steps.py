@@ -4,6 +4,7 @@ what it returns are JSON, and what it needs is imported when it begins.
 forecast  says what an export would write and take (forecast/)
 check     asks all that can be asked before the work
 quantize  writes what targets share: the one set of weights
+calibrate brings that nearer to the original, where it is asked for
 lower     writes the artifact of one target
 probe     runs the original and our decoder over real text, and compares them
 
@@ -26,7 +27,7 @@ from smolship.export.facts import Resolved
 from smolship.export.options import Options, source_name
 from smolship.export.weights import Scheme
 from smolship.runtime.facts import ModelFacts
-from smolship.runtime.manifest import TargetEntry
+from smolship.runtime.manifest import CalibrationFacts, TargetEntry
 from smolship.runtime.records import read_record
 
 Progress = Callable[[str, int, int], None]
@@ -57,6 +58,14 @@ class Quantized:
 
 
 @dataclass(frozen=True)
+class Calibrated:
+    """What `calibrate` returns: the digest of the set, and what the manifest says of it."""
+
+    digest: str
+    facts: CalibrationFacts
+
+
+@dataclass(frozen=True)
 class Lowered:
     """What `lower` returns: the manifest's entry of the target, and what the user should know of it."""
 
@@ -77,9 +86,14 @@ def read(kind: type[T], raw: Any) -> T:
     return read_record(kind, raw, "a step of the export")
 
 
-def check(model: str, options: Any, out: str, progress: Progress, tokenizer: str | None = None) -> Any:
-    """Raises InputError with every problem, and SetupError where the disk has no room for a bundle in `out`."""
+def check(
+    model: str, options: Any, out: str, progress: Progress, tokenizer: str | None = None, documents: Any = None
+) -> Any:
+    """Raises InputError with every problem, and SetupError where the disk has no room for a bundle in `out`.
+    `documents` are the user's text to calibrate on, or None."""
     from smolship.export import preflight
+    from smolship.export.calibrate.asked import window
+    from smolship.export.calibrate.documents import check_documents
     from smolship.export.checkpoints import open_checkpoint
     from smolship.export.config import only
     from smolship.export.kept.keys import content
@@ -90,6 +104,9 @@ def check(model: str, options: Any, out: str, progress: Progress, tokenizer: str
     resolved = preflight.check(
         checkpoint, asked.targets, asked.scheme, asked.context, progress, tokens=tokens, text=text
     )
+    if asked.calibration and documents is not None:
+        length, windows = window(checkpoint.config), asked.calibration.amount.windows
+        check_documents(documents, checkpoint, resolved, length, windows, asked.calibration.seed)
     check_space(Path(out), checkpoint, asked, resolved.side_files(checkpoint))
     config = checkpoint.config
     alike = () if config.convolutions else config.attentions  # a layer that convolves has no heads
@@ -127,6 +144,37 @@ def quantize(model: str, scheme: Any, folder: str, progress: Progress, tokenizer
     )
 
 
+def calibrate(
+    model: str,
+    calibration: Any,
+    resolved: Any,
+    documents: Any,
+    folder: str,
+    kept: str | None,
+    progress: Progress,
+    tokenizer: str | None = None,
+) -> Any:
+    """Write what differs from the set in `folder` beside it. What is done is kept in the folder `kept` on the way, and
+    found there."""
+    from smolship.export.calibrate.asked import Calibration
+    from smolship.export.calibrate.state import State
+    from smolship.export.calibrate.step import calibrate as run
+    from smolship.export.checkpoints import open_checkpoint
+    from smolship.export.weights import CALIBRATED, Weights
+
+    weights, facts = run(
+        open_checkpoint(model, tokenizer=tokenizer),
+        read(Resolved, resolved),
+        Weights(Path(folder)),
+        read(Calibration, calibration),
+        documents,
+        Path(folder, CALIBRATED),
+        State(None if kept is None else Path(kept)),
+        progress,
+    )
+    return asdict(Calibrated(weights.digest, facts))
+
+
 def lower(
     model: str,
     target: str,
@@ -144,7 +192,7 @@ def lower(
     from smolship.export.rerounding import make_weights_for
     from smolship.export.targets import Job, load_target
     from smolship.export.traffic import bytes_per_token
-    from smolship.export.weights import Weights
+    from smolship.export.weights import open_set
 
     generation, checkpoint, module = (
         read(Resolved, resolved),
@@ -152,7 +200,7 @@ def lower(
         load_target(target),
     )
     config = checkpoint.config
-    weights, own = make_weights_for(module, config, Weights(Path(work)), Path(work, target), progress)
+    weights, own = make_weights_for(module, config, open_set(Path(work)), Path(work, target), progress)
     if own:
         shutil.copyfile(Path(work, target, "weights.json"), Path(bundle, f"weights-{target}.json"))
     job = Job(config, weights, context, generation.side_files(checkpoint), generation.facts, progress)
@@ -184,12 +232,12 @@ def probe(
     from smolship.export.rerounding import weights_for
     from smolship.export.targets import load_target
     from smolship.export.translation import check_translation
-    from smolship.export.weights import Weights
+    from smolship.export.weights import open_set
 
     generation, checkpoint, weights = (
         read(Resolved, resolved),
         open_checkpoint(model, tokenizer=tokenizer),
-        Weights(Path(work)),
+        open_set(Path(work)),
     )
     own = {
         name: weights_for(load_target(name), checkpoint.config, weights, Path(work, name), progress) for name in targets
@@ -238,6 +286,7 @@ STEPS: dict[str, Callable[..., Any]] = {
     "forecast": forecast,
     "check": check,
     "quantize": quantize,
+    "calibrate": calibrate,
     "lower": lower,
     "probe": probe,
 }

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -26,6 +26,7 @@ from smolship.export.tensorfile import Slot, TensorWriter, read_header
 from smolship.runtime.readback.hashing import Entry, TensorHash, digest
 
 Bits = Literal[4, 8, 16]
+CALIBRATED = "calibrated"  # the folder of what calibration has changed, beside the set that it began with
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,29 @@ def reround(
     return Weights(folder, weights)
 
 
+def replace_tensors(
+    base: Weights, source: Source, names: Iterable[str], folder: Path, calibration: Mapping[str, object]
+) -> Weights:
+    """The set `base` with these tensors as `source` has them, in their forms. The rest is not copied. The list says
+    how they were calibrated."""
+    entries = {name: replace(base.entries[name], origin="calibrated") for name in names}
+    written = _write(source, entries, folder, lambda name, done, total: None)
+    _list(base.entries | written, folder, {"calibration": dict(calibration)})
+    return Weights(folder, base)
+
+
+def open_set(work: Path) -> Weights:
+    """The set of weights that the steps of an export have made in `work`: calibrated, where it was."""
+    base, folder = Weights(work), set_list(work).parent
+    return base if folder == work else Weights(folder, base)
+
+
+def set_list(work: Path) -> Path:
+    """The list of that set."""
+    calibrated = work / CALIBRATED / "weights.json"
+    return calibrated if calibrated.exists() else work / "weights.json"
+
+
 def _write(
     source: Source, entries: dict[str, Entry], folder: Path, progress: Callable[[str, int, int], None]
 ) -> dict[str, Entry]:
@@ -182,15 +206,16 @@ def _write(
 
 
 def _rows(source: Source, name: str, entry: Entry, start: int, stop: int) -> QuantTensor:
-    if entry.origin == "lifted":
+    if entry.origin in ("lifted", "calibrated"):
         assert isinstance(source, GridSource)
         return source.lift(name, start, stop)
     return quantize(source.read(name, start, stop), entry.bits, entry.group, name)
 
 
-def _list(entries: dict[str, Entry], folder: Path) -> None:
+def _list(entries: dict[str, Entry], folder: Path, more: Mapping[str, object] = {}) -> None:
     listed = {
         "digest": digest(entry.sha256 for entry in entries.values()),
+        **more,
         "tensors": {name: asdict(entry) for name, entry in entries.items()},
     }
     (folder / "weights.json").write_text(json.dumps(listed, indent=1))

@@ -17,12 +17,41 @@ NAME = "manifest.json"
 
 
 @dataclass(frozen=True)
+class CalibrationFacts:
+    """How a set of weights was calibrated.
+
+    text       "self", or "file"
+    sha256     of the user's text
+    tokens     that were looked at, in all windows
+    steps      of training, whole or of each layer
+    lifted     linears that stay as a GGUF file held them
+    kl_before  mean KL divergence from the original on windows that nothing was fitted to, without calibration; None
+               where it is not finite
+    kl_after   with it
+    notes      what else there is to say
+    """
+
+    text: str
+    sha256: str | None
+    method: str
+    effort: str
+    seed: int
+    tokens: int
+    steps: int
+    lifted: int
+    kl_before: float | None
+    kl_after: float | None
+    notes: list[str]
+
+
+@dataclass(frozen=True)
 class Quantization:
     """How the one set of weights is held: the bits and the group that were asked for, and what came of it.
 
     share_at_4_bits  of the parameters of the layers' linears
     notes            what the export had to say, one line each
     lifted           matrices that are as a GGUF file held them
+    calibration      None: the set was not calibrated
     """
 
     name: str
@@ -33,6 +62,7 @@ class Quantization:
     share_at_4_bits: float
     notes: list[str]
     lifted: int
+    calibration: CalibrationFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +182,10 @@ class Manifest:
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"targets": {name: entry.to_json() for name, entry in self.targets.items()}}
+        raw = asdict(self) | {"targets": {name: entry.to_json() for name, entry in self.targets.items()}}
+        if self.quantization.calibration is None:  # as older versions wrote it
+            del raw["quantization"]["calibration"]
+        return raw
 
     def write(self, root: Path) -> None:
         """List every file below `root` and write the manifest there."""
@@ -180,7 +213,8 @@ def read_manifest(root: Path) -> Manifest:
             expected=SCHEMA,
             todo="export it again with this smolship",
         )
-    manifest = read_record(Manifest, raw, NAME, lenient=(ModelFacts, Quantization, StepCost, ListedFile))
+    lenient = (ModelFacts, Quantization, CalibrationFacts, StepCost, ListedFile)
+    manifest = read_record(Manifest, raw, NAME, lenient=lenient)
     if not 1 <= manifest.context <= 1 << 24:
         raise wrong(f"{NAME}: context", manifest.context, "1 to 16,777,216")
     check_model(manifest.model)

@@ -18,6 +18,7 @@ from smolship.runtime.parity import Check, ParityReport
 from smolship.tools.units import (
     UNAVAILABLE,
     bos_token,
+    calibration,
     chat_template,
     decimals,
     end_tokens,
@@ -109,6 +110,7 @@ def manifest_table(manifest: Manifest, path: Path) -> Table:
         "architecture": f"{clip(model.architecture)}, {number(model.layers)} layers, "
         f"{number(model.parameters)} parameters",
         "quantization": quantization(manifest),
+        "calibrated": calibration(manifest),
         "held at 4 bits": f"{share(manifest.quantization.share_at_4_bits)} of the linear parameters",
         "context": number(manifest.context, "tokens"),
         "end tokens": "\n".join(end_tokens(manifest)) or "none: answers run until --max-tokens",

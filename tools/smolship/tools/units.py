@@ -98,6 +98,22 @@ def quantization(manifest: Manifest) -> str:
     return ", ".join(parts)
 
 
+def calibration(manifest: Manifest) -> str | None:
+    """On what the weights were calibrated, how, and what came of it; None where they were not."""
+    facts = manifest.quantization.calibration
+    if facts is None:
+        return None
+    text = "text that the model wrote" if facts.sha256 is None else f"a text, SHA-256 {clip(facts.sha256, 16)}"
+    parts = [
+        f"{number(facts.tokens)} tokens of {text}, seed {number(facts.seed)}",
+        f"effort {clip(facts.effort, 20)}: {clip(facts.method, 120)}, {number(facts.steps)} steps",
+        f"KL on tokens kept aside {decimals(facts.kl_before, 3)}, then {decimals(facts.kl_after, 3)}",
+    ]
+    if facts.lifted:
+        parts.append(f"{number(facts.lifted)} linears stay as the file holds them")
+    return "\n".join([*parts, *(clip(note) for note in facts.notes)])
+
+
 def end_tokens(manifest: Manifest) -> list[str]:
     """Each token that ends an answer, and what names it."""
     return [

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+from smolship.export.calibrate.asked import ask
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.forecast.devices import find_device
 from smolship.export.forecast.record import Forecast
@@ -36,6 +37,9 @@ def forecast(
     probe_text: str | None = None,
     arm: bool = False,
     tokenizer: str | Path | None = None,
+    calibrate: str | Path = "none",
+    effort: str | None = None,
+    seed: int | None = None,
     device: str | None = None,
     progress: Progress = lambda step, what, done, total: None,
 ) -> Forecast:
@@ -47,7 +51,20 @@ def forecast(
     scheme = scheme_of(quant, group_size, embedding, head)
     targets = tuple(dict.fromkeys(to))
     given = None if tokenizer is None else str(tokenizer)
-    options = Options(str(model), revision, targets, quant, scheme, context, probe_tokens, probe_text, arm, given)
+    calibration, _ = ask(calibrate, effort, seed)
+    options = Options(
+        str(model),
+        revision,
+        targets,
+        quant,
+        scheme,
+        context,
+        probe_tokens,
+        probe_text,
+        arm,
+        tokenizer=given,
+        calibration=calibration,
+    )
     return forecast_of(options, None if out is None else Path(out), device, progress)
 
 

@@ -12,6 +12,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from smolship.export.calibrate.asked import Effort, is_whole, window
+from smolship.export.calibrate.cost import texts_at_once, work_of
+from smolship.export.calibrate.limits import LOGITS as LOGITS_AT_ONCE
+from smolship.export.calibrate.limits import MOST, PASSING
 from smolship.export.config import DecoderConfig
 from smolship.export.forecast.record import StepForecast
 from smolship.export.forecast.sizes import Entries, set_bytes
@@ -59,6 +63,41 @@ def quantize_cost(config: DecoderConfig, entries: Entries, speed: Speed) -> Step
     others = sum(math.prod(e.shape) for e in entries.values()) - searched
     seconds = QUANTIZE_SECONDS * REFERENCE.python / speed.python + searched / (SEARCHED * speed.quantize)
     return StepForecast(seconds + others / CODES_RATE * REFERENCE.convert / speed.convert, peak)
+
+
+CALIBRATE_BASE = 400 * MB  # torch, and what it keeps
+READ_AGAIN = 6  # bytes of a weight that is read as float32, and of what it is stored in
+CALIBRATE_SECONDS = 5.0  # of imports, of the template and of opening
+STREAMS, SQUARES = 4, 4  # arrays of hidden states that pass, and of a Hessian and its inverse
+NARROW, WIDE = 14, 5  # arrays of hidden size, and of the MLP's, that a layer keeps of a window for gradients
+
+
+def calibrate_cost(
+    config: DecoderConfig, entries: Entries, effort: Effort, writes: bool, speed: Speed, processors: int
+) -> StepForecast:
+    """`writes`: the model writes its text. The parts hold different things: the writing all weights, keys and values;
+    the layers what passes; the training a set of weights, codes, and gradients of as many windows as threads."""
+    length, whole = window(config), is_whole(config)
+    work = work_of(config, effort, length, writes, whole)
+    threads, tokens = min(processors, MOST, effort.batch), effort.windows * length
+    count = {name: math.prod(entry.shape) for name, entry in entries.items()}
+    tables = sum(count[name] for name in {"embed", config.head})
+    linear, layers = sum(count.values()) - tables, len(config.layers)
+    widest = max(max(layer.mlp.width for layer in config.layers), config.hidden)
+    at_once = texts_at_once(config, length, effort.windows, whole)
+    cached = at_once * sum(8 * length * a.kv_heads * a.head_dim for a in config.attentions)
+    write = 4 * (tables + (linear if whole else linear // layers)) + cached
+    states, logits = 4 * tokens * config.hidden, 4 * 4 * LOGITS_AT_ONCE * threads
+    passing = STREAMS * states + min(PASSING, 16 * tokens * widest) + 4 * SQUARES * widest**2
+    passing += 4 * 3 * linear // layers
+    last = STREAMS * states + 8 * tables + logits
+    kept = 4 * length * layers * (NARROW * config.hidden + WIDE * widest) * threads
+    train = 5 * linear + 8 * tables + 2 * states + kept + logits if whole else 0
+    peak = CALIBRATE_BASE + int(max(write if writes else 0, passing, last, train))
+    seconds = CALIBRATE_SECONDS * REFERENCE.python / speed.python
+    if writes and not whole:  # all layers are read for each token
+        seconds += effort.windows / at_once * length * READ_AGAIN * linear / speed.convert
+    return StepForecast(seconds + 2 * work.total / (speed.multiply * min(processors, MOST) / processors), peak)
 
 
 def lower_cost(
@@ -141,9 +180,13 @@ def probes_bytes(tokens: int, arithmetics: int) -> int:
     return 256 * (4 + 4) * tokens * (1 + arithmetics)
 
 
-def disk_bytes(entries: Entries, artifacts: dict[str, int], probes: int) -> int:
-    """At the fullest moment: the set stays until the end, and coremltools first writes a copy elsewhere."""
-    at, most = set_bytes(entries), 0
+def disk_bytes(
+    config: DecoderConfig, entries: Entries, artifacts: dict[str, int], probes: int, calibrated: bool = False
+) -> int:
+    """At the fullest moment: the set stays until the end, and so does what calibration changed, which may be all of it,
+    after codes of a byte each that it puts into files; coremltools first writes a copy elsewhere."""
+    at = set_bytes(entries) * (2 if calibrated else 1)
+    most = 0 if not calibrated or is_whole(config) else at + sum(math.prod(entry.shape) for entry in entries.values())
     for name, size in artifacts.items():
         most = max(most, at + size * (2 if name == "coreml" else 1))
         at += size

@@ -19,6 +19,7 @@ from smolship.export.forecast.speed import Speed, measure_speed
 from smolship.export.options import Options
 from smolship.export.targets import TARGETS
 from smolship.export.weights import Scheme, layouts
+from smolship.runtime.bundle import default_threads
 
 
 def make_forecast(
@@ -37,7 +38,7 @@ def make_forecast(
         quant=options.quant,
         context=options.context,
         bundle_bytes=sum(artifacts.values()) + shared + probes,
-        disk_bytes=costs.disk_bytes(entries, artifacts, probes) + shared,
+        disk_bytes=costs.disk_bytes(config, entries, artifacts, probes, options.calibration is not None) + shared,
         steps=_steps(checkpoint, files, options, entries, artifacts, speed),
         targets=targets,
         device=device.name if device else None,
@@ -102,6 +103,9 @@ def _steps(
     counted = count_tokenizer(files["tokenizer.json"])
     tokenizer = len(files["tokenizer.json"]), counted.tokens, counted.merges
     found = {"quantize": costs.quantize_cost(config, entries, speed)}
+    if asked := options.calibration:
+        writes, processors = asked.sha256 is None, default_threads()
+        found["calibrate"] = costs.calibrate_cost(config, entries, asked.amount, writes, speed, processors)
     for name, artifact in artifacts.items():
         found[f"lower {name}"] = costs.lower_cost(name, config, entries, artifact, tokenizer, speed)
     if options.probe_tokens:

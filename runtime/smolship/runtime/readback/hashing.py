@@ -20,7 +20,7 @@ class Entry:
     shape: tuple[int, ...]
     bits: int
     group: int
-    origin: str  # "quantized", "lifted" from a GGUF file, "re-rounded" for one target, or "rounded" (fp16)
+    origin: str  # "quantized", "calibrated", "lifted" from a GGUF file, "re-rounded" for a target, or "rounded" (fp16)
     sha256: str = ""
 
 

@@ -48,6 +48,15 @@ def export(
             "--arm", help="Also measure how ONNX Runtime computes int4 on Arm (Pi 5, phones; Pi 4), for parity there."
         ),
     ] = False,
+    calibrate: Annotated[
+        str,
+        typer.Option(
+            metavar="none|self|FILE",
+            help="Bring the weights nearer to the original, on text that it writes itself, or a text, or JSONL chats.",
+        ),
+    ] = "none",
+    effort: Annotated[str | None, typer.Option(help="Of --calibrate: quick, default or best.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of --calibrate, for what is drawn at random.")] = None,
     add: Annotated[
         str | None,
         typer.Option(
@@ -74,6 +83,7 @@ def export(
 
     smolship export HuggingFaceTB/SmolLM2-135M-Instruct -o smollm2
     smolship export ./SmolLM3-3B -o smollm3 --to all --context 8192
+    smolship export ./SmolLM3-3B -o smollm3 --calibrate self
     smolship export model.gguf -o model --to onnx
     smolship export ./SmolLM3-3B --dry-run --for phone-8gb
     smolship export ./SmolLM3-3B -o smollm3 --add coreml
@@ -87,7 +97,17 @@ def export(
 
     if add is not None:
         options.only(
-            typed, "--add", "out", "model", "add", "revision", "tokenizer", "probe_text", "no_cache", "as_json"
+            typed,
+            "--add",
+            "out",
+            "model",
+            "add",
+            "revision",
+            "tokenizer",
+            "probe_text",
+            "calibrate",
+            "no_cache",
+            "as_json",
         )
     if add is None and model is None:
         raise typer.BadParameter("missing: name the model to export", param_hint="MODEL")
@@ -103,6 +123,7 @@ def export(
                 revision=revision,
                 probe_text=text,
                 tokenizer=tokenizer,
+                calibrate=None if calibrate == "none" else calibrate,
                 cache=not no_cache,
                 progress=steps.update,
             )
@@ -121,6 +142,9 @@ def export(
         "probe_tokens": probe_tokens,
         "probe_text": text,
         "arm": arm,
+        "calibrate": calibrate,
+        "effort": effort,
+        "seed": seed,
         "device": device,
     }
     if dry_run or out is None:

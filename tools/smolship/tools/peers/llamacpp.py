@@ -19,7 +19,12 @@ REQUIREMENTS: tuple[str, ...] = ()
 OURS = True
 VERSIONS = ("llama-cpp-python",)
 PACKAGES = ("llama_cpp",)
-FILE_TYPES = {"Q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0", "Q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0"}
+FILE_TYPES = {
+    "Q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0",
+    "Q4_K_M": "LLAMA_FTYPE_MOSTLY_Q4_K_M",
+    "IQ4_XS": "LLAMA_FTYPE_MOSTLY_IQ4_XS",
+    "Q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0",
+}
 
 
 def export(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
@@ -29,6 +34,8 @@ def export(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any
 
     params = lib.llama_model_quantize_default_params()
     params.ftype = getattr(lib, FILE_TYPES[options["type"]])
+    if "imatrix" in options:
+        params.imatrix = _importance(Path(options["imatrix"]))
     context = options["context"]
     bundle = run(source, folder / "f16", to=["gguf"], quant="none", context=context, probe_tokens=0, cache=False)
     wide = bundle.path / bundle.entry("gguf").folder / bundle.entry("gguf").info["file"]
@@ -36,6 +43,21 @@ def export(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any
         raise RuntimeError("llama_model_quantize failed")
     shutil.rmtree(folder / "f16")
     return {"files": ["model.gguf"], "peak_bytes": max(s.peak_bytes or 0 for s in bundle.manifest.steps.values())}
+
+
+def _importance(path: Path) -> Any:
+    """An importance matrix (name -> float32 [in], an npz file) as the quantizer takes it: an array that ends with an
+    entry without a name."""
+    import llama_cpp as lib
+
+    with np.load(path, allow_pickle=False) as file:
+        found = {name: np.ascontiguousarray(file[name], np.float32) for name in file.files}
+    entries = (lib.llama_model_imatrix_data * (len(found) + 1))()
+    for entry, (name, values) in zip(entries, found.items(), strict=False):
+        entry.name, entry.size = name.encode(), values.size
+        entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    entries.kept = found  # the numbers live as long as the entries that point to them
+    return entries
 
 
 def open_session(folder: Path, options: dict[str, Any], threads: int) -> Session:

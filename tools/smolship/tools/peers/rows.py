@@ -60,8 +60,8 @@ class Peer(Protocol):
 
 
 def peer_module(name: str) -> Peer:
-    """The module of a peer."""
-    return import_module(f"smolship.tools.peers.{name}")
+    """The module of a peer; one that is not of this package is named in full."""
+    return import_module(name if "." in name else f"smolship.tools.peers.{name}")
 
 
 def _ours(target: str, bits: int, base: str = "") -> Row:

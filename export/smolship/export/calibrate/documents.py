@@ -1,0 +1,142 @@
+"""The user's text or chats, and windows of tokens made of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smolship.export.checkpoints import Checkpoint
+from smolship.export.facts import Resolved
+from smolship.export.templates import DATE
+from smolship.runtime.errors import InputError, show
+from smolship.runtime.files import read_text
+from smolship.runtime.template import ChatTemplate
+from smolship.runtime.tokenizer import Tokenizer
+
+LIMIT = 1 << 26  # bytes of a file
+LINES = 200_000  # of JSONL
+MESSAGES = 1000  # of a chat
+PIECE = 8192  # characters of a text that are taken at once
+LEAST = 8  # windows
+ROLES = ("system", "user", "assistant", "tool")
+Document = str | list[dict[str, Any]]  # a text, or the messages of a chat
+EXPECTED = '{"messages": [{"role": "user", "content": "…"}, …]} or {"text": "…"}'
+
+
+def read_documents(path: Path) -> list[Document]:
+    """A UTF-8 text; or, of a file whose name ends in .jsonl, a chat or a text a line. Raises InputError with the line
+    that cannot be used."""
+    text = read_text(path, "the calibration text", LIMIT)
+    if path.suffix.lower() != ".jsonl":
+        if not text.strip():
+            raise InputError("the calibration text is empty", got=path, expected="UTF-8 text")
+        return [text]
+    lines = text.split("\n")
+    if len(lines) > LINES:
+        raise InputError(
+            "the calibration text has too many lines", got=f"{len(lines):,} in {path}", expected=f"at most {LINES:,}"
+        )
+    found = [_document(line, i, path) for i, line in enumerate(lines, 1) if line.strip()]
+    if not found:
+        raise InputError("the calibration text is empty", got=path, expected=f"lines of {EXPECTED}")
+    return found
+
+
+def _document(line: str, number: int, path: Path) -> Document:
+    def refuse(got: object) -> InputError:
+        return InputError(f"line {number:,} of {path.name} cannot be used", got=got, expected=EXPECTED)
+
+    try:
+        raw = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise refuse(f"{error}, in {show(line)}") from None
+    if not isinstance(raw, dict):
+        raise refuse(show(raw))
+    if "messages" not in raw:
+        if not isinstance(raw.get("text"), str) or not raw["text"].strip():
+            raise refuse(f"keys {', '.join(map(show, raw))}" if raw else "no keys")
+        return _valid(raw["text"], refuse)
+    messages = raw["messages"]
+    if not isinstance(messages, list) or not 1 <= len(messages) <= MESSAGES:
+        raise refuse(f"messages: {show(messages)}")
+    for message in messages:
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            raise refuse(f"{show(message)}, whose role is none of {', '.join(ROLES)}")
+        if not isinstance(message.get("content"), str):
+            raise refuse(f"{show(message)}, whose content is no text")
+        _valid(message["content"], refuse)
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def _valid(text: str, refuse: Any) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise refuse(f"{error}: no valid Unicode") from None
+    return text
+
+
+def cut_windows(
+    documents: Sequence[Document],
+    tokenizer: Tokenizer,
+    template: ChatTemplate | None,
+    vocab: int,
+    windows: int,
+    length: int,
+    seed: int,
+) -> np.ndarray:
+    """int64 [at most `windows`, length]: of documents drawn in the order of the seed, one after the other, those of
+    long texts in pieces. Raises InputError where they are too short, or chats have no template."""
+    pieces = list(_pieces(documents))
+    if template is None and (chats := sum(isinstance(piece, list) for piece in pieces)):
+        raise InputError(
+            "the model has no chat template", got=f"{chats:,} chats to calibrate on", expected='lines of {"text": "…"}'
+        )
+    ids: list[int] = []
+    for i in np.random.default_rng(seed).permutation(len(pieces)):
+        if len(ids) >= windows * length:
+            break
+        piece = pieces[i]
+        if isinstance(piece, str):
+            ids += tokenizer.encode(piece)
+        else:
+            assert template
+            ids += tokenizer.encode(template.render(piece, add_generation_prompt=False), special=False)
+    count = min(windows, len(ids) // length)
+    if count < LEAST:
+        raise InputError(
+            "the calibration text is too short",
+            got=f"{len(ids):,} tokens",
+            expected=f"at least {LEAST * length:,}",
+            todo="give more of it, or let the model write it: --calibrate self",
+        )
+    if max(ids) >= vocab:
+        raise InputError(
+            "the tokenizer gives a token that the model does not have", got=max(ids), expected=f"ids below {vocab:,}"
+        )
+    return np.array(ids[: count * length], np.int64).reshape(count, length)
+
+
+def _pieces(documents: Sequence[Document]) -> Iterator[Document]:
+    for document in documents:
+        if isinstance(document, str):
+            yield from (document[start : start + PIECE] for start in range(0, len(document), PIECE))
+        else:
+            yield document
+
+
+def check_documents(
+    documents: Sequence[Document], checkpoint: Checkpoint, resolved: Resolved, length: int, windows: int, seed: int
+) -> None:
+    """Raises InputError where `cut_windows` would, before any work."""
+    template = resolved.chat_template(DATE)
+    try:
+        tokenizer = Tokenizer(checkpoint.files["tokenizer.json"])
+        cut_windows(documents, tokenizer, template, checkpoint.config.vocab, windows, length, seed)
+    finally:
+        if template:
+            template.close()

@@ -1,0 +1,84 @@
+"""Texts and chats to calibrate on, and options: what is read, and what is refused, by its line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from smolship.export import export
+from smolship.export.calibrate.asked import ask
+from smolship.export.calibrate.documents import cut_windows, read_documents
+from smolship.runtime.errors import InputError
+from smolship.runtime.tokenizer import Tokenizer
+
+CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
+
+
+def test_texts_and_chats_are_read(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(CHAT | {"id": 3}) + "\n\n" + json.dumps({"text": "x y"}) + "\n")
+    assert read_documents(path) == [CHAT["messages"], "x y"]
+    path.rename(tmp_path / "a.txt")
+    assert isinstance(read_documents(tmp_path / "a.txt")[0], str)
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("{", "delimiter|Expecting"),
+        ("[1]", r"\[1\]"),
+        ("{}", "no keys"),
+        ('{"text": 3}', "keys 'text'|text"),
+        ('{"messages": []}', "messages"),
+        ('{"messages": [{"role": "robot", "content": "x"}]}', "robot"),
+        ('{"messages": [{"role": "user", "content": ["x"]}]}', "no text"),
+        ('{"text": "\\ud800"}', "Unicode"),
+        ("[" * 100_000, "recursion"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_named(tmp_path, line, word):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "fine"}) + "\n" + line + "\n")
+    with pytest.raises(InputError, match=rf"line 2 of a\.jsonl(.|\n)*({word})"):
+        read_documents(path)
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.txt", b" \n"), ("a.jsonl", b"\n\n"), ("a.txt", b"\xff\xfe")])
+def test_files_that_hold_no_text_are_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match="the calibration text"):
+        read_documents(tmp_path / name)
+    with pytest.raises(InputError, match="the calibration text"):
+        ask(tmp_path / "none.txt")
+
+
+def test_windows_are_drawn_from_all_of_a_text(tiny):
+    tokenizer = Tokenizer((tiny("llama") / "tokenizer.json").read_bytes())
+    text = "".join(f"{i} " for i in range(20_000))
+    given = (tokenizer, None, 300, 8, 32)
+    first, second = (cut_windows([text], *given, seed) for seed in (0, 1))
+    assert first.shape == (8, 32) and not np.array_equal(first, second)
+    np.testing.assert_array_equal(first, cut_windows([text], *given, 0))
+    with pytest.raises(InputError, match="too short"):
+        cut_windows(["a few words"], *given, 0)
+    with pytest.raises(InputError, match="no chat template"):
+        cut_windows([CHAT["messages"]] * 99, *given, 0)
+    with pytest.raises(InputError, match="does not have"):
+        cut_windows([text], tokenizer, None, 20, 8, 32, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ({"effort": "quick"}, "--effort with --calibrate none"),
+        ({"seed": 1}, "--seed with --calibrate none"),
+        ({"calibrate": "self", "effort": "huge"}, "best, default, quick"),
+        ({"calibrate": "self", "seed": -1}, "the seed"),
+        ({"calibrate": "self", "quant": "none"}, "nothing to calibrate"),
+    ],
+)
+def test_options_that_do_not_go_together(tmp_path, given, word):
+    with pytest.raises(InputError, match=word):
+        export("nowhere", tmp_path / "out", **given)
