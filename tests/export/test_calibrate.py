@@ -272,9 +272,10 @@ def test_an_export_says_how_and_a_target_can_be_added(tiny, tmp_path, monkeypatc
 
 
 def test_the_forecast_has_the_step(tiny, monkeypatch):
-    from smolship.export.forecast import costs, forecast, step
+    from smolship.export.forecast import forecast
+    from smolship.export.forecast.costs import REFERENCE
 
-    monkeypatch.setattr(step, "measure_speed", lambda: costs.REFERENCE)  # of one machine, whatever else this one does
+    monkeypatch.setattr("smolship.export.forecast.step.measure_speed", lambda: REFERENCE)
     options: dict[str, Any] = {"to": ["gguf"], "context": 64, "probe_tokens": 0}
     plain, found = forecast(tiny("llama"), **options), forecast(tiny("llama"), **options, calibrate="self")
     assert "calibrate" not in plain.steps and found.steps["calibrate"].seconds > 0
