@@ -197,6 +197,10 @@ def test_an_architecture_of_llama_cpp_is_fixed(architecture, name):
     assert any(FEATURES[name][0] in problem for problem in problems) != GGUF[architecture, name]
 
 
+def test_an_lfm2_without_convolutions_is_none_of_llama_cpp():
+    assert "no convolutions" in load_target("gguf").problems(replace(PLAIN, architecture="lfm2"))[0]
+
+
 def test_a_qwen2_without_biases_is_none_of_llama_cpp():
     assert "no biases" in load_target("gguf").problems(replace(PLAIN, architecture="qwen2"))[0]
 

@@ -3,8 +3,11 @@ convolutions are rewound as caches are, and preset where they can be."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -143,6 +146,15 @@ def test_what_llama_cpp_cannot_hold_is_refused_before_any_work(tmp_path):
     with pytest.raises(InputError, match="gguf: cannot hold biases of a convolution"):
         export(model, tmp_path / "b", to=list(TARGETS), context=CONTEXT, probe_tokens=0)
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_weights_of_another_architecture_s_config_are_named(tiny, tmp_path):
+    model = Path(shutil.copytree(tiny("lfm2"), tmp_path / "m"))
+    raw = json.loads((model / "config.json").read_text())
+    raw |= {"layer_types": ["conv", "full_attention", "full_attention"]}
+    (model / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(InputError, match="short convolutions"):
+        open_checkpoint(str(model))
 
 
 @pytest.mark.real

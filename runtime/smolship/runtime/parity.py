@@ -214,9 +214,9 @@ def _found(drift: list[Drift]) -> str:
     for row in drift:
         if row.difference > limit:
             at = row.layer
-            before = f"layer {at - 1}'s mixer's output or MLP, or " if at else "the embedding, or "
+            before = f"layer {at - 1}'s output matrix or MLP, or " if at else "the embedding, or "
             return (
-                f"the drift begins at {before}layer {at}'s norm, or what it keeps in its state "
+                f"the drift begins at {before}layer {at}'s norm, k or v projection, or convolution's first matrix "
                 f"(relative difference {row.difference:.2g}, rounding reaches {limit / 2:.2g})"
             )
     return (

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from smolship.export.config import Attention, DecoderConfig, with_mixers
+from smolship.export.config import Attention, DecoderConfig, ShortConv, with_mixers
 from smolship.export.quantize import QMAX, pack4
 from smolship.export.weights import Weights
 from smolship.runtime.readback.hashing import Entry, TensorHash, digest
@@ -179,7 +179,9 @@ class Maker:
         # With the biases and norms of queries and keys that an architecture of llama.cpp must have; biases are 0.
         self.mixer = replace(self.mixer, rotary=self.mixer.rotary or next(iter(config.rotaries.values())), window=None)
         one = replace(config.layers[layer], mixer=self.mixer)
-        self.config = replace(config, layers=(one,), vocab=self.vocab, tied_head=False, bos=0, eos=(1,))
+        # With a convolution, too, where the model has one: llama.cpp's architecture must. It adds 0.
+        convolves = [other for other in config.layers if isinstance(other.mixer, ShortConv)]
+        self.config = replace(config, layers=(one, *convolves[:1]), vocab=self.vocab, tied_head=False, bos=0, eos=(1,))
         self.length = (self.h / (1 + self.h * config.norm_eps)) ** 0.5  # of what a norm makes of a one-hot row
 
     def all(self) -> Iterator[Probe]:

@@ -50,11 +50,12 @@ SIGNS = (
         "save its language model alone",
     ),
     (r"experts|\.router\.|block_sparse_moe|ffn_(gate|up|down)_exps", "a mixture of experts", None),
+    (r"\.conv\.conv\.|\.shortconv\.", "an architecture with short convolutions (LFM2, …)", None),
     (r"[qk]_norm\.|attn_[qk]_norm", "an architecture that normalizes queries and keys (Qwen3, OLMo2, …)", None),
     (r"(pre|post)_feedforward_layernorm|post_(ffw|attention)_norm", "an architecture with more norms (Gemma, …)", None),
     (r"qkv_proj|gate_up_proj|attn_qkv|query_key_value", "fused matrices (Phi-3, …)", None),
     (
-        r"tok_embeddings|\.attention\.w[qkvo]\.|feed_forward\.w[123]\.",
+        r"tok_embeddings|\.attention\.w[qkvo]\.|^layers\.\d+\.feed_forward\.w[123]\.",
         "the names of Meta's own format",
         "take the model's version for transformers",
     ),

@@ -13,7 +13,6 @@ from smolship.export.features import beyond
 from smolship.export.rotary import LinearScaling, LongRope, Rotary
 
 NOPE_STEP = 4  # llama.cpp's smollm3: every fourth layer has no rotary embedding
-NO_CONVOLUTION = 3  # tokens of a kernel in a file of a model that has none, where llama.cpp wants a number
 CONTEXT_UNIT = 256  # to a multiple of which llama.cpp lengthens a context
 GEMMA3_STEP, GEMMA3_THETA, GEMMA3_27B = 6, 10_000.0, 62  # its windows and their theta, where a file says nothing
 
@@ -118,6 +117,8 @@ def _granite_keys(config: DecoderConfig) -> dict[str, Any]:
 
 def _lfm2(config: DecoderConfig) -> list[str]:
     found = _divided(config, "lfm2")
+    if not config.convolutions:  # the process would end
+        found.append("no convolutions, which llama.cpp's lfm2 always has")
     if len({one.kernel for one in config.convolutions}) > 1:
         found.append("convolutions whose kernels differ, where llama.cpp's lfm2 has one size of them")
     return found
@@ -125,10 +126,9 @@ def _lfm2(config: DecoderConfig) -> list[str]:
 
 def _lfm2_keys(config: DecoderConfig) -> dict[str, Any]:
     """llama.cpp takes layers without heads for keys for convolutions."""
-    kernel = next((mixer.kernel for mixer in config.convolutions), NO_CONVOLUTION)
     mixers = (layer.mixer for layer in config.layers)
     heads = [mixer.kv_heads if isinstance(mixer, Attention) else 0 for mixer in mixers]
-    return {"attention.head_count_kv": heads, "shortconv.l_cache": kernel}
+    return {"attention.head_count_kv": heads, "shortconv.l_cache": config.convolutions[0].kernel}
 
 
 def _divided(config: DecoderConfig, name: str) -> list[str]:
