@@ -18,7 +18,7 @@ from smolship.tools.peers import llamacpp
 
 pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore")]  # a training, and a process for each row
 SKIPPED = "self,text,table,g64,g128,head,Q4_K,IQ4,Q8"
-RECIPE = Recipe(vocabulary=512, hidden=128, inner=128, layers=2, context=64, batch=8, steps=60, warm_up=10)
+RECIPE = Recipe(vocabulary=512, hidden=128, inner=128, layers=2, context=64, batch=8, steps=40, warm_up=5)
 KINDS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 END = "<|end|>"
+HELD_OUT = 256  # windows
 Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
@@ -110,10 +111,10 @@ def train(recipe: Recipe, folder: Path, progress: Progress) -> None:
 
 
 def held_out(model: Any, ids: Tensor, recipe: Recipe) -> float:
-    """Loss a token on the documents for judging, in nats."""
+    """Loss a token on the documents for judging, up to HELD_OUT windows of them, in nats."""
     import torch
 
-    windows = ids[: len(ids) // recipe.context * recipe.context].view(-1, recipe.context)
+    windows = ids[: len(ids) // recipe.context * recipe.context].view(-1, recipe.context)[:HELD_OUT]
     with torch.inference_mode():
         found = [float(model(part, labels=part, use_cache=False).loss) * len(part) for part in windows.split(16)]
     return sum(found) / len(windows)
