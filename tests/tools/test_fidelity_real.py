@@ -50,11 +50,11 @@ def told(small, cache):
     """What the command says as JSON, of a row or two of each maker."""
     with pytest.MonkeyPatch.context() as patch:
         printed: list[str] = []
-        patch.setattr("builtins.print", lambda text: printed.append(text))
+        patch.setattr("builtins.print", lambda *text, **how: printed.append(" ".join(map(str, text))))
         patch.setattr(frontier, "CALIBRATION_TOKENS", 1024)
         calls = ["--cache", str(cache), "--tokens", "1024", "--longest", "64", "--threads", "1", "--json"]
         assert run([str(small), *calls, "--skip", SKIPPED, "--page", str(cache / "page.html")]) == 0
-    return json.loads(printed[0])
+    return json.loads(printed[-1])
 
 
 def test_every_row_is_read_back_and_judged(told, cache):
