@@ -101,7 +101,7 @@ REFUSED: dict[str, Change] = {
     "greedy and rewound": call(greedy=True, rewind=2),
     "a preset without cache": call(preset=3),
     "a stage is null": call(stage=None),
-    "a cache of one part": put("cache", [{"dtype": "float32", "shape": [1, 1, 1, 1], "base64": "AAAAAA=="}]),
+    "a cache of three parts": put("cache", [{"dtype": "float32", "shape": [3, 1, 1, 1], "base64": "AAAAAAAAAAAAAAAA"}]),
     "a cache of three dimensions": put("cache", [{"dtype": "float32", "shape": [2, 1, 1], "base64": "AAAAAAAAAAA="}]),
     "times of no prompts": timing(prompts=[]),
     "times of no depths": timing(depths=[]),

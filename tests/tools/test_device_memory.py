@@ -146,7 +146,7 @@ def test_the_commands_refuse_before_anything_is_sent(
     """With --force they go on, to what comes next: nothing was set up for ONNX there."""
     link = LocalLink()
     monkeypatch.setattr(opening, "link_to", lambda address: link)
-    monkeypatch.setattr(opening, "read_device", lambda link: replace(facts, memory_available=140 * MB))
+    monkeypatch.setattr(opening, "read_device", lambda link, *folders: replace(facts, memory_available=140 * MB))
     monkeypatch.setattr(opening, "installed", lambda *a: None)
     line = [command, str(tiny_bundle("llama", "int4")), *(["hi"] if command == "generate" else [])]
     line += ["-t", "onnx", "--device", "ssh://test"]

@@ -111,7 +111,7 @@ class Plan internal constructor(
         if (threads !in 1..MOST_THREADS) problems.add("$threads threads")
         if (layers !in 0..MOST) problems.add("$layers layers")
         if (calls.size > MOST) problems.add("${calls.size} calls")
-        cacheLayers.forEachIndexed { i, parts -> if (parts != 2) problems.add("the cache of layer $i") }
+        cacheLayers.forEachIndexed { i, parts -> if (parts !in 1..2) problems.add("the cache of layer $i") }
         calls.forEachIndexed { i, call -> if (!can(i, call)) problems.add("call $i") }
         if (timing != null && !canTime(timing)) problems.add("its timing")
         if (answer != null && !canAnswer(answer)) problems.add("its answer")
