@@ -65,6 +65,7 @@ def calibrated(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return get
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "lfm2", "qwen2_window"])
 def test_the_set_comes_nearer_and_stays_on_the_grid(calibrated, kind):
     base, made, facts = calibrated(kind)
@@ -85,6 +86,7 @@ def test_the_set_comes_nearer_and_stays_on_the_grid(calibrated, kind):
     assert made.entries["norm"].origin == "calibrated" and base.entries["norm"].origin == "rounded"
 
 
+@pytest.mark.real
 def test_the_same_on_any_number_of_threads(calibrated):
     """Matrices of several pieces, and two steps at once."""
     digests = {calibrated("smollm3", threads=threads)[1].digest for threads in (1, 2, 3)}
@@ -93,6 +95,7 @@ def test_the_same_on_any_number_of_threads(calibrated):
     assert other not in digests
 
 
+@pytest.mark.real
 def test_by_layers_where_a_model_is_too_large_to_train_whole(calibrated, monkeypatch):
     _, _, whole = calibrated("llama")
     monkeypatch.setattr(asked, "WHOLE", 1000)
@@ -107,6 +110,7 @@ def test_by_layers_where_a_model_is_too_large_to_train_whole(calibrated, monkeyp
     assert calibrated("llama")[2].kl_after == pytest.approx(whole.kl_after, rel=0.1)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("stop", ["the model writes", "layer 1", "scales"])
 def test_an_interrupted_one_goes_on_where_it_was(calibrated, tmp_path, monkeypatch, stop):
     monkeypatch.setattr("smolship.export.calibrate.state.SECONDS", 0)
@@ -137,18 +141,21 @@ def test_state_that_was_cut_off_is_as_if_it_were_not_there(calibrated, tmp_path)
     assert calibrated("llama", state=State(tmp_path))[1].digest == calibrated("llama")[1].digest
 
 
+@pytest.mark.real
 def test_int8_and_biases(calibrated):
     base, made, facts = calibrated("llama_bias", SCHEMES["int8"])
     assert facts.kl_after < facts.kl_before and made.tensor("layers.0.q").bits == 8
     np.testing.assert_array_equal(made.read("layers.0.q.bias"), base.read("layers.0.q.bias"))
 
 
+@pytest.mark.real
 def test_a_set_that_comes_no_nearer_is_left_as_it_was(calibrated, monkeypatch):
     monkeypatch.setattr("smolship.export.calibrate.distil.RATE", 1.0)
     base, made, facts = calibrated("llama")
     assert made.digest == base.digest and facts.kl_after == facts.kl_before and "kept" in facts.notes[0]
 
 
+@pytest.mark.real
 def test_lifted_matrices_stay(calibrated, tmp_path, tiny):
     from tests.gguf_maker import make_gguf
 
@@ -162,6 +169,7 @@ def test_lifted_matrices_stay(calibrated, tmp_path, tiny):
     assert facts.kl_after < facts.kl_before and len(lifted) < len(made.entries) / 2
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "phi3", "smollm3", "olmo2", "granite", "lfm2", "openelm"])
 def test_the_decoder_over_batches_is_the_reference(tiny, kind):
     """In one go, and token by token with a cache."""
@@ -245,6 +253,7 @@ def test_a_gpu_is_taken_where_there_is_one(monkeypatch):
     assert made == ["cuda", "cpu"] and Pool(8, "cuda").threads == 1
 
 
+@pytest.mark.real
 def test_an_export_says_how_and_a_target_can_be_added(tiny, tmp_path, monkeypatch):
     from smolship.export import add_targets
 

@@ -47,6 +47,7 @@ def bundles(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
     return made
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("quant", QUANTS)
 @pytest.mark.parametrize("target", SOME)
 def test_every_gate_passes(bundles, quant, target):
@@ -61,6 +62,7 @@ def test_every_target_holds_the_same_weights(bundles, quant):
     assert [found.wrong for found in compare(bundles(quant), TARGETS)] == [{}] * 4
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_state_is_rewound_to_anywhere(bundles, target):
     """Before the first token that a whole kernel sees, too; what was fed behind that position is forgotten."""

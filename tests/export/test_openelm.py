@@ -139,6 +139,7 @@ def bundles(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[...
 FAST = ("int4", "executorch", "onnx", "gguf")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("target", FAST[1:])
 def test_every_gate_passes(bundles, target):
     report = parity(bundles(*FAST), target, threads=1, quick=True)
@@ -234,6 +235,7 @@ def test_a_gguf_that_lies(tiny, tmp_path, lies, why):
         open_checkpoint(str(tmp_path / "m.gguf"))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -166,6 +166,7 @@ def test_a_longer_context_has_the_long_divisors_for_every_text(model):
     np.testing.assert_allclose(short, np.concatenate(list(pieces)), rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "target",
     [pytest.param(t, marks=[pytest.mark.real] * (t in SLOW)) for t in ("coreml", "executorch", "gguf", "onnx")],
