@@ -154,7 +154,8 @@ except OSError as error:
 
 
 def test_an_emulated_board_whose_disk_is_full(tiny_bundle, tmp_path, capsys, monkeypatch):  # type: ignore[no-untyped-def]
-    """The commands: refused before anything is sent; out of room on the way, where `df` is not asked; and then done."""
+    """The commands, with one folder: refused before anything is sent; out of room on the way, where `df` is not asked;
+    and then done."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(Path(__file__).parents[2] / ".cache"))
     bundle = str(tiny_bundle("llama", "int4"))
     with disk(tmp_path, 40) as homes:
@@ -162,7 +163,7 @@ def test_an_emulated_board_whose_disk_is_full(tiny_bundle, tmp_path, capsys, mon
         os.chown(homes / "pi", UID, UID)
         with board(home=homes) as pi:
             monkeypatch.setenv("PATH", str(pi.clients), prepend=":")
-            ask = ["parity", bundle, "-t", "executorch", "--quick", "--device", pi.uri]
+            ask = ["parity", bundle, "-t", "executorch", "--quick", "--device", f"{pi.uri}/home/pi/.cache"]
             ballast, ours = fill(homes, 12 << 20), homes / "pi/.cache/smolship/device"
             assert run(ask) == 3 and "not enough space on the device" in (said := capsys.readouterr().err)
             assert "nothing was sent" in said and not list((ours / "files").iterdir())

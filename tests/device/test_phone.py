@@ -198,6 +198,9 @@ def test_what_is_told_before_anything_runs(capsys, bundle, start, phone, monkeyp
     monkeypatch.setenv("ANDROID_SERIAL", first.serial)
     code, out, err = said(capsys, "devices", "list", "adb://", "--json")
     assert code == 0 and f"ANDROID_SERIAL names the phone: {first.serial}" in err
+    over = time.monotonic() + 10  # busybox' `timeout` leaves a process that looks once a second whether it is needed
+    while phone.commands() and time.monotonic() < over:
+        time.sleep(0.5)
     assert not phone.commands()
 
 

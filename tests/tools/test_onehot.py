@@ -11,9 +11,10 @@ import pytest
 
 from smolship.export import export
 from smolship.export.checkpoints import open_checkpoint
-from smolship.export.targets import TARGETS, gguf
+from smolship.export.targets import TARGETS
 from smolship.export.targets.coreml import data as coreml_data
 from smolship.export.targets.executorch import data as xnnpack_data
+from smolship.export.targets.gguf import tensors as gguf_tensors
 from smolship.export.targets.onnx import data as onnx_data
 from smolship.runtime.bundle import open_bundle
 from smolship.runtime.readback import coreml as read_coreml
@@ -122,9 +123,9 @@ def misread_gguf(patch):
 
     def written(job, name):
         rows = job.weights.entries[name].shape[0]
-        return iter([(rows, gguf._stored(job.weights, name, 0, rows))])
+        return iter([(rows, gguf_tensors._stored(job.weights, name, 0, rows))])
 
-    patch.setattr(gguf, "_pieces", written)
+    patch.setattr(gguf_tensors, "pieces", written)
     patch.setattr(read_gguf, "_order", lambda rows, head: np.arange(rows))
 
 

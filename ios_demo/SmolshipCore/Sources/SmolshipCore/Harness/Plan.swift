@@ -47,7 +47,9 @@ public struct Plan: Sendable {
         if !(1...1024).contains(threads) { problems.append("\(threads) threads") }
         if !(0...Plan.most).contains(layers) { problems.append("\(layers) layers") }
         if calls.count > Plan.most { problems.append("\(calls.count) calls") }
-        for (i, part) in cache.enumerated() where !(1...2).contains(part.shape[0]) { problems.append("the cache of layer \(i)") }
+        for (i, part) in cache.enumerated() where ![1, 2].contains(part.shape[0]) {
+            problems.append("the cache of layer \(i)")
+        }
         for (i, call) in calls.enumerated() where !can(call, first: i == 0) { problems.append("call \(i)") }
         if let timing, !can(timing) { problems.append("its timing") }
         if let answer, !can(answer) { problems.append("its answer") }
