@@ -306,6 +306,7 @@ def test_folders_without_weights(copy, make, words):
     refused(copy, *words)
 
 
+@pytest.mark.real
 def test_a_bundle_is_exported_already(tiny_bundle):
     refused(tiny_bundle("llama", "int4"), "a smolship bundle", "made from")
 

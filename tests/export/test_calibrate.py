@@ -280,6 +280,7 @@ def test_an_export_says_how_and_a_target_can_be_added(tiny, tmp_path, monkeypatc
     assert not any(target.wrong for target in compare(more, ["gguf", "onnx"]))  # read back out of the files
 
 
+@pytest.mark.real
 def test_the_forecast_has_the_step(tiny, monkeypatch):
     from smolship.export.forecast import forecast
     from smolship.export.forecast.costs import REFERENCE

@@ -85,7 +85,7 @@ def say_the_same(built: Built, arithmetic: str, info: dict = INFO) -> None:
         np.testing.assert_allclose(session.forward(IDS[70:73]), want[72:73], atol=atol)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("arithmetic", CLOSE)
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_equal_the_reference(built, kind, arithmetic):

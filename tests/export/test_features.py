@@ -126,7 +126,7 @@ def test_a_target_computes_heads_of_any_size(name, target, tmp_path):
     computes(target, SIZES[name], tmp_path)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("target", ["coreml", "executorch", "onnx"])
 @pytest.mark.parametrize("name", MADE)
 def test_a_target_computes_it_or_refuses_it(name, target, tmp_path):

@@ -53,6 +53,7 @@ def test_the_bundle_is_as_with_the_tokenizer_in_the_checkpoint(bare, tiny, tmp_p
     assert [*added.manifest.targets] == ["gguf", "onnx"]
 
 
+@pytest.mark.real
 def test_a_dry_run_takes_it(bare, tmp_path):
     assert forecast(bare, tokenizer=tmp_path / "other", to=["gguf"], probe_tokens=0, context=64).parameters > 0
 

@@ -84,6 +84,7 @@ def late(ops: Reference, at: np.ndarray, lead: int, first: Flow) -> np.ndarray:
         return late_logits(flows, at)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "target", ["executorch", "onnx", *(pytest.param(name, marks=pytest.mark.real) for name in ("coreml", "gguf"))]
 )
@@ -128,6 +129,7 @@ def test_the_last_positions_of_65_536(model, weights, lowered, target, monkeypat
     assert gap(said()[0]).mean() > 1e-2
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("target", TARGETS)
 def test_an_artifact_grows_with_the_context_by_its_tables_alone(lowered, target):
     """By cos and sin of a position, once and not a layer, and the numbers of the positions."""

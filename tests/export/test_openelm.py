@@ -139,6 +139,7 @@ def bundles(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[...
 FAST = ("int4", "executorch", "onnx", "gguf")
 
 
+@pytest.mark.real
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("target", FAST[1:])
 def test_every_gate_passes(bundles, target):

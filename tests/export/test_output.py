@@ -156,6 +156,7 @@ class TestSpace:
         asked = Options("", None, tuple(targets), quant, SCHEMES[quant], 128, 0, None)
         check_space(place, checkpoint, asked, checkpoint.files)
 
+    @pytest.mark.real
     @pytest.mark.sampled(2)
     @pytest.mark.parametrize("kind, quant", [("llama", "int4"), ("smollm3", "int8"), ("llama_bias", "none")])
     def test_it_never_asks_for_more_than_is_written(self, tiny, tiny_bundle, free, kind, quant):

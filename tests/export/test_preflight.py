@@ -118,6 +118,7 @@ def test_only_what_is_needed_must_be_installed(tiny, tmp_path, monkeypatch):
     export(tiny("llama"), tmp_path / "out", to=["onnx"], context=64, probe_tokens=0)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     "changes",
     [

@@ -49,6 +49,7 @@ def made(folder, tmp_path, context, tokens, **targets):
     return make_probes(checkpoint, weights, targets, context, tokens)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "kind", ["llama3", "smollm3", *(pytest.param(kind, marks=pytest.mark.real) for kind in ("llama", "llama_bias"))]
 )
@@ -60,6 +61,7 @@ def test_the_translation_is_compared_up_to_the_model_s_own_limit(tiny, tmp_path,
     assert any(check.at == "up to 511" for check in checks)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("beyond, wrong", [(100, 1e-3), pytest.param(300, 1e-3, marks=pytest.mark.real), (500, 0.01)])
 def test_angles_that_are_wrong_far_out_fail_the_translation(tiny, tmp_path, monkeypatch, beyond, wrong):
     """The engines read the same tables as our decoder, so that nothing else could show it."""
@@ -103,6 +105,7 @@ def test_a_context_too_long_to_fill_is_preset_and_said(tiny, tmp_path, monkeypat
     assert checks[0]["positions"] == 16 and all(check["passed"] for check in checks)
 
 
+@pytest.mark.real
 def test_rows_of_zeros_pass_in_every_engine(changed, tmp_path):
     def zeros(tensors):
         tensors["model.embed_tokens.weight"][3:250] = 0
@@ -131,6 +134,7 @@ def test_numbers_near_zero_are_zeros_to_an_engine(kind, size):
     assert kind(dither=3).round(x)[0].abs().max() < 1e-30
 
 
+@pytest.mark.real
 def test_a_simulation_that_is_no_number_is_not_the_engine_s_fault(changed, tmp_path):
     """Activations beyond fp16: Core ML's arithmetic cannot hold them, fp32 can."""
 

@@ -51,6 +51,7 @@ def test_every_target_holds_the_same_weights(bundles, name):
     assert [found.wrong for found in compare(bundles(name), TARGETS)] == [{}] * 4
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("name", ["qwen2-int4", pytest.param("qwen3-int8", marks=pytest.mark.real)])
 def test_the_file_that_llama_cpp_gets_is_a_checkpoint_of_the_same_weights(bundles, name, tmp_path):
     """GGUF out, and in again: lifted as they are, to the same logits bit for bit."""
@@ -79,6 +80,7 @@ def test_a_gguf_of_the_original_computes_what_the_original_does(tiny, tmp_path, 
     np.testing.assert_array_equal(*pair)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("family", "wrong"),
     [
@@ -101,6 +103,7 @@ def test_a_window_that_llama_cpp_cannot_have_is_refused_before_any_work(tiny, tm
     assert list(Path(tmp_path).iterdir()) == []
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     "target", ["onnx", *(pytest.param(n, marks=pytest.mark.real) for n in ("coreml", "executorch"))]
 )

@@ -185,6 +185,7 @@ class TestProbes:
         notes = bundle.manifest.quantization.notes
         assert [n for n in notes if "parity's prompts go without" in n or "no chat template" in n]
 
+    @pytest.mark.real
     def test_penalties_and_beams_are_not_for_them(self, tiny, tmp_path):
         plain = self.probed(tiny, tmp_path / "a", TURN, {})[1]
         other = self.probed(tiny, tmp_path / "b", TURN, {"repetition_penalty": 9.0, "num_beams": 3})[1]

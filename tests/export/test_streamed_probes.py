@@ -206,6 +206,7 @@ def other_bytes(raw: bytes) -> bytes:
     return raw[:200] + b"x" * 300 + raw[500:]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("damage", [half, other_bytes])
 def test_a_damaged_unit_is_made_again(made, tmp_path, damage):
     checkpoint, weights, targets, whole = made("llama")
@@ -227,6 +228,7 @@ def test_a_state_of_which_a_part_is_lost_is_not_taken_up(made, tmp_path):
     same(whole, make_probes(checkpoint, weights, targets, CONTEXT, TOKENS, kept=tmp_path))
 
 
+@pytest.mark.real
 def test_seconds_of_units_of_the_same_name_are_added(made, monkeypatch):
     checkpoint, weights, targets, _ = made("smollm3")
     sound = probe._Making.greedy

@@ -80,6 +80,7 @@ def test_a_wrong_reading_fails_the_gate(tiny, tmp_path, monkeypatch, name):
     refused(tiny(kind), tmp_path)
 
 
+@pytest.mark.real
 def test_gains_that_are_taken_as_they_are_stored_fail_the_gate(tiny, tmp_path, monkeypatch):
     """Gemma's are stored as their distance from 1."""
     names = family("gemma3").NAMES

@@ -122,6 +122,7 @@ def test_a_whole_run(fake: Any) -> None:
     assert dict(report.rows())["artifact"] == "0.1 MB"
 
 
+@pytest.mark.real
 def test_what_is_not_to_be_had_says_so(fake: Any) -> None:
     report = fake()
     rows = dict(report.rows())

@@ -62,6 +62,7 @@ def test_without_a_floor_it_is_not_judged(tiny_bundle: Any, computes: str, cure:
         judged(open_bundle(tiny_bundle("llama", "int4")), computes)
 
 
+@pytest.mark.real
 def test_int8_is_multiplied_by_blocks_where_int4_is_by_rows(tiny_bundle: Any) -> None:
     from smolship.runtime import open_bundle
 
@@ -71,6 +72,7 @@ def test_int8_is_multiplied_by_blocks_where_int4_is_by_rows(tiny_bundle: Any) ->
         judged(bundle, FLOAT32)
 
 
+@pytest.mark.real
 def test_it_is_the_bits_that_are_held_that_count(tiny: Any, tmp_path: Path) -> None:
     """Whatever the scheme's name: here the tied head alone has 4 bits."""
     bundle = export(tiny("llama"), tmp_path / "b", to=["onnx"], quant="int8", embedding=4, context=128, probe_tokens=64)

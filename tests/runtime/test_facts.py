@@ -124,6 +124,7 @@ WRONG: list[tuple[tuple[str | int, ...], Any]] = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("path", "value"), WRONG, ids=lambda value: None)
 def test_a_manifest_that_lies(bundle, path, value, capsys):
     if path[:2] == ("generation", "sampling") and len(path) == 3:

@@ -39,6 +39,7 @@ def told(report: Any) -> dict[str, Any]:
     return said | {"seconds": 0}
 
 
+@pytest.mark.real
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("target", ["executorch", "gguf", "onnx"])
 @pytest.mark.parametrize("quick", [True, False])

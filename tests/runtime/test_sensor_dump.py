@@ -131,6 +131,7 @@ def test_samples_follow_one_another(shell: tuple[str, ...], tmp_path: Path) -> N
     assert crlf[0].texts == first.texts
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda words: words[0])
 def test_a_command_that_hangs_holds_nobody(shell: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "vcgencmd").write_text("#!/bin/sh\necho half a line; exec sleep 4321\n")

@@ -159,6 +159,7 @@ def test_a_process_that_hangs_or_dies_is_replaced(monkeypatch: pytest.MonkeyPatc
         template.render([{"n": 99999}])
 
 
+@pytest.mark.real
 def test_processor_time_is_limited_by_rendering_not_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CPU_S", 1)
     template = ChatTemplate("{% for i in range(9999) %}{% for j in range(messages|length) %}{% endfor %}{% endfor %}ok")

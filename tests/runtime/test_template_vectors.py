@@ -71,6 +71,7 @@ def test_every_vector_renders_as_python_does() -> None:
     assert counts == {"equal": 623, "refused": 193}
 
 
+@pytest.mark.real
 def test_a_sample_renders_alike_in_the_sandboxed_process() -> None:
     """Among them conversations with null contents: what `ChatTemplate.render` drops must not change them."""
     plain = [case for case in vectors() if not case.get("limit")]

@@ -121,6 +121,7 @@ def test_a_broken_file_is_refused_or_found(bundle, target, damage):
         path.write_bytes(content)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_offset_that_lies_ends_in_a_traceback(bundle, target):
     """Bytes of what is not weight data, at random: refused, or found, or harmless."""
@@ -143,6 +144,7 @@ def test_no_offset_that_lies_ends_in_a_traceback(bundle, target):
             assert "expected" in str(error)
 
 
+@pytest.mark.real
 def test_other_families_forms_and_stacks(tiny, tmp_path):
     """Biases, a head of its own, int8, int4 tables, and nothing quantized at all."""
     for kind, options in {

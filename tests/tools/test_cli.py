@@ -66,6 +66,7 @@ def test_export_prints_what_it_made(tiny, tmp_path, capsys):
     assert not list(tmp_path.glob(".*")), "temporary folders are left"
 
 
+@pytest.mark.real
 def test_widths_that_no_group_divides(tmp_path, capsys):
     """They are held at 8 bits, the user is told, and both engines still pass."""
     model = make_tiny(tmp_path / "odd", "llama", hidden_size=144, head_dim=32)
@@ -78,6 +79,7 @@ def test_widths_that_no_group_divides(tmp_path, capsys):
     assert run(["parity", str(out)]) == 0
 
 
+@pytest.mark.real
 def test_a_gguf_file_is_a_checkpoint_too(tiny, tmp_path, capsys):
     """The original is then transformers' own reading of the same file."""
     path = tmp_path / "tiny.gguf"

@@ -232,6 +232,7 @@ def test_one_run_at_a_time_and_a_stale_lock_is_taken_over(folder, swift):
         assert not lock.exists()
 
 
+@pytest.mark.real
 def test_a_device_is_not_cleaned_while_a_run_goes_on(tmp_path, monkeypatch):
     """By the same rule as a run's own: the process that holds the lock, not another that has its number now."""
     ours = tmp_path / "smolship" / "device"

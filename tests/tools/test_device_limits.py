@@ -46,6 +46,7 @@ def test_an_engine_that_is_older_than_the_artifact_s_is_said(there: str, said: b
     assert bool(found) == said and all("smolship devices setup ssh://pi" in one for one in found)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("limit", [None, 77])
 def test_it_reaches_the_run(limit: int | None, tiny_bundle: Any, tmp_path: Any, monkeypatch: Any) -> None:
     link = LocalLink()

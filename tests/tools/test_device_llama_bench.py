@@ -72,6 +72,7 @@ def test_its_rows_are_shown_and_kept(there: Any, bench: Any, tmp_path: Path, cap
     assert not (tmp_path / "device/runs/lock").exists()
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "change",
     ["rows[0]['n_prompt'] += 1", "rows[0]['samples_ns'] = [1]", "rows[0]['n_threads'] = 7", "rows = {}", "rows = []"],
@@ -90,6 +91,7 @@ def test_times_that_are_none(times: Any) -> None:
     assert checked([row | {"samples_ns": [5]}], [(8, 0, 0)], 1, 1)
 
 
+@pytest.mark.real
 def test_one_that_fails_has_its_last_words(there: Any, bench: Any, capsys: Any) -> None:
     there("sys.exit('error: invalid parameter for argument: -d')")
     assert bench() == 3

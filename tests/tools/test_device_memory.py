@@ -78,6 +78,7 @@ def test_no_more_than_the_forecast_and_most_of_it(shape: str, quant: str, contex
     assert 0.5 * forecast < ours <= forecast, f"{ours:,} of {forecast:,}"
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("quant", ["int4", "int8", "none"])
 def test_a_bundle_says_it(tiny_bundle: Any, quant: str) -> None:
     bundle = open_bundle(tiny_bundle("llama", quant))
