@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smolship.export import arrays
 from smolship.export.decoder import Decoder
 from smolship.export.freed import trim
 from smolship.export.nonfinite import Watched
@@ -152,25 +152,24 @@ class InFile(Saved):
         self.path, self.last = path, time.monotonic()
 
     def load(self, flows: Sequence[Flow]) -> int:
+        state = arrays.load(self.path)
+        if state is None:
+            return 0
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                state = {name: file[name] for name in file.files}
             for i, flow in enumerate(flows):
                 flow.restore(
                     {name.partition("/")[2]: value for name, value in state.items() if name.startswith(f"{i}/")}
                 )
             return int(state["layers"])
-        except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):  # none, or cut off
+        except (ValueError, LookupError):  # of other flows
             return 0
 
     def save(self, flows: Sequence[Flow], layers: int) -> None:
         if time.monotonic() - self.last < self.SECONDS:
             return
-        arrays = {f"{i}/{name}": value for i, flow in enumerate(flows) for name, value in flow.state().items()}
-        half = self.path.with_suffix(".half.npz")
+        state = {f"{i}/{name}": value for i, flow in enumerate(flows) for name, value in flow.state().items()}
         with contextlib.suppress(OSError):  # a full disk: what is interrupted begins again
-            np.savez(half, layers=np.array(layers), **arrays)  # type: ignore[arg-type]
-            half.replace(self.path)
+            arrays.save(self.path, state | {"layers": np.array(layers)})
         self.last = time.monotonic()
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-import zipfile
 from pathlib import Path
 
 import numpy as np
+
+from smolship.export.arrays import load, save
 
 SECONDS = 20  # at least between two times that large state is saved
 
@@ -22,21 +23,13 @@ class State:
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
         """None where there are none, or they were cut off."""
-        if self.folder is None:
-            return None
-        try:
-            with np.load(self.folder / f"{name}.npz", allow_pickle=False) as file:
-                return {key: file[key] for key in file.files}
-        except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):
-            return None
+        return None if self.folder is None else load(self.folder / f"{name}.npz")
 
     def save(self, name: str, **arrays: np.ndarray) -> None:
         if self.folder is None:
             return
-        half = self.folder / f"{name}.half.npz"
         with contextlib.suppress(OSError):  # a full disk: what is interrupted begins again
-            np.savez(half, **arrays)  # type: ignore[arg-type]
-            half.replace(self.folder / f"{name}.npz")
+            save(self.folder / f"{name}.npz", arrays)
 
     def due(self) -> bool:
         """Whether so much time has passed that large state is saved again."""

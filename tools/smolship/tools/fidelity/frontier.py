@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from smolship.export.arrays import save
 from smolship.runtime.tokenizer import Tokenizer
 from smolship.tools.fidelity import imatrix, readers
 from smolship.tools.fidelity.bootstrap import Interval, mean, ratio
@@ -90,7 +91,7 @@ class Frontier:
         key = hash_of([found.record.hash, self._read()])[:12]
         path = found.folder.with_name(f"{found.folder.name}.gaps-{key}.npz")
         if not path.exists():
-            _keep(path, vars(self._gaps(found.row.name, stored)))
+            save(path, vars(self._gaps(found.row.name, stored)))
         with np.load(path, allow_pickle=False) as file:
             point.gaps = Gaps(**{name: file[name] for name in file.files})
 
@@ -110,7 +111,7 @@ class Frontier:
         path = self.lab.home / f"imatrix-{hash_of([ids.tolist() for ids in read])[:12]}.npz"
         if not path.exists():
             progress = self._positions("importance matrix", CALIBRATION_TOKENS)
-            _keep(path, imatrix.importance(self.checkpoint, read, progress))
+            save(path, imatrix.importance(self.checkpoint, read, progress))
         return path.resolve()
 
     def _calibration(self) -> Path:
@@ -134,12 +135,6 @@ class Frontier:
             self.update(step, "", int(done), total)
 
         return more
-
-
-def _keep(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    half = path.with_suffix(".partial.npz")
-    np.savez(half, **arrays)  # type: ignore[arg-type]
-    half.replace(path)
 
 
 def best(points: Sequence[Point]) -> set[str]:
