@@ -20,7 +20,7 @@ from smolship.runtime.disk import disk_errors
 from smolship.runtime.errors import InputError
 from smolship.runtime.faults import as_ours
 from smolship.runtime.process import forget_working_folder, wait_briefly
-from smolship.tools.failures import Failure
+from smolship.tools.failures import Failure, asks_json
 
 SPELLED = {
     "–": "-",
@@ -95,6 +95,13 @@ def settle_streams() -> None:
             stream.reconfigure(errors=HANDLER)
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="strict")
+
+
+def run_command(main: Callable[..., object], arguments: list[str] | None, screen: Console) -> int:
+    """The exit code of a program of one command, `main`, for a command line; None: this process'."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    return exit_code(lambda: int(app(arguments, standalone_mode=False) or 0), screen, asks_json(arguments))
 
 
 def exit_code(command: Callable[[], int], screen: Console, as_json: bool = False) -> int:

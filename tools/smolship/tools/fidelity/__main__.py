@@ -14,9 +14,8 @@ import typer
 
 from smolship.runtime.bundle import default_threads
 from smolship.runtime.errors import InputError
-from smolship.tools.console import Screen, begin, exit_code
+from smolship.tools.console import Screen, begin, run_command
 from smolship.tools.display import Steps
-from smolship.tools.failures import asks_json
 from smolship.tools.fidelity.rows import BASE, choose
 from smolship.tools.fidelity.texts import SOURCE
 from smolship.tools.outputs import check_file, write_file
@@ -113,9 +112,7 @@ def show(frontier: Any, points: Any, page: Path | None, as_json: bool) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """The exit code of the command line `arguments`."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    return exit_code(lambda: int(app(arguments, standalone_mode=False) or 0), err, asks_json(arguments))
+    return run_command(main, arguments, err)
 
 
 if __name__ == "__main__":

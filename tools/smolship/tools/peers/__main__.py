@@ -14,9 +14,8 @@ import typer
 from smolship.runtime.bundle import default_threads
 from smolship.runtime.errors import InputError
 from smolship.runtime.memory import cpu_model
-from smolship.tools.console import Screen, begin, exit_code
+from smolship.tools.console import Screen, begin, run_command
 from smolship.tools.display import Steps
-from smolship.tools.failures import asks_json
 from smolship.tools.peers.lab import Found, Lab
 from smolship.tools.peers.rows import choose
 from smolship.tools.peers.table import facts, tables
@@ -100,9 +99,7 @@ def show(told: dict[str, Any], every: list[Found]) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """The exit code of the command line `arguments`."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    return exit_code(lambda: int(app(arguments, standalone_mode=False) or 0), err, asks_json(arguments))
+    return run_command(main, arguments, err)
 
 
 if __name__ == "__main__":
