@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from smolship.export.bits.asked import Budget
 from smolship.export.calibrate.asked import Calibration
 from smolship.export.quantize import GROUPS
 from smolship.export.weights import SCHEMES, Bits, Scheme
@@ -27,6 +28,7 @@ class Options:
     arm: bool = False
     tokenizer: str | None = None
     calibration: Calibration | None = None
+    budget: Budget | None = None
 
     def __post_init__(self) -> None:
         if self.probe_text is not None and not self.probe_tokens:
@@ -49,10 +51,11 @@ class Options:
             )
 
 
-def scheme_of(quant: str, group: int, embedding: Bits | None, head: Bits | None) -> Scheme:
+def scheme_of(quant: str, group: int | None, embedding: Bits | None, head: Bits | None) -> Scheme:
     """The scheme of that name, with the group and bits that were asked for instead of its own."""
     if quant not in SCHEMES:
         raise unknown("quantization", quant, SCHEMES)
+    group = 32 if group is None else group
     if group not in GROUPS:
         raise InputError("unknown group size", got=group, expected=f"one of {GROUPS}")
     for bits in (embedding, head):

@@ -94,7 +94,7 @@ def _contents(folder: Path) -> Iterator[str]:
 def check_space(out: Path, checkpoint: Checkpoint, asked: Options, files: Mapping[str, bytes]) -> None:
     """Raises SetupError where the disk has no room for what the export is going to write, or no file may be so large.
     `files` are the side files of the bundle."""
-    config, entries = checkpoint.config, layouts(checkpoint, checkpoint.config, asked.scheme)
+    config, entries = checkpoint.config, foreseen(checkpoint, asked)
     artifacts = {name: artifact_bytes(name, config, entries, asked.context, files) for name in asked.targets}
     probes = probes_bytes(asked.probe_tokens, arithmetics_of(asked.targets, asked.arm))
     size, limit = set_bytes(entries), size_limit()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from smolship.export.bits.asked import ask_budget
 from smolship.export.calibrate.asked import ask
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.forecast.asking import forecast_of, must_fit
@@ -28,7 +29,7 @@ def export(
     to: Sequence[str] = ("executorch", "onnx"),
     quant: Literal["int4", "int8", "none"] = "int4",
     context: int = 2048,
-    group_size: int = 32,
+    group_size: int | None = None,
     embedding: Bits | None = None,
     head: Bits | None = None,
     revision: str | None = None,
@@ -39,6 +40,8 @@ def export(
     calibrate: str | Path = "none",
     effort: str | None = None,
     seed: int | None = None,
+    target_bpw: float | None = None,
+    target_size: str | int | None = None,
     device: str | None = None,
     cache: bool = True,
     progress: Progress = lambda step, what, done, total: None,
@@ -48,7 +51,7 @@ def export(
     to           targets, by name
     quant        bits of the layers' linears; `embedding` (and a tied head) and `head` default to 8, or 16 for "none"
     context      tokens that the cache holds
-    group_size   inputs that share an int4 scale: 32, 64 or 128
+    group_size   inputs that share an int4 scale: 32 (the default), 64 or 128
     probe_tokens positions of real text that parity is measured on; 0: no probes, and no parity
     probe_text   your own text for it
     arm          probes also hold how ONNX Runtime computes on Arm, so that parity is judged there
@@ -56,6 +59,8 @@ def export(
     calibrate    "none"; "self": codes, scales and gains are brought nearer to the original on text that it writes
                  itself; or the path of a text, or of chats in JSONL (docs/weights.md). `effort`: "quick", "default" or
                  "best"; `seed` of what is drawn at random
+    target_bpw   bits a parameter, or `target_size` bytes of weights, such as "90MB": each matrix gets the form that this
+                 is best spent on, but for what `group_size`, `embedding` and `head` fix
     device       refuse a model that this device cannot hold: one of forecast/devices.py
     cache        take steps that an earlier export has done, and keep those that are done now (kept/); without it all
                  times in the manifest are of this run
@@ -81,6 +86,7 @@ def export(
         arm,
         tokenizer=given,
         calibration=calibration,
+        budget=ask_budget(target_bpw, target_size, quant, group_size, embedding, head),
     )
     if device is not None:
         must_fit(forecast_of(options, Path(out), device, progress))
@@ -92,12 +98,13 @@ def export(
         with new_bundle(out) as folder:
             work = folder / ".work"
             work.mkdir()
-            quantized, calibrated = step.quantize(scheme, work), None
+            chosen = step.bits(options, documents, checked.resolved, folder) if options.budget else None
+            quantized, calibrated = step.quantize(scheme, work, chosen.forms if chosen else None), None
             if calibration:
                 calibrated = step.calibrate(calibration, documents, checked.resolved, folder)
             write_shared(step.checkpoint, checked.resolved, folder)
             lowered = {name: step.lower(name, context, checked.resolved, folder) for name in targets}
             notes = step.probe(options, checked.resolved, folder) if probe_tokens else []
             shutil.rmtree(work)
-            make_manifest(options, checked, quantized, lowered, notes, step.costs, calibrated).write(folder)
+            make_manifest(options, checked, quantized, lowered, notes, step.costs, calibrated, chosen).write(folder)
     return open_bundle(out)

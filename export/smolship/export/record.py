@@ -7,7 +7,7 @@ from dataclasses import asdict
 from importlib import metadata
 
 from smolship.export.options import Options
-from smolship.export.steps import Calibrated, Checked, Lowered, Quantized
+from smolship.export.steps import Calibrated, Checked, Chosen, Lowered, Quantized
 from smolship.runtime.manifest import Manifest, Quantization, StepCost
 
 PACKAGES = ("smolship", "torch", "transformers", "coremltools", "executorch", "gguf", "onnx", "onnx-ir", "onnxruntime")
@@ -22,6 +22,7 @@ def make_manifest(
     notes: list[str],
     costs: dict[str, StepCost],
     calibrated: Calibrated | None = None,
+    chosen: Chosen | None = None,
 ) -> Manifest:
     """All but the list of files, which `Manifest.write` makes. `notes` are those of the probes."""
     return Manifest(
@@ -30,11 +31,12 @@ def make_manifest(
         context=options.context,
         quantization=Quantization(
             name=options.quant,
-            **asdict(options.scheme),
+            **asdict(options.scheme) | _tables(chosen),
             share_at_4_bits=quantized.share_at_4_bits,
-            notes=[*checked.resolved.notes, *notes, *_notes(options, quantized, lowered)],
+            notes=[*checked.resolved.notes, *notes, *_notes(options, quantized, lowered, chosen is not None)],
             lifted=quantized.lifted,
             calibration=calibrated.facts if calibrated else None,
+            budget=chosen.facts if chosen else None,
         ),
         weights_digest=calibrated.digest if calibrated else quantized.digest,
         weights_bytes=quantized.bytes_per_token,
@@ -44,13 +46,19 @@ def make_manifest(
     )
 
 
-def _notes(options: Options, quantized: Quantized, lowered: Mapping[str, Lowered]) -> list[str]:
+def _tables(chosen: Chosen | None) -> dict[str, int]:
+    """Bits that were chosen for the embedding and the head."""
+    tables = {"embedding": "embed", "head": "head"}
+    return {role: chosen.forms[name][0] for role, name in tables.items() if chosen and name in chosen.forms}
+
+
+def _notes(options: Options, quantized: Quantized, lowered: Mapping[str, Lowered], mixed: bool) -> list[str]:
     notes, share = [], quantized.share_at_4_bits
     if not options.probe_tokens:
         notes.append("no probes (--probe-tokens 0): nothing has compared this bundle with the original")
     notes += [f"{name}: {note}" for name, target in lowered.items() for note in target.notes]
     notes += [f"{name}: {target.entry.weights}" for name, target in lowered.items() if target.entry.weights]
-    if options.scheme.linear == 4 and share < LOW_SHARE:
+    if options.scheme.linear == 4 and share < LOW_SHARE and not mixed:
         notes.append(f"only {share:.0%} of the linear parameters are held at 4 bits: their widths do not divide by 32")
     return notes
 

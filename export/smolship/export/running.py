@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from smolship.export.bits.asked import Budget
 from smolship.export.calibrate.asked import Calibration
 from smolship.export.calibrate.documents import Document
 from smolship.export.checkpoints import Checkpoint
@@ -19,7 +20,7 @@ from smolship.export.kept import keys
 from smolship.export.kept.entries import Record, now
 from smolship.export.kept.store import Asked, Store
 from smolship.export.options import Options
-from smolship.export.steps import Calibrated, Checked, Lowered, Probed, Quantized, read
+from smolship.export.steps import Calibrated, Checked, Chosen, Lowered, Probed, Quantized, read
 from smolship.export.targets import NEEDS
 from smolship.export.weights import Scheme, set_list
 from smolship.export.windows import texts
@@ -66,10 +67,30 @@ class Steps:
             report(f"no steps are kept: {self.store.why}", 1, 1)
         return checked
 
-    def quantize(self, scheme: Scheme, work: Path) -> Quantized:
-        asked = {"scheme": asdict(scheme)}
+    def bits(self, options: Options, documents: Documents, resolved: Resolved, folder: Path) -> Chosen:
+        """Text that the model wrote is kept when it is interrupted, too."""
+        assert options.budget
+        calibration = None if options.calibration is None else asdict(options.calibration)
+        asked = {
+            "scheme": asdict(options.scheme),
+            "budget": asdict(options.budget),
+            "calibration": calibration,
+            "resolved": _facts(resolved),
+        }
+        reads = {"checkpoint": self._content, "side files": resolved.side_files(self.checkpoint)}
+        key = keys.key(asked, reads, ("torch", "safetensors", "gguf", "tokenizers", "jinja2"))
+        words = _budget_in_words(options.budget)
+        whole = Asked("bits", key, self.model, words)
+        parts = Asked("parts", key | {"of": "bits"}, self.model, f"of a choice of bits: {words}")
+        return read(Chosen, self._run(whole, "bits", asked, folder, {"documents": documents}, parts))
+
+    def quantize(self, scheme: Scheme, work: Path, forms: Mapping[str, Sequence[int]] | None = None) -> Quantized:
+        """`forms` are those of matrices that do not go by the scheme."""
+        asked: dict[str, Any] = {"scheme": asdict(scheme)}
+        if forms:
+            asked["forms"] = {name: list(form) for name, form in forms.items()}
         key = keys.key(asked, {"checkpoint": self._content}, ("safetensors", "gguf"))
-        kept = Asked("quantize", key, self.model, in_words(scheme))
+        kept = Asked("quantize", key, self.model, in_words(scheme) + (", bits by matrix" if forms else ""))
         return read(Quantized, self._run(kept, "quantize", asked, work.parent, {"folder": str(work)}))
 
     def calibrate(self, calibration: Calibration, documents: Documents, resolved: Resolved, folder: Path) -> Calibrated:
@@ -151,6 +172,10 @@ class Steps:
 def in_words(scheme: Scheme) -> str:
     group = f", groups of {scheme.group}" if scheme.linear == 4 else ""
     return f"{scheme.linear} bits{group}, embedding {scheme.embedding}, head {scheme.head}"
+
+
+def _budget_in_words(budget: Budget) -> str:
+    return f"{budget.bpw:g} bits a parameter" if budget.bpw is not None else f"{budget.size:,} bytes"
 
 
 def _facts(resolved: Resolved) -> dict[str, Any]:

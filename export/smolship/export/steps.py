@@ -3,6 +3,7 @@ what it returns are JSON, and what it needs is imported when it begins.
 
 forecast  says what an export would write and take (forecast/)
 check     asks all that can be asked before the work
+bits      chooses the form of each matrix within a budget, where one is asked for (bits/)
 quantize  writes what targets share: the one set of weights
 calibrate brings that nearer to the original, where it is asked for
 lower     writes the artifact of one target
@@ -27,7 +28,7 @@ from smolship.export.facts import Resolved
 from smolship.export.options import Options, source_name
 from smolship.export.weights import Scheme
 from smolship.runtime.facts import ModelFacts
-from smolship.runtime.manifest import CalibrationFacts, TargetEntry
+from smolship.runtime.manifest import BudgetFacts, CalibrationFacts, TargetEntry
 from smolship.runtime.records import read_record
 
 Progress = Callable[[str, int, int], None]
@@ -55,6 +56,14 @@ class Quantized:
     share_at_4_bits: float
     lifted: int
     bytes_per_token: int
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What `bits` returns: the bits and the group of each matrix, and what the manifest says of it."""
+
+    forms: dict[str, tuple[int, ...]]
+    facts: BudgetFacts
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,7 @@ def check(
     """Raises InputError with every problem, and SetupError where the disk has no room for a bundle in `out`.
     `documents` are the user's text to calibrate on, or None."""
     from smolship.export import preflight
+    from smolship.export.bits.units import plan
     from smolship.export.calibrate.asked import window
     from smolship.export.calibrate.documents import check_documents
     from smolship.export.checkpoints import open_checkpoint
@@ -107,6 +117,8 @@ def check(
     if asked.calibration and documents is not None:
         length, windows = window(checkpoint.config), asked.calibration.amount.windows
         check_documents(documents, checkpoint, resolved, length, windows, asked.calibration.seed)
+    if asked.budget:
+        plan(checkpoint, checkpoint.config, asked.scheme, asked.budget)
     check_space(Path(out), checkpoint, asked, resolved.side_files(checkpoint))
     config = checkpoint.config
     alike = () if config.convolutions else config.attentions  # a layer that convolves has no heads
@@ -126,14 +138,50 @@ def check(
     return asdict(Checked(facts, resolved))
 
 
-def quantize(model: str, scheme: Any, folder: str, progress: Progress, tokenizer: str | None = None) -> Any:
-    """Write the one set of weights, and its list, to `folder`."""
+def bits(
+    model: str,
+    scheme: Any,
+    budget: Any,
+    calibration: Any,
+    resolved: Any,
+    documents: Any,
+    kept: str | None,
+    progress: Progress,
+    tokenizer: str | None = None,
+) -> Any:
+    """The form of each matrix. Text that the model wrote is kept in the folder `kept` on the way."""
+    from smolship.export.bits.asked import Budget
+    from smolship.export.bits.step import choose
+    from smolship.export.calibrate.asked import Calibration
+    from smolship.export.calibrate.state import State
+    from smolship.export.checkpoints import open_checkpoint
+
+    forms, facts = choose(
+        open_checkpoint(model, tokenizer=tokenizer),
+        read(Resolved, resolved),
+        read(Scheme, scheme),
+        read(Budget, budget),
+        None if calibration is None else read(Calibration, calibration),
+        documents,
+        State(None if kept is None else Path(kept)),
+        progress,
+    )
+    return asdict(Chosen(dict(forms), facts))
+
+
+def quantize(
+    model: str, scheme: Any, folder: str, progress: Progress, tokenizer: str | None = None, forms: Any = None
+) -> Any:
+    """Write the one set of weights, and its list, to `folder`. `forms` are those that `bits` has chosen."""
+    from smolship.export.bits.units import check_forms
     from smolship.export.checkpoints import open_checkpoint
     from smolship.export.traffic import bytes_per_token, set_bytes
     from smolship.export.weights import write_weights
 
     checkpoint = open_checkpoint(model, tokenizer=tokenizer)
-    weights = write_weights(checkpoint, checkpoint.config, read(Scheme, scheme), Path(folder), progress)
+    given = {name: (bits, group) for name, (bits, group) in (forms or {}).items()}
+    check_forms(given, checkpoint.config)
+    weights = write_weights(checkpoint, checkpoint.config, read(Scheme, scheme), Path(folder), progress, given)
     return asdict(
         Quantized(
             weights.digest,
@@ -285,6 +333,7 @@ def forecast(model: str, options: Any, device: str | None, progress: Progress, t
 STEPS: dict[str, Callable[..., Any]] = {
     "forecast": forecast,
     "check": check,
+    "bits": bits,
     "quantize": quantize,
     "calibrate": calibrate,
     "lower": lower,

@@ -26,6 +26,7 @@ from smolship.export.tensorfile import Slot, TensorWriter, read_header
 from smolship.runtime.readback.hashing import Entry, TensorHash, digest
 
 Bits = Literal[4, 8, 16]
+Form = tuple[int, int]  # (bits, group) of a matrix; group 0 at 16 bits
 CALIBRATED = "calibrated"  # the folder of what calibration has changed, beside the set that it began with
 
 
@@ -131,13 +132,14 @@ def write_weights(
     scheme: Scheme,
     folder: Path,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+    forms: Mapping[str, Form] | None = None,
 ) -> Weights:
     """Read each tensor in row chunks, quantize or lift it, and write `weights.safetensors` and `weights.json` to
-    `folder`.
+    `folder`. `forms` are those of matrices that do not go by the scheme.
 
     `progress(name, done, total)` is called in numbers read.
     """
-    _list(_write(source, layouts(source, config, scheme), folder, progress), folder)
+    _list(_write(source, layouts(source, config, scheme, forms), folder, progress), folder)
     return Weights(folder)
 
 
@@ -221,8 +223,11 @@ def _list(entries: dict[str, Entry], folder: Path, more: Mapping[str, object] = 
     (folder / "weights.json").write_text(json.dumps(listed, indent=1))
 
 
-def layouts(source: Source, config: DecoderConfig, scheme: Scheme) -> dict[str, Entry]:
-    """The layout of each tensor in the set, by headers alone; hashes are missing."""
+def layouts(
+    source: Source, config: DecoderConfig, scheme: Scheme, forms: Mapping[str, Form] | None = None
+) -> dict[str, Entry]:
+    """The layout of each tensor in the set, by headers alone; hashes are missing. What is not lifted has one of `forms`
+    where it is among them."""
     entries, plain = {}, config.vectors()
     for name, shape in config.shapes().items():
         if name in plain:
@@ -232,7 +237,7 @@ def layouts(source: Source, config: DecoderConfig, scheme: Scheme) -> dict[str, 
         if grid and scheme.lifts(name, grid):
             entries[name] = Entry(shape, *grid, "lifted")
         else:
-            bits, group = scheme.of(name, shape[1])
+            bits, group = (forms or {}).get(name) or scheme.of(name, shape[1])
             entries[name] = Entry(shape, bits, group, "rounded" if bits == 16 else "quantized")
     return entries
 

@@ -63,7 +63,18 @@ def calibrate(
     length, whole = window(config), is_whole(config)
     told = Told(work_of(config, effort, length, documents is None, whole), progress)
     with open_pool(threads, device) as pool, tempfile.TemporaryDirectory() as temporary:
-        texts = _texts(checkpoint, resolved, asked, documents, length, pool, state, told, whole)
+        texts = window_texts(
+            checkpoint,
+            resolved,
+            documents,
+            effort.windows,
+            length,
+            asked.seed,
+            pool,
+            state,
+            lambda what, share: told(what, "write", share),
+            whole,
+        )
         ids = torch.from_numpy(texts).to(pool.device)
         judges = max(1, round(len(ids) * JUDGED))
         fitted = len(ids) - judges
@@ -110,25 +121,26 @@ def _facts(layers: Layers, asked: Calibration, before: float, after: float, whol
     )
 
 
-def _texts(
+def window_texts(
     checkpoint: Checkpoint,
     resolved: Resolved,
-    asked: Calibration,
     documents: Sequence[Document] | None,
+    count: int,
     length: int,
+    seed: int,
     pool: Pool,
     state: State,
-    told: Told,
+    told: Callable[[str, float], None],
     whole: bool,
 ) -> np.ndarray:
-    """Windows of tokens int64 [windows, length]."""
-    config, count = checkpoint.config, asked.amount.windows
+    """Windows of tokens int64 [at most `count`, length]. `told` takes what is done and the share that was since."""
+    config = checkpoint.config
     tokenizer, template = Tokenizer(checkpoint.files["tokenizer.json"]), resolved.chat_template(DATE)
     try:
         if documents is not None:
-            return cut_windows(documents, tokenizer, template, config.vocab, count, length, asked.seed)
+            return cut_windows(documents, tokenizer, template, config.vocab, count, length, seed)
         if saved := state.load("texts"):
-            told("texts that the model wrote", "write", 1)
+            told("texts that the model wrote", 1)
             return saved["ids"]
         first = next((i for i in (resolved.facts.bos, config.bos, *resolved.facts.end_ids) if i is not None), 0)
         prompts = []
@@ -146,7 +158,7 @@ def _texts(
     held = Held(checkpoint, config.shapes(), pool.device)
     share = 1 / (count * (length - 1))
     ids = write_texts(
-        config, held, starts, length, asked.seed, pool, lambda n: told("the model writes", "write", n * share), whole
+        config, held, starts, length, seed, pool, lambda n: told("the model writes", n * share), whole
     )
     state.save("texts", ids=ids)
     return ids

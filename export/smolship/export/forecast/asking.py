@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+from smolship.export.bits.asked import ask_budget
 from smolship.export.calibrate.asked import ask
 from smolship.export.checkpoints import open_checkpoint
 from smolship.export.forecast.devices import find_device
@@ -29,7 +30,7 @@ def forecast(
     to: Sequence[str] = ("executorch", "onnx"),
     quant: Literal["int4", "int8", "none"] = "int4",
     context: int = 2048,
-    group_size: int = 32,
+    group_size: int | None = None,
     embedding: Bits | None = None,
     head: Bits | None = None,
     revision: str | None = None,
@@ -40,6 +41,8 @@ def forecast(
     calibrate: str | Path = "none",
     effort: str | None = None,
     seed: int | None = None,
+    target_bpw: float | None = None,
+    target_size: str | int | None = None,
     device: str | None = None,
     progress: Progress = lambda step, what, done, total: None,
 ) -> Forecast:
@@ -64,6 +67,7 @@ def forecast(
         arm,
         tokenizer=given,
         calibration=calibration,
+        budget=ask_budget(target_bpw, target_size, quant, group_size, embedding, head),
     )
     return forecast_of(options, None if out is None else Path(out), device, progress)
 

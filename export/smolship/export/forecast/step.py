@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+from smolship.export.bits.asked import WINDOWS, Budget
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.forecast import costs
 from smolship.export.forecast.devices import Device, find_device
@@ -18,7 +19,7 @@ from smolship.export.forecast.sizes import Entries, artifact_bytes, count_tokeni
 from smolship.export.forecast.speed import Speed, measure_speed
 from smolship.export.options import Options
 from smolship.export.targets import TARGETS
-from smolship.export.weights import Scheme, layouts
+from smolship.export.weights import Scheme
 from smolship.runtime.bundle import default_threads
 
 
@@ -26,9 +27,9 @@ def make_forecast(
     checkpoint: Checkpoint, files: Mapping[str, bytes], options: Options, device: Device | None, speed: Speed
 ) -> Forecast:
     """`files` are the side files that the bundle will have."""
-    config, entries = checkpoint.config, layouts(checkpoint, checkpoint.config, options.scheme)
-    foreseen = Foreseen(checkpoint, files, device)
-    targets = {name: foreseen.target(name, options.scheme, options.context) for name in options.targets}
+    config, entries = checkpoint.config, foreseen(checkpoint, options)
+    look = Foreseen(checkpoint, files, device, options.budget)
+    targets = {name: look.target(name, options.scheme, options.context) for name in options.targets}
     artifacts = {name: target.artifact_bytes for name, target in targets.items()}
     arithmetics = costs.arithmetics_of(options.targets, options.arm)
     shared = sum(map(len, files.values())) + 4 * len(entries) * 60  # lists of tensors
@@ -42,7 +43,7 @@ def make_forecast(
         steps=_steps(checkpoint, files, options, entries, artifacts, speed),
         targets=targets,
         device=device.name if device else None,
-        notes=_notes(foreseen, options, targets),
+        notes=_notes(look, options, targets),
     )
 
 
@@ -53,6 +54,7 @@ class Foreseen:
     checkpoint: Checkpoint
     files: Mapping[str, bytes]
     device: Device | None
+    budget: Budget | None = None
 
     def target(self, name: str, scheme: Scheme, context: int) -> TargetForecast:
         """With the options that would make it fit, where it does not."""
@@ -70,7 +72,7 @@ class Foreseen:
 
     def _look(self, name: str, scheme: Scheme, context: int) -> tuple[int, Memory, list[Need]]:
         config = self.checkpoint.config
-        entries = held_by(name, layouts(self.checkpoint, config, scheme))
+        entries = held_by(name, layouts_for(self.checkpoint, scheme, self.budget))
         artifact = artifact_bytes(name, config, entries, context, self.files)
         memory = run_memory(name, config, entries, context, artifact)
         added = memory.added_anonymous, memory.added_mapped - memory.idle
@@ -102,7 +104,11 @@ def _steps(
     config = checkpoint.config
     counted = count_tokenizer(files["tokenizer.json"])
     tokenizer = len(files["tokenizer.json"]), counted.tokens, counted.merges
-    found = {"quantize": costs.quantize_cost(config, entries, speed)}
+    found = {}
+    if options.budget:
+        writes = options.calibration is None or options.calibration.sha256 is None
+        found["bits"] = costs.bits_cost(config, entries, WINDOWS, writes, speed, default_threads())
+    found |= {"quantize": costs.quantize_cost(config, entries, speed)}
     if asked := options.calibration:
         writes, processors = asked.sha256 is None, default_threads()
         found["calibrate"] = costs.calibrate_cost(config, entries, asked.amount, writes, speed, processors)

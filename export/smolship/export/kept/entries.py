@@ -27,7 +27,7 @@ from smolship.runtime.records import read_record
 
 RECORD, FILES = "record.json", "files"
 NAMES = (RECORD, FILES)  # all that lies in such a folder
-NAME = re.compile(r"(quantize|calibrate|lower|probe|parts)-[0-9a-f]{32}")
+NAME = re.compile(r"(bits|quantize|calibrate|lower|probe|parts)-[0-9a-f]{32}")
 HALF_MADE = re.compile(rf"\.{NAME.pattern}\.[a-z0-9_]{{8}}\.(partial|old)")
 
 
