@@ -29,16 +29,30 @@ class Result internal constructor(private val fields: Map<String, Json>) {
     }
 }
 
+/** What a plan must know of an engine, and whose [tokenizer] it brings along, if any. */
+internal fun traits(engine: TokenEngine, runtime: String, tokenizer: String?): Json = Json.Object(
+    linkedMapOf(
+        "vocab" to Json.Whole(engine.vocab),
+        "capacity" to Json.Whole(engine.capacity),
+        "chunk" to (engine.chunk?.let { Json.Whole(it) } ?: Json.Null),
+        "blocks" to Json.Array(engine.blocks.map { Json.Whole(it) }),
+        "runtime" to Json.Text(runtime),
+        "presets" to Json.Bool(false),
+        "computes" to (engine.computes?.let { Json.Text(it) } ?: Json.Null),
+    ).apply { tokenizer?.let { put("tokenizer", Json.Text(it)) } },
+)
+
 /** Collects what a result says. */
 internal class Answers {
     val seen = ArrayList<Seen>()
     var loads: Loads? = null
     var times: Times? = null
     var generated: Generated? = null
+    var strings: List<Tokens>? = null
     var before: Memory? = null
     var after: Memory? = null
 
-    fun result(plan: Plan, engine: TokenEngine, runtime: String, artifact: String, machine: Machine, seconds: Double) =
+    fun result(plan: Plan, traits: Json, artifact: String, machine: Machine, seconds: Double) =
         Result(
             linkedMapOf(
                 "schema" to Json.Whole(1),
@@ -49,7 +63,7 @@ internal class Answers {
                 "engine" to Json.Text(plan.engine),
                 "arithmetic" to Json.Text(plan.arithmetic),
                 "threads" to Json.Whole(plan.threads),
-                "traits" to traits(engine, runtime),
+                "traits" to traits,
                 "waiting" to Json.Text(machine.waiting),
                 "versions" to Json.Object(machine.versions.mapValues { Json.Text(it.value) }),
                 "system" to Json.Text(machine.system),
@@ -62,18 +76,11 @@ internal class Answers {
                 "times" to (times?.toJson() ?: Json.Null),
                 "memory_before_load" to (before?.toJson() ?: Json.Null),
                 "memory" to (after?.toJson() ?: Json.Null),
-            ).apply { generated?.let { put("generated", generated(it)) } },
+            ).apply {
+                generated?.let { put("generated", generated(it)) }
+                strings?.let { all -> put("strings", Json.Array(all.map { it.toJson() })) }
+            },
         )
-
-    private fun traits(engine: TokenEngine, runtime: String): Json = Json.Object(
-        "vocab" to Json.Whole(engine.vocab),
-        "capacity" to Json.Whole(engine.capacity),
-        "chunk" to (engine.chunk?.let { Json.Whole(it) } ?: Json.Null),
-        "blocks" to Json.Array(engine.blocks.map { Json.Whole(it) }),
-        "runtime" to Json.Text(runtime),
-        "presets" to Json.Bool(false),
-        "computes" to (engine.computes?.let { Json.Text(it) } ?: Json.Null),
-    )
 
     private fun generated(found: Generated): Json = Json.Object(
         "prompt_tokens" to Json.Whole(found.promptTokens),
