@@ -13,9 +13,10 @@ behind it are ((13 h (v + 1) + v²) mod 1009 - 504) / 16 for each token v, exact
 odd. Where nan is [p, v], logit v behind the token at position p is NaN. `forgets` as in chat.json; chunk is a trait
 without effect; it has no presets, shows no cache and its runtime is "toy". Where `tokenizer` is there, it has one of
 that name: the ids of a string are the bytes of its UTF-8 modulo `vocab`, around it comes id 1 in front, and their text
-has for each the letter of that number modulo 26, from a on; it refuses strings that begin with "!". Its clock begins at 0 and moves with each
-token fed by 1 + p // 8 times 1/512 s (1,953,125 ns), p being the token's position, by 8 times that with each of the
-first `cold` tokens, and in no other way: so all times are exact. After loads it is at 0 again, and `cold` counts anew.
+has for each the letter of that number modulo 26, from a on; it refuses strings that begin with "!". Its clock begins at
+0 and moves with each token fed by 1 + p // 8 times 1/512 s (1,953,125 ns), p being the token's position, by 8 times
+that with each of the first `cold` tokens, and in no other way: so all times are exact. After loads it is at 0 again,
+and `cold` counts anew.
 Log-sum-exps may differ by 1e-9.
 """
 
@@ -170,7 +171,7 @@ CALLS = (
 )
 
 
-STRINGS = ("", "a", "e\u0301 é", "\u2028\x7f\u0000", "👍🏽\uffff", "!refused", "two\nlines\t\"\\/")
+STRINGS = ("", "a", "e\u0301 é", "\u2028\x7f\u0000", "👍🏽\uffff", "!refused", 'two\nlines\t"\\/')
 
 
 def made(*calls: Call, texts: tuple[Text, ...] = (TEXT,), **more: Any) -> Plan:

@@ -120,7 +120,7 @@ def _tokenized(session: Session, strings: Sequence[str], progress: Progress) -> 
     tokenizer = session.tokenizer
     if tokenizer is None:
         raise InputError(
-            "this engine has no tokenizer", got="a plan with strings", expected="none: its traits name no tokenizer"
+            "this engine has no tokenizer", got="a plan with strings", expected="none: its traits name none"
         )
     progress("tokenizer", 0, 1)
     found = []

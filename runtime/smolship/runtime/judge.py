@@ -65,7 +65,9 @@ class Check:
     passed: bool
     note: str = ""
     at: str = ""  # where that is, when it is the worst of several
-    exact: bool = False  # judged by equality: of `positions` texts `top1` are equal, and the other figures are no numbers
+    exact: bool = (
+        False  # judged by equality: of `positions` texts `top1` are equal, and the other figures are no numbers
+    )
 
 
 def rounding_bound(floor: np.ndarray, samples: int, flip: float = 0.0) -> float:

@@ -1,8 +1,8 @@
 """Whether an engine's own tokenizer, on whatever machine, makes of texts what the model's does.
 
-Texts are the hard strings and the prompts of the probes. Of each the ids must be equal, with what the model wants around
-a text and without it, as far as the tokenizer can do both; and what it makes text of again. Texts of added tokens are
-left out of the latter, as programs show or hide these by rules of their own.
+Texts are the hard strings and the prompts of the probes. Of each the ids must be equal, with what the model wants
+around a text and without it, as far as the tokenizer can do both; and so must the text that it makes of them again,
+but where added tokens are among them, which programs show or hide by rules of their own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STAGE, WHAT = "tokenizer", "text → ids → text"
 CUTS, LEAVES = "llama.cpp's tokenizer cuts otherwise", "llama.cpp leaves white space beyond ASCII"
 MOST_ADDED = 64  # tokens that are found before anything else, of which strings are made
 SHOWN = 3  # texts that a note names
-NONE = "the engine has no tokenizer of its own, and nothing said what a phone's app has; parity --via app does"
+NONE = "what executed it has no tokenizer that can be asked; an app's own is checked where the app executes (--via app)"
 
 
 def strings_of(tokenizer: Tokenizer, probes: Probes) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ def compared(name: str, ours: Tokenizer, texts: Sequence[str], theirs: Sequence[
     wrong = [one for one in found if not (lenient and not one.text.isascii())]
     told = len(found) - len(wrong)
     notes = [f"{clip(name, 40)}: {len(wrong):,} of {len(texts):,} texts differ: {_listed(wrong)}"] if wrong else []
-    notes += [f"{told:,} texts beyond ASCII have other ids, as the export said"] if told else []
+    notes += [f"beyond ASCII {told:,} of {len(texts):,} texts have other ids, as the export said"] if told else []
     equal = len(texts) - len(found)
     return equality(STAGE, WHAT, len(texts), equal, not wrong, "; ".join(notes), wrong[0].place if wrong else "")
 

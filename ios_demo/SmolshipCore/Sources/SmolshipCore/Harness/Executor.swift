@@ -112,8 +112,8 @@ public struct Executor {
     private func tokenized(_ strings: [String], _ progress: OnProgress) throws -> [PlanTokens] {
         guard let tokenizer else {
             throw Refusal(
-                "this engine has no tokenizer", got: "a plan with strings", expected: "none: its traits name no tokenizer"
-            )
+                "this engine has no tokenizer", got: "a plan with strings",
+                expected: "none: its traits name none")
         }
         return try strings.enumerated().map { i, text in
             if i % 64 == 0 { try goOn(progress("tokenizer", i, strings.count)) }

@@ -67,7 +67,7 @@ class Executor(
 
     private fun tokenized(strings: List<String>, watch: Watch): List<Tokens> {
         val source = tokenizer
-            ?: throw Refusal("this engine has no tokenizer", "a plan with strings", "none: its traits name no tokenizer")
+            ?: throw Refusal("this engine has no tokenizer", "a plan with strings", "none: its traits name none")
         return source.open().use { own ->
             strings.mapIndexed { i, text ->
                 if (!watch.goesOn()) throw Cancelled()

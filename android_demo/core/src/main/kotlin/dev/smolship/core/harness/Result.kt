@@ -52,35 +52,34 @@ internal class Answers {
     var before: Memory? = null
     var after: Memory? = null
 
-    fun result(plan: Plan, traits: Json, artifact: String, machine: Machine, seconds: Double) =
-        Result(
-            linkedMapOf(
-                "schema" to Json.Whole(1),
-                "plan" to Json.Text(plan.digest),
-                "artifact" to Json.Text(artifact),
-                "purpose" to Json.Text(plan.purpose),
-                "target" to Json.Text(plan.target),
-                "engine" to Json.Text(plan.engine),
-                "arithmetic" to Json.Text(plan.arithmetic),
-                "threads" to Json.Whole(plan.threads),
-                "traits" to traits,
-                "waiting" to Json.Text(machine.waiting),
-                "versions" to Json.Object(machine.versions.mapValues { Json.Text(it.value) }),
-                "system" to Json.Text(machine.system),
-                "cpu" to (machine.cpu?.let { Json.Text(it) } ?: Json.Null),
-                "seconds" to Json.Real(seconds),
-                "seen" to Json.Array(seen.map { it.toJson() }),
-                "cache" to Json.Array(emptyList()),
-                "nonfinite" to Json.Array(emptyList()),
-                "loads" to (loads?.toJson() ?: Json.Null),
-                "times" to (times?.toJson() ?: Json.Null),
-                "memory_before_load" to (before?.toJson() ?: Json.Null),
-                "memory" to (after?.toJson() ?: Json.Null),
-            ).apply {
-                generated?.let { put("generated", generated(it)) }
-                strings?.let { all -> put("strings", Json.Array(all.map { it.toJson() })) }
-            },
-        )
+    fun result(plan: Plan, traits: Json, artifact: String, machine: Machine, seconds: Double) = Result(
+        linkedMapOf(
+            "schema" to Json.Whole(1),
+            "plan" to Json.Text(plan.digest),
+            "artifact" to Json.Text(artifact),
+            "purpose" to Json.Text(plan.purpose),
+            "target" to Json.Text(plan.target),
+            "engine" to Json.Text(plan.engine),
+            "arithmetic" to Json.Text(plan.arithmetic),
+            "threads" to Json.Whole(plan.threads),
+            "traits" to traits,
+            "waiting" to Json.Text(machine.waiting),
+            "versions" to Json.Object(machine.versions.mapValues { Json.Text(it.value) }),
+            "system" to Json.Text(machine.system),
+            "cpu" to (machine.cpu?.let { Json.Text(it) } ?: Json.Null),
+            "seconds" to Json.Real(seconds),
+            "seen" to Json.Array(seen.map { it.toJson() }),
+            "cache" to Json.Array(emptyList()),
+            "nonfinite" to Json.Array(emptyList()),
+            "loads" to (loads?.toJson() ?: Json.Null),
+            "times" to (times?.toJson() ?: Json.Null),
+            "memory_before_load" to (before?.toJson() ?: Json.Null),
+            "memory" to (after?.toJson() ?: Json.Null),
+        ).apply {
+            generated?.let { put("generated", generated(it)) }
+            strings?.let { all -> put("strings", Json.Array(all.map { it.toJson() })) }
+        },
+    )
 
     private fun generated(found: Generated): Json = Json.Object(
         "prompt_tokens" to Json.Whole(found.promptTokens),
