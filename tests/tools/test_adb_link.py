@@ -91,6 +91,21 @@ def test_the_list_of_devices() -> None:
     assert found[0].model == "Pixel_8" and found[1].facts == {"usb": "1-1", "transport_id": "1"}
 
 
+def test_serials_of_the_network() -> None:
+    """As `adb devices` shows them, and as URIs have them."""
+    second, v6 = "adb-R58M-x (2)._adb-tls-connect._tcp", "[fe80::1%wlan0]:5555"
+    for uri, serial in (
+        (f"adb://{second}", second),
+        ("adb://adb-R58M-x%20(2)._adb-tls-connect._tcp", second),
+        (f"adb://{v6}", v6),
+        ("adb://[fe80::1%25wlan0]:5555/data/local/tmp", v6),
+    ):
+        assert parse(uri).serial == serial and adb.WIRELESS.fullmatch(serial)
+    for uri in ("adb://a b", "adb://a (2) b", "adb://-s", "adb://(2)", "adb://a;b", "adb:// (2)", "adb://a\n"):
+        with pytest.raises(InputError, match="a serial as"):
+            parse(uri)
+
+
 def test_each_state_has_its_own_remedy() -> None:
     assert len(set(REMEDIES.values())) == len(REMEDIES)
     for device in parse_devices(LISTED):

@@ -184,7 +184,7 @@ def _add(report: ParityReport, case: Case, answers: Answers, max_kl: float | Non
         found = [f"{arithmetic}: {one}" for one in found]
         nonfinite = [f"{where} ({arithmetic})" for where in nonfinite]
     else:
-        checks = [*stored, *checks, tokenizer_check(case, answers.result)]
+        checks = [*stored, *checks[:-1], tokenizer_check(case, answers.result), checks[-1]]
         report.greedy, report.drift = answers.greedy(), drift
         report.depth, report.context = answers.depth, answers.result.traits.capacity
     report.checks += checks
