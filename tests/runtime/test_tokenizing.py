@@ -145,7 +145,7 @@ def test_an_altered_tokenizer_fails_everywhere(
     assert ", token " in failed["at"] and failed["note"].startswith("llama.cpp: ")
     assert run(["judge", str(bundle), str(tmp_path / "kept/gguf.json")]) == 1  # from the file, later
     said = capsys.readouterr()
-    assert "tokenizer, text → ids → text" in said.out and "NaN" not in said.out and failed["note"] in said.err
+    assert f"tokenizer ({failed['at']})" in said.out and "NaN" not in said.out and failed["note"] in said.err
     (failure,) = ET.parse(tmp_path / "junit.xml").getroot().iter("failure")
     assert failure.get("type") == "tokenizer" and "texts are equal" in failure.get("message", "")
     opened = open_bundle(bundle)

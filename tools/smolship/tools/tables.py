@@ -80,8 +80,6 @@ def label(check: Check) -> str:
     """The check in few words; of the worst of several, which it is, where that is wrong."""
     name = clip(check.what).removeprefix("simulated → ").removeprefix("original → ")
     text = f"engine, {name}" if check.stage == "engine" else clip(check.stage)
-    if check.exact:
-        text += f", {name}"
     if check.stage == "translation":
         text += ", ".join(["", *name.split(", ")[1:]])
     return f"{text} ({clip(check.at)})" if check.at and not check.passed else text
