@@ -132,9 +132,8 @@ def altered_token(file: Path, model: Path) -> None:
 
 @pytest.mark.parametrize("alter", [altered_merge, altered_token])
 def test_an_altered_tokenizer_fails_everywhere(
-    bundle: Path, tiny: Any, tmp_path: Path, capsys: Any, monkeypatch: Any, alter: Any
+    bundle: Path, tiny: Any, tmp_path: Path, capsys: Any, alter: Any
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "500")
     alter(bundle / "gguf/model.gguf", tiny("llama"))
     sign(bundle)
     options = ["-t", "gguf", "--quick", "--keep", str(tmp_path / "kept"), "--junit", str(tmp_path / "junit.xml")]
@@ -145,7 +144,8 @@ def test_an_altered_tokenizer_fails_everywhere(
     assert ", token " in failed["at"] and failed["note"].startswith("llama.cpp: ")
     assert run(["judge", str(bundle), str(tmp_path / "kept/gguf.json")]) == 1  # from the file, later
     said = capsys.readouterr()
-    assert f"tokenizer ({failed['at']})" in said.out and "NaN" not in said.out and failed["note"] in said.err
+    assert f"tokenizer ({failed['at']})" in " ".join(said.out.split()) and "NaN" not in said.out
+    assert failed["note"] in " ".join(said.err.split())
     (failure,) = ET.parse(tmp_path / "junit.xml").getroot().iter("failure")
     assert failure.get("type") == "tokenizer" and "texts are equal" in failure.get("message", "")
     opened = open_bundle(bundle)

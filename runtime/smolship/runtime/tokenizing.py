@@ -60,6 +60,7 @@ def compared(name: str, ours: Tokenizer, texts: Sequence[str], theirs: Sequence[
     pairs = zip(texts, theirs, strict=True)
     found = [one for text, tokens in pairs if (one := difference(ours, added, text, tokens))]
     wrong = [one for one in found if not (lenient and not one.text.isascii())]
+    wrong.sort(key=lambda one: (len(one.text), one.text))  # the shortest say most
     told = len(found) - len(wrong)
     notes = [f"{clip(name, 40)}: {len(wrong):,} of {len(texts):,} texts differ: {_listed(wrong)}"] if wrong else []
     notes += [f"beyond ASCII {told:,} of {len(texts):,} texts have other ids, as the export said"] if told else []
@@ -99,6 +100,4 @@ def difference(ours: Tokenizer, added: set[int], text: str, tokens: Tokens) -> D
 
 
 def _listed(found: Sequence[Difference]) -> str:
-    """The shortest few, which say most."""
-    few = sorted(found, key=lambda one: (len(one.text), one.text))[:SHOWN]
-    return "; ".join(map(str, few)) + ("; …" if len(found) > SHOWN else "")
+    return "; ".join(map(str, found[:SHOWN])) + ("; …" if len(found) > SHOWN else "")
