@@ -398,6 +398,8 @@ def test_wheels_of_other_systems() -> None:
     assert wheel_platforms("linux-x86_64", ("bionic", "34")) == ("linux_x86_64",)
     assert wheel_platforms("macosx-14.0-arm64", None) == ("macosx_14_0_arm64",)
     assert "manylinux1_x86_64" in wheel_platforms("linux-x86_64", ("glibc", "2.36"))
+    for version in ("2." + "9" * 40, "2.1000", "9" * 40 + ".1"):  # each would have tags down to the oldest
+        assert wheel_platforms("linux-x86_64", ("glibc", version)) == ("linux_x86_64",)
 
 
 @pytest.mark.parametrize("shell", [("/bin/sh",), ("bash", "--posix")])
