@@ -80,7 +80,7 @@ class GgufSession(Session):
         self.fed = np.zeros(capacity, np.int32)  # the token at each position
         self.unknown = 0  # positions whose tokens were not fed
         self.computes = computes(llama.llama_print_system_info())
-        self.tokenizer = LlamaTokenizer(llama, model)
+        self.tokenizer: LlamaTokenizer | None = LlamaTokenizer(llama, model)
 
     def _run(self, ids: np.ndarray, position: int) -> np.ndarray:
         held = self.llama.llama_memory_seq_pos_max(self.memory, 0) + 1
@@ -177,7 +177,7 @@ class GgufSession(Session):
         if self.context:
             self.llama.llama_free(self.context)
             self.llama.llama_model_free(self.model)
-        self.context = self.model = self.memory = None
+        self.context = self.model = self.memory = self.tokenizer = None
 
 
 class LlamaTokenizer:
