@@ -23,7 +23,7 @@ from smolship.export.output import check_output, new_bundle
 from smolship.export.preflight import check_targets
 from smolship.export.record import make_manifest, versions
 from smolship.export.running import Progress, Steps, write_shared
-from smolship.export.steps import Checked, Lowered
+from smolship.export.steps import Checked, Chosen, Lowered
 from smolship.export.targets import TARGETS
 from smolship.export.weights import Scheme, Weights
 from smolship.export.windows import make_windows
@@ -32,6 +32,7 @@ from smolship.runtime.engines import BY_PROCESSOR
 from smolship.runtime.errors import InputError, unknown
 from smolship.runtime.files import sha256
 from smolship.runtime.manifest import Manifest, StepCost
+from smolship.runtime.readback.compare import expected
 from smolship.runtime.template import PROGRAM
 
 ON_ARM = set(BY_PROCESSOR["onnx"].values())
@@ -87,7 +88,8 @@ def add_targets(
         with new_bundle(out) as folder:
             work = folder / ".work"
             work.mkdir()
-            quantized, calibrated = step.quantize(options.scheme, work), None
+            chosen = _chosen(bundle)
+            quantized, calibrated = step.quantize(options.scheme, work, chosen.forms if chosen else None), None
             if calibration:
                 calibrated = step.calibrate(calibration, documents, checked.resolved, folder)
             digest = calibrated.digest if calibrated else quantized.digest
@@ -104,7 +106,9 @@ def add_targets(
             _check_own(old, work)
             shutil.rmtree(work)
             costs = _costs(old, new, step.costs)
-            manifest = make_manifest(every, checked, quantized, _lowered(old) | lowered, notes, costs, calibrated)
+            manifest = make_manifest(
+                every, checked, quantized, _lowered(old) | lowered, notes, costs, calibrated, chosen
+            )
             notes = manifest.quantization.notes
             notes += _other_versions(old, new, notes)
             manifest.write(folder)
@@ -171,6 +175,15 @@ def _options(bundle: Bundle, source: str, revision: str | None, new: tuple[str, 
         )
     scheme = Scheme(**{one.name: getattr(old.quantization, one.name) for one in fields(Scheme)})
     return Options(source, revision, new, old.quantization.name, scheme, old.context, tokens, text)
+
+
+def _chosen(bundle: Bundle) -> Chosen | None:
+    """The forms that a budget has chosen, out of the list of the weights; None where there was none."""
+    facts = bundle.manifest.quantization.budget
+    if facts is None:
+        return None
+    mixed = {name: (e.bits, e.group) for name, e in expected(bundle).items() if e.bits < 16 and e.origin != "lifted"}
+    return Chosen(dict(mixed), facts)
 
 
 def _calibration(old: Manifest, text: str | Path | None) -> tuple[Calibration | None, list[Document] | None]:

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 
+from smolship.export.bits.units import foreseen
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.checkpoints.folder import SIDE_FILES
 from smolship.export.forecast.costs import arithmetics_of, disk_bytes, probes_bytes
 from smolship.export.forecast.sizes import artifact_bytes, set_bytes
 from smolship.export.options import Options
 from smolship.export.targets import TARGETS
-from smolship.export.weights import layouts
 from smolship.runtime.disk import size_limit
 from smolship.runtime.errors import InputError, SetupError
 from smolship.runtime.folders import destination, new_folder
@@ -94,7 +94,7 @@ def _contents(folder: Path) -> Iterator[str]:
 def check_space(out: Path, checkpoint: Checkpoint, asked: Options, files: Mapping[str, bytes]) -> None:
     """Raises SetupError where the disk has no room for what the export is going to write, or no file may be so large.
     `files` are the side files of the bundle."""
-    config, entries = checkpoint.config, foreseen(checkpoint, asked)
+    config, entries = checkpoint.config, foreseen(checkpoint, asked.scheme, asked.budget)
     artifacts = {name: artifact_bytes(name, config, entries, asked.context, files) for name in asked.targets}
     probes = probes_bytes(asked.probe_tokens, arithmetics_of(asked.targets, asked.arm))
     size, limit = set_bytes(entries), size_limit()

@@ -59,8 +59,8 @@ def export(
     calibrate    "none"; "self": codes, scales and gains are brought nearer to the original on text that it writes
                  itself; or the path of a text, or of chats in JSONL (docs/weights.md). `effort`: "quick", "default" or
                  "best"; `seed` of what is drawn at random
-    target_bpw   bits a parameter, or `target_size` bytes of weights, such as "90MB": each matrix gets the form that this
-                 is best spent on, but for what `group_size`, `embedding` and `head` fix
+    target_bpw   bits a parameter, or `target_size` bytes of weights, such as "90MB": each matrix gets the form that
+                 this is best spent on, but for what `group_size`, `embedding` and `head` fix
     device       refuse a model that this device cannot hold: one of forecast/devices.py
     cache        take steps that an earlier export has done, and keep those that are done now (kept/); without it all
                  times in the manifest are of this run

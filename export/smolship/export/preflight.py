@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import NoReturn
 
+from smolship.export.bits.asked import Budget
+from smolship.export.bits.units import foreseen
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.config import DecoderConfig
 from smolship.export.facts import Resolved, resolve
 from smolship.export.targets import NEEDS, TARGETS, load_target
 from smolship.export.tokenizer_trial import tokenizer_problems
-from smolship.export.weights import Scheme, layouts
+from smolship.export.weights import Scheme
 from smolship.runtime.errors import InputError, SetupError, unknown
 from smolship.runtime.readback.hashing import Entry
 from smolship.runtime.tokenizer import Tokenizer
@@ -50,6 +52,7 @@ def check(
     *,
     tokens: int = 0,
     text: str | None = None,
+    budget: Budget | None = None,
 ) -> Resolved:
     """What the checkpoint's files say about generating. Raises one InputError that lists all that cannot be done with
     this checkpoint. `tokens` positions of `text` are what the probes are going to take."""
@@ -63,7 +66,7 @@ def check(
     resolved = resolve(checkpoint)
     found += resolved.problems
     resolved.notes.extend(context_notes(checkpoint.config, context))
-    entries = layouts(checkpoint, checkpoint.config, scheme)
+    entries = foreseen(checkpoint, scheme, budget)
     for done, name in enumerate(targets):
         progress(name, done, len(targets))
         found += [f"{name}: {problem}" for problem in target_problems(name, checkpoint, entries, resolved)]

@@ -101,7 +101,6 @@ def check(
     """Raises InputError with every problem, and SetupError where the disk has no room for a bundle in `out`.
     `documents` are the user's text to calibrate on, or None."""
     from smolship.export import preflight
-    from smolship.export.bits.units import plan
     from smolship.export.calibrate.asked import window
     from smolship.export.calibrate.documents import check_documents
     from smolship.export.checkpoints import open_checkpoint
@@ -112,13 +111,11 @@ def check(
     asked, checkpoint = read(Options, options), open_checkpoint(model, tokenizer=tokenizer)
     tokens, text = asked.probe_tokens, asked.probe_text
     resolved = preflight.check(
-        checkpoint, asked.targets, asked.scheme, asked.context, progress, tokens=tokens, text=text
+        checkpoint, asked.targets, asked.scheme, asked.context, progress, tokens=tokens, text=text, budget=asked.budget
     )
     if asked.calibration and documents is not None:
         length, windows = window(checkpoint.config), asked.calibration.amount.windows
         check_documents(documents, checkpoint, resolved, length, windows, asked.calibration.seed)
-    if asked.budget:
-        plan(checkpoint, checkpoint.config, asked.scheme, asked.budget)
     check_space(Path(out), checkpoint, asked, resolved.side_files(checkpoint))
     config = checkpoint.config
     alike = () if config.convolutions else config.attentions  # a layer that convolves has no heads

@@ -45,9 +45,10 @@ class Case:
 
     @property
     def bits(self) -> set[int]:
-        """Of the matrices that are quantized, and of lifted ones, which may have other bits than the scheme."""
+        """Of the matrices that are quantized. Lifted ones, and those that a budget chose, have other bits than the
+        scheme."""
         scheme = self.bundle.manifest.quantization
-        return {4, 8} if scheme.lifted else {scheme.linear, scheme.embedding, scheme.head} & {4, 8}
+        return {4, 8} if scheme.lifted or scheme.budget else {scheme.linear, scheme.embedding, scheme.head} & {4, 8}
 
     def plan(self, arithmetic: str, threads: int, quick: bool) -> Plan:
         """A plan that opens it and asks nothing yet."""

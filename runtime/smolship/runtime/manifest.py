@@ -45,6 +45,30 @@ class CalibrationFacts:
 
 
 @dataclass(frozen=True)
+class BudgetFacts:
+    """How the form of each matrix was chosen.
+
+    bpw, size        what was asked for: bits a parameter, or bytes of weights; the other is None
+    bytes            of the set, codes and scales and what is not quantized
+    bits_per_weight  those over the parameters
+    text, sha256     that sensitivities were measured on: "self", or "file"
+    kl               the divergence that they foresee of all roundings together, nats a token
+    forms            share of the parameters in each
+    """
+
+    bpw: float | None
+    size: int | None
+    bytes: int
+    bits_per_weight: float
+    text: str
+    sha256: str | None
+    seed: int
+    tokens: int
+    kl: float
+    forms: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Quantization:
     """How the one set of weights is held: the bits and the group that were asked for, and what came of it.
 
@@ -52,6 +76,7 @@ class Quantization:
     notes            what the export had to say, one line each
     lifted           matrices that are as a GGUF file held them
     calibration      None: the set was not calibrated
+    budget           None: all matrices go by the scheme
     """
 
     name: str
@@ -63,6 +88,7 @@ class Quantization:
     notes: list[str]
     lifted: int
     calibration: CalibrationFacts | None = None
+    budget: BudgetFacts | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from smolship.runtime.parity import Check, ParityReport
 from smolship.tools.units import (
     UNAVAILABLE,
     bos_token,
+    budget,
     calibration,
     chat_template,
     decimals,
@@ -110,6 +111,7 @@ def manifest_table(manifest: Manifest, path: Path) -> Table:
         "architecture": f"{clip(model.architecture)}, {number(model.layers)} layers, "
         f"{number(model.parameters)} parameters",
         "quantization": quantization(manifest),
+        "budget": budget(manifest),
         "calibrated": calibration(manifest),
         "held at 4 bits": f"{share(manifest.quantization.share_at_4_bits)} of the linear parameters",
         "context": number(manifest.context, "tokens"),

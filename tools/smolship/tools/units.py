@@ -92,12 +92,28 @@ def quantization(manifest: Manifest) -> str:
     """The scheme in words, such as "int4, groups of 32, embedding 8 bits"."""
     scheme = manifest.quantization
     parts = [clip(scheme.name, 40)]
-    if scheme.linear == 4:
+    if scheme.budget:
+        shares = sorted(scheme.budget.forms.items(), key=lambda one: (-one[1], one[0]))
+        parts = [", ".join(f"{share(part)} {clip(form, 40)}" for form, part in shares)]
+    elif scheme.linear == 4:
         parts.append(f"groups of {number(scheme.group)}")
     parts.append(f"embedding {number(scheme.embedding)} bits")
     if scheme.lifted:
         parts.append(f"{number(scheme.lifted)} matrices as the GGUF file holds them")
     return ", ".join(parts)
+
+
+def budget(manifest: Manifest) -> str | None:
+    """What the weights were to take, and take; None where no budget was asked for."""
+    facts = manifest.quantization.budget
+    if facts is None:
+        return None
+    asked = f"{number(facts.bpw)} bits a parameter" if facts.bpw is not None else size(facts.size)
+    text = "text that the model wrote" if facts.sha256 is None else f"a text, SHA-256 {clip(facts.sha256, 16)}"
+    return (
+        f"{asked} at most: {size(facts.bytes)}, {decimals(facts.bits_per_weight, 2)} bits each\n"
+        f"foreseen KL {number(facts.kl)}, by {number(facts.tokens)} tokens of {text}, seed {number(facts.seed)}"
+    )
 
 
 def calibration(manifest: Manifest) -> str | None:

@@ -8,6 +8,7 @@ as far as they fit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from smolship.export.weights import Form
 
@@ -21,7 +22,7 @@ def allocate(options: Mapping[str, Sequence[Option]], room: int) -> dict[str, Fo
     left = room - sum(size for size, _, _ in chosen.values())
     steps = []
     for order, (name, found) in enumerate(hulls.items()):
-        for i, (before, after) in enumerate(zip(found, found[1:], strict=False)):
+        for i, (before, after) in enumerate(pairwise(found)):
             gain = (before[1] - after[1]) / (after[0] - before[0])
             steps.append((-gain, order, i, name, before, after))
     for _, _, _, name, before, after in sorted(steps, key=lambda step: step[:3]):

@@ -3,8 +3,8 @@
 A matrix W that is rounded to W + dW changes its output for the input x by dW x. With g the gradient of log p(y) by that
 output, of a label y drawn from the model's own distribution, E[(g . dW x)^2] is twice the KL divergence that this
 causes, for the Fisher information is the Hessian of the KL divergence (Martens 2014, "New insights and perspectives on
-the natural gradient method", arXiv:1412.1193; Amari 1998). Terms between the tokens of a text are left out. Of the head,
-whose outputs are the logits, it is computed without drawing: the variance of dW x over the distribution.
+the natural gradient method", arXiv:1412.1193; Amari 1998). Terms between the tokens of a text are left out. Of the
+head, whose outputs are the logits, it is computed without drawing: the variance of dW x over the distribution.
 
 The model is passed a layer at a time: forward with the states between layers kept, and backward from the last one. Of
 the weights, a layer or a table is in memory.
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smolship.export.bits.units import Costs
 from smolship.export.calibrate.held import Held
 from smolship.export.calibrate.limits import LOGITS
 from smolship.export.calibrate.ops import Batched, Ops, back, product
@@ -32,7 +33,6 @@ from smolship.export.slots import row_chunks
 from smolship.export.weights import Form, Source
 
 CHUNK = 1 << 21  # numbers of a matrix that are rounded at once
-Costs = dict[str, dict[Form, float]]
 
 
 class Watched(Ops):
@@ -137,7 +137,7 @@ class Sensitivity:
             total = [sum(column) for column in zip(*self.pool.map(part, range(0, len(table), rows)), strict=True)]
         for i, form in enumerate(self._rounded(name)):
             first, second = total[2 * i], total[2 * i + 1]
-            self.costs[name][form] += float((second - first.square()).mean()) / 2  # type: ignore[union-attr]
+            self.costs[name][form] += float((second - first.square()).mean()) / 2
 
     def _layer(self, i: int, hidden: Tensor, gradient: Tensor) -> Tensor:
         """The gradient by the layer's hidden states, from that by the next ones."""
@@ -172,7 +172,7 @@ class Sensitivity:
             ]
 
         with torch.no_grad():
-            parts = self.pool.map(part, row_chunks(*weight.shape, CHUNK))
+            parts = self.pool.map(part, row_chunks(weight.shape[0], weight.shape[1], CHUNK))
             self._add(name, [sum(column) for column in zip(*parts, strict=True)])
 
     def _embedding(self, gradient: Tensor) -> None:

@@ -8,19 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from smolship.export.bits.allocate import allocate
 from smolship.export.bits.asked import WINDOWS, Budget
-from smolship.export.bits.sensitivity import Costs, Sensitivity
-from smolship.export.bits.units import Plan, plan
+from smolship.export.bits.sensitivity import Sensitivity
+from smolship.export.bits.units import Costs, Plan, choose_forms, plan
 from smolship.export.calibrate.asked import Calibration, is_whole, window
 from smolship.export.calibrate.documents import Document
 from smolship.export.calibrate.pool import open_pool
 from smolship.export.calibrate.state import State
 from smolship.export.calibrate.step import window_texts
 from smolship.export.checkpoints import Checkpoint
-from smolship.export.config import DecoderConfig
 from smolship.export.facts import Resolved
-from smolship.export.weights import Form, Scheme, Source
+from smolship.export.weights import Form, Scheme
 from smolship.runtime.errors import InputError
 from smolship.runtime.manifest import BudgetFacts
 
@@ -74,30 +72,10 @@ def choose(
             got="NaN or infinity in gradients",
             todo="leave out the budget",
         )
-    chosen = _allocate(found, costs)
+    chosen = choose_forms(found, costs)
     state.clear()
     progress("done", PARTS, PARTS)
     return chosen, _facts(found, chosen, costs, budget, asked, texts.size)
-
-
-def _allocate(found: Plan, costs: Costs) -> dict[str, Form]:
-    """The form of each matrix."""
-    options = {
-        unit.names[0]: [(unit.bytes(form), sum(costs[name][form] for name in unit.names), form) for form in unit.forms]
-        for unit in found.units
-    }
-    forms = allocate(options, found.limit - found.fixed)
-    return {name: forms[unit.names[0]] for unit in found.units for name in unit.names}
-
-
-def foresee(source: Source, config: DecoderConfig, scheme: Scheme, budget: Budget) -> dict[str, Form]:
-    """Forms as they would be where all parameters were alike: what sizes are foreseen by, before any is measured."""
-    found = plan(source, config, scheme, budget)
-    costs: Costs = {}
-    for unit in found.units:
-        for name, shape in zip(unit.names, unit.shapes, strict=True):
-            costs[name] = {(b, g): math.prod(shape) * 4.0**-b * (1 + math.log2(g or 1) / 100) for b, g in unit.forms}
-    return _allocate(found, costs)
 
 
 def _facts(

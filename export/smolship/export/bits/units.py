@@ -9,7 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from smolship.export.bits.allocate import allocate
 from smolship.export.bits.asked import Budget
+from smolship.export.checkpoints import Checkpoint
 from smolship.export.config import DecoderConfig
 from smolship.export.quantize import GROUPS, layout
 from smolship.export.traffic import set_bytes
@@ -17,6 +19,7 @@ from smolship.export.weights import Form, Scheme, Source, layouts
 from smolship.runtime.errors import InputError
 from smolship.runtime.readback.hashing import Entry
 
+Costs = dict[str, dict[Form, float]]  # of each form of each matrix, KL in nats a token
 TOGETHER = (("q", "k", "v"), ("gate", "up"))
 
 
@@ -102,6 +105,35 @@ def _forms(name: str, width: int, budget: Budget) -> tuple[Form, ...]:
     if bits is None or bits == 8 or not wanted:
         wanted.append(layout(width, 8, 0))
     return tuple(dict.fromkeys(wanted))
+
+
+def choose_forms(found: Plan, costs: Costs) -> dict[str, Form]:
+    """The form of each matrix."""
+    options = {
+        unit.names[0]: [(unit.bytes(form), sum(costs[name][form] for name in unit.names), form) for form in unit.forms]
+        for unit in found.units
+    }
+    forms = allocate(options, found.limit - found.fixed)
+    return {name: forms[unit.names[0]] for unit in found.units for name in unit.names}
+
+
+def foresee(source: Source, config: DecoderConfig, scheme: Scheme, budget: Budget | None) -> dict[str, Form]:
+    """Forms as they would be where all parameters were alike: what sizes are foreseen by, before any is measured.
+    None without a budget."""
+    if budget is None:
+        return {}
+    found = plan(source, config, scheme, budget)
+    costs: Costs = {}
+    for unit in found.units:
+        for name, shape in zip(unit.names, unit.shapes, strict=True):
+            costs[name] = {(b, g): math.prod(shape) * 4.0**-b * (1 + math.log2(g or 1) / 100) for b, g in unit.forms}
+    return choose_forms(found, costs)
+
+
+def foreseen(checkpoint: Checkpoint, scheme: Scheme, budget: Budget | None) -> dict[str, Entry]:
+    """The layout of each tensor in the set, as `foresee` has it."""
+    config = checkpoint.config
+    return layouts(checkpoint, config, scheme, foresee(checkpoint, config, scheme, budget))
 
 
 def check_forms(forms: Mapping[str, Form], config: DecoderConfig) -> None:

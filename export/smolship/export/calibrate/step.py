@@ -157,9 +157,7 @@ def window_texts(
     starts = [prompts[i // 2 % len(prompts)] if i % 2 and prompts else [first] for i in range(count)]
     held = Held(checkpoint, config.shapes(), pool.device)
     share = 1 / (count * (length - 1))
-    ids = write_texts(
-        config, held, starts, length, seed, pool, lambda n: told("the model writes", n * share), whole
-    )
+    ids = write_texts(config, held, starts, length, seed, pool, lambda n: told("the model writes", n * share), whole)
     state.save("texts", ids=ids)
     return ids
 

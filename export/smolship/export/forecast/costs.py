@@ -69,6 +69,7 @@ CALIBRATE_BASE = 400 * MB  # torch, and what it keeps
 READ_AGAIN = 6  # bytes of a weight that is read as float32, and of what it is stored in
 CALIBRATE_SECONDS = 5.0  # of imports, of the template and of opening
 STREAMS, SQUARES = 4, 4  # arrays of hidden states that pass, and of a Hessian and its inverse
+BITS_PASSES = 1.3  # how much slower than large products the passes are that measure sensitivities
 NARROW, WIDE = 14, 5  # arrays of hidden size, and of the MLP's, that a layer keeps of a window for gradients
 
 
@@ -98,6 +99,33 @@ def calibrate_cost(
     if writes and not whole:  # all layers are read for each token
         seconds += effort.windows / at_once * length * READ_AGAIN * linear / speed.convert
     return StepForecast(seconds + 2 * work.total / (speed.multiply * min(processors, MOST) / processors), peak)
+
+
+FORMS = 4  # of each matrix: groups of 32, 64 and 128, and 8 bits
+
+
+def bits_cost(
+    config: DecoderConfig, entries: Entries, windows: int, writes: bool, speed: Speed, processors: int
+) -> StepForecast:
+    """`writes`: the model writes its text. States of all layers are kept for the way back, and of a layer what each
+    matrix took and its gradient."""
+    length, whole = window(config), is_whole(config)
+    tokens, layers = windows * length, len(config.layers)
+    count = {name: math.prod(entry.shape) for name, entry in entries.items()}
+    head, tables = config.vocab * config.hidden, sum(count[name] for name in {"embed", config.head})
+    linear = sum(count.values()) - tables
+    widest = max(max(layer.mlp.width for layer in config.layers), config.hidden)
+    write = work_of(config, Effort(windows, 0, 0), length, writes, whole).write
+    passes = BITS_PASSES * tokens * (linear * (3 + FORMS) + head * (2 + FORMS))
+    at_once = texts_at_once(config, length, windows, whole)
+    cached = at_once * sum(8 * length * a.kv_heads * a.head_dim for a in config.attentions)
+    written = 4 * (tables + (linear if whole else linear // layers)) + cached if writes else 0
+    back = 4 * tokens * (config.hidden * (layers + 2 * NARROW) + 2 * WIDE * widest) + 4 * tables + 8 * linear // layers
+    seconds = CALIBRATE_SECONDS * REFERENCE.python / speed.python + (FORMS - 1) * (linear + tables) / speed.quantize
+    if writes and not whole:
+        seconds += windows / at_once * length * READ_AGAIN * linear / speed.convert
+    seconds += 2 * (write + passes) / (speed.multiply * min(processors, MOST) / processors)
+    return StepForecast(seconds, CALIBRATE_BASE + max(written, back))
 
 
 def lower_cost(

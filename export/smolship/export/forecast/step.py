@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from smolship.export.bits.asked import WINDOWS, Budget
+from smolship.export.bits.units import foreseen
 from smolship.export.checkpoints import Checkpoint
 from smolship.export.forecast import costs
 from smolship.export.forecast.devices import Device, find_device
@@ -27,7 +28,7 @@ def make_forecast(
     checkpoint: Checkpoint, files: Mapping[str, bytes], options: Options, device: Device | None, speed: Speed
 ) -> Forecast:
     """`files` are the side files that the bundle will have."""
-    config, entries = checkpoint.config, foreseen(checkpoint, options)
+    config, entries = checkpoint.config, foreseen(checkpoint, options.scheme, options.budget)
     look = Foreseen(checkpoint, files, device, options.budget)
     targets = {name: look.target(name, options.scheme, options.context) for name in options.targets}
     artifacts = {name: target.artifact_bytes for name, target in targets.items()}
@@ -72,7 +73,7 @@ class Foreseen:
 
     def _look(self, name: str, scheme: Scheme, context: int) -> tuple[int, Memory, list[Need]]:
         config = self.checkpoint.config
-        entries = held_by(name, layouts_for(self.checkpoint, scheme, self.budget))
+        entries = held_by(name, foreseen(self.checkpoint, scheme, self.budget))
         artifact = artifact_bytes(name, config, entries, context, self.files)
         memory = run_memory(name, config, entries, context, artifact)
         added = memory.added_anonymous, memory.added_mapped - memory.idle
@@ -155,7 +156,7 @@ def forecast(
     asked, checkpoint = read(Options, options), open_checkpoint(model, tokenizer=tokenizer)
     tokens, text = asked.probe_tokens, asked.probe_text
     resolved = preflight.check(
-        checkpoint, asked.targets, asked.scheme, asked.context, progress, tokens=tokens, text=text
+        checkpoint, asked.targets, asked.scheme, asked.context, progress, tokens=tokens, text=text, budget=asked.budget
     )
     known = device if device is None else find_device(device)
     return asdict(make_forecast(checkpoint, resolved.shared_files(checkpoint), asked, known, measure_speed()))

@@ -27,11 +27,23 @@ def export(
     ] = "executorch,onnx",
     quant: Annotated[str, typer.Option(help="Weights of the layers: int4, int8 or none.")] = "int4",
     context: Annotated[int, typer.Option(help="Tokens that the cache holds.")] = 2048,
-    group_size: Annotated[int, typer.Option(help="Inputs that share an int4 scale: 32, 64 or 128.")] = 32,
+    group_size: Annotated[
+        int | None, typer.Option(help="Inputs that share an int4 scale: 32, 64 or 128. Default 32.")
+    ] = None,
     embedding_bits: Annotated[
         int | None, typer.Option(help="4, 8 or 16 for the embedding, and the head tied to it. Default 8.")
     ] = None,
     head_bits: Annotated[int | None, typer.Option(help="4, 8 or 16 for a head of its own. Default 8.")] = None,
+    target_bpw: Annotated[
+        float | None,
+        typer.Option(
+            metavar="BITS",
+            help="Mix int4 and int8: the forms that cost least within so many bits a parameter, scales included.",
+        ),
+    ] = None,
+    target_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="The same within so many bytes of weights: 90MB, 1.8GB.")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit, for a Hub id.")] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where the tokenizer lies, for a model that brings none.")
@@ -84,6 +96,7 @@ def export(
     smolship export HuggingFaceTB/SmolLM2-135M-Instruct -o smollm2
     smolship export ./SmolLM3-3B -o smollm3 --to all --context 8192
     smolship export ./SmolLM3-3B -o smollm3 --calibrate self
+    smolship export ./SmolLM2-135M -o smollm2 --target-bpw 5.5 --calibrate self
     smolship export model.gguf -o model --to onnx
     smolship export ./SmolLM3-3B --dry-run --for phone-8gb
     smolship export ./SmolLM3-3B -o smollm3 --add coreml
@@ -145,6 +158,8 @@ def export(
         "calibrate": calibrate,
         "effort": effort,
         "seed": seed,
+        "target_bpw": target_bpw,
+        "target_size": target_size,
         "device": device,
     }
     if dry_run or out is None:
