@@ -28,6 +28,7 @@ from smolship.export.calibrate.pool import Pool
 from smolship.export.calibrate.sampled import draw
 from smolship.export.config import DecoderConfig
 from smolship.export.decoder import Decoder
+from smolship.export.freed import trim
 from smolship.export.quantize import quantize
 from smolship.export.slots import row_chunks
 from smolship.export.weights import Form, Source
@@ -121,7 +122,7 @@ class Sensitivity:
 
     def _logits(self, name: str, table: Tensor, x: Tensor, sums: Tensor) -> None:
         """Half the variance of the logits' changes, over the distribution whose log-sum-exps are `sums` [T]."""
-        factor, rows = self.config.logits_scale, max(1, LOGITS // len(x))
+        factor, rows = self.config.logits_scale, max(1, LOGITS // (4 * len(x)))
 
         def part(start: int) -> list[Tensor]:
             weight = table[start : start + rows]
@@ -131,6 +132,7 @@ class Sensitivity:
                 change = product(x, off).mul_(factor)
                 first = (share * change).sum(-1, dtype=torch.float64)
                 moments += [first, (share * change.square_()).sum(-1, dtype=torch.float64)]
+            trim(share.numel() * (1 + len(moments)))
             return moments
 
         with torch.no_grad():
@@ -156,6 +158,7 @@ class Sensitivity:
             return first, {name: (taken, dy.flatten(0, -2)) for (name, taken, _), dy in seen}
 
         found = list(self.pool.map(window, range(len(hidden))))
+        trim(CHUNK * len(found))
         for name in found[0][1]:
             if name in self.forms:
                 self._products(name, *(torch.cat([one[1][name][j] for one in found]) for j in (0, 1)))
