@@ -22,7 +22,7 @@ from smolship.tools.fidelity import imatrix, readers
 from smolship.tools.fidelity.bootstrap import Interval, mean, ratio
 from smolship.tools.fidelity.judge import Gaps, Judge, windows
 from smolship.tools.fidelity.readers import Stored
-from smolship.tools.fidelity.rows import BASE, CALIBRATION, IMATRIX, with_files
+from smolship.tools.fidelity.rows import BASE, CALIBRATION, IMATRIX, with_files, with_size
 from smolship.tools.fidelity.texts import texts
 from smolship.tools.peers.lab import Found, Lab, Update, failing, hash_of
 from smolship.tools.peers.rows import Row
@@ -66,9 +66,10 @@ class Frontier:
         self.lab.home.mkdir(parents=True, exist_ok=True)
         asked = {name for row in rows for name, value in row.options.items() if value is True}
         files = {name: {IMATRIX: self._imatrix, CALIBRATION: self._calibration}[name]() for name in sorted(asked)}
-        points = []
+        points: list[Point] = []
         for i, row in enumerate(with_files(rows, files)):
-            found, point = Found(row), Point(row)
+            sizes = {point.row.name: point.stored_bytes for point in points}
+            found, point = Found(with_size(row, sizes)), Point(row)
             points.append(point)
             with failing(found):
                 self.update("rows", row.name, i, len(rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from smolship.tools.peers.rows import EQUAL_BITS, Row
 OURS, TORCHAO = "smolship.tools.fidelity.ours", "smolship.tools.fidelity.torchao8da4w"
 BASE = "llama.cpp Q4_0"  # what every row's KL is divided by
 IMATRIX, CALIBRATION = "imatrix", "calibrate"  # options that are True: a file takes its place
+WITHIN = "target_size"  # an option that names a row: the bytes of its weights take its place
 
 
 def _ours(name: str, **options: Any) -> Row:
@@ -22,6 +23,12 @@ def _ours(name: str, **options: Any) -> Row:
 def _llama(kind: str) -> list[Row]:
     plain = Row(f"llama.cpp {kind}", "llamacpp", 4, {"type": kind})
     return [plain, replace(plain, name=f"{plain.name} imatrix", options=plain.options | {IMATRIX: True})]
+
+
+def _mixed(peer: str) -> list[Row]:
+    """A budget of a peer's bytes."""
+    plain = _ours(f"mixed, {peer}'s size", quant="int4", target_size=f"llama.cpp {peer}")
+    return [plain, replace(plain, name=f"{plain.name}, self", options=plain.options | {"calibrate": "self"})]
 
 
 ROWS = [
@@ -39,16 +46,20 @@ ROWS = [
     Row("genai int4, int8 head", "genai", 4, {"extra": EQUAL_BITS}),
     Row("torchao 8da4w", TORCHAO, 4, {"table": 8, "head": 4}),  # as ExecuTorch's export_llm asks for it
     Row("torchao 8da4w, int8 head", TORCHAO, 4, {"table": 8, "head": 8}),
+    *_mixed("Q4_0"),
+    *_mixed("Q4_K_M"),
 ]
 
 
 def choose(only: Sequence[str], skip: Sequence[str] = ()) -> list[Row]:
-    """The rows with one of `only` in their name (all, where that is empty) and none of `skip`, and the one that all are
-    compared with."""
+    """The rows with one of `only` in their name (all, where that is empty) and none of `skip`, the one that all are
+    compared with, and those whose size others have."""
     for part in (*only, *skip):
         if not any(_has(row, [part]) for row in ROWS):
             raise unknown("row", part, [row.name for row in ROWS])
-    return [row for row in ROWS if row.name == BASE or ((not only or _has(row, only)) and not _has(row, skip))]
+    chosen = [row for row in ROWS if (not only or _has(row, only)) and not _has(row, skip)]
+    needed = {BASE, *(row.name for row in chosen), *(row.options.get(WITHIN) for row in chosen)}
+    return [row for row in ROWS if row.name in needed]
 
 
 def _has(row: Row, parts: Sequence[str]) -> bool:
@@ -62,3 +73,9 @@ def with_files(rows: Sequence[Row], files: dict[str, Path]) -> list[Row]:
         return {name: str(files[name]) if value is True else value for name, value in options.items()}
 
     return [replace(row, options=filled(row.options)) for row in rows]
+
+
+def with_size(row: Row, sizes: Mapping[str, int | None]) -> Row:
+    """The row with the bytes of the row that it names. Without them it is left as it is, and fails."""
+    size = sizes.get(row.options.get(WITHIN, ""))
+    return row if size is None else replace(row, options=row.options | {WITHIN: size})
