@@ -169,9 +169,13 @@ def test_the_frontier_and_its_page():
 
 
 def test_rows_are_chosen_with_the_one_they_are_compared_with():
-    assert choose(["8_0"])[-1].name == "llama.cpp Q8_0"
+    assert [row.name for row in choose(["8_0"])] == [BASE, "llama.cpp Q8_0"]
     assert BASE in [row.name for row in choose(["genai"])]
-    assert [row.name for row in choose(["Q4_0", "8da4w"], ["imatrix", "head"])] == [BASE, "torchao 8da4w"]
+    assert [row.name for row in choose(["Q4_0", "8da4w"], ["imatrix", "head", "mixed"])] == [BASE, "torchao 8da4w"]
+    assert [row.name for row in choose(["mixed, Q4_K_M"], ["self"])][1:] == [
+        "llama.cpp Q4_K_M",
+        "smolship mixed, Q4_K_M's size",
+    ]
     with pytest.raises(InputError, match="unknown row"):
         choose(["Q9"])
 
