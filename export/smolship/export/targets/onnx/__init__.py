@@ -15,6 +15,7 @@ from smolship.export.targets import Job
 from smolship.export.targets.onnx.arithmetic import ON_ARM as ON_ARM
 from smolship.export.targets.onnx.arithmetic import numerics as numerics
 from smolship.export.targets.onnx.attention import filled
+from smolship.export.targets.onnx.attention import filled as kept_head
 from smolship.export.targets.onnx.data import DataFile, block_of
 from smolship.export.targets.onnx.emit import emit
 from smolship.runtime.facts import GenerationFacts
