@@ -139,7 +139,7 @@ def test_a_device_that_does_not_say_is_no_obstacle_and_it_is_said(
 def test_a_cache_of_any_layers_is_counted_as_the_session_holds_it(tmp_path: Path) -> None:
     """Convolutions, and heads of 20, which ONNX keeps as 24."""
     model = make_tiny(tmp_path / "m", "lfm2", num_attention_heads=3, num_key_value_heads=1, hidden_size=60)
-    bundle = export(model, tmp_path / "b", to=["executorch", "onnx", "gguf"], context=96, probe_tokens=0)
+    bundle = export(model, tmp_path / "b", to=[*WIDTH], quant="none", context=96, probe_tokens=0)
     assert bundle.manifest.model.head_dim is None
     inputs = 2 * 96 * 60  # of two layers
     for target, numbers in {
