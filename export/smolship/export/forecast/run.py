@@ -117,8 +117,8 @@ def _onnx(config: DecoderConfig, entries: Entries, context: int, artifact: int) 
 
     whole, bare = _matrices(config, entries, stored), _matrices(config, entries, codes)
     buffers = int(4 * chunk * ORT_BUFFERS * _widest(config))
-    anonymous = bare + int(ORT_SCALES * (whole - bare)) + kv_bytes(config, context, 4) + buffers + ORT_ANONYMOUS
-    return anonymous, ORT_MAPPED + whole - bare
+    anonymous = bare + int(ORT_SCALES * (whole - bare)) + buffers + ORT_ANONYMOUS
+    return anonymous + kept_bytes(config, context, "onnx"), ORT_MAPPED + whole - bare
 
 
 MIL_SCORES = 3  # arrays of scores of a chunk

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from smolship.export.config import CacheSpec, DecoderConfig
+from smolship.export.config import CacheSpec, DecoderConfig, with_mixers
 from smolship.export.targets import load_target
 from smolship.export.weights import stored_shapes
 from smolship.runtime.readback.hashing import Entry
@@ -49,10 +49,16 @@ def kv_bytes(config: DecoderConfig, context: int, width: int) -> int:
     return sum(math.prod(shape) * width for spec in config.cache(context) for shape in spec.shapes)
 
 
+def _as_kept(config: DecoderConfig, target: str) -> DecoderConfig:
+    """With heads of the size that the target's cache keeps: ONNX fills some up with zeros."""
+    size = getattr(load_target(target), "kept_head", None)
+    return with_mixers(config, head_dim=[size(mixer.head_dim) for mixer in config.attentions]) if size else config
+
+
 def kept_bytes(config: DecoderConfig, context: int, target: str) -> int:
     """The states in a target: llama.cpp's of a window holds that and one call, in units of `GGML_CELLS`, and of a
     convolution next to nothing."""
-    width = KEPT_WIDTH[target]
+    config, width = _as_kept(config, target), KEPT_WIDTH[target]
     if target != "gguf":
         return kv_bytes(config, context, width)
     size = 0
