@@ -216,13 +216,7 @@ class OnnxSession(ForgetfulSession):
         return self.logits[0, 0]
 
     def _drop(self, to: int) -> None:
-        """Rows of a window move to where ONNX Runtime looks for them behind `to` tokens; no token sees those before."""
-        for layer, kept in self.kept.items():
-            first, moved = kept.first(self.held), kept.first(self.held) - kept.first(to)
-            if moved and to > first:
-                for place in self.layers[layer]:
-                    place[moved : moved + to - first] = place[: to - first].copy()
-        self.held = to
+        self.held = to  # within reach, rows are where ONNX Runtime looks for them
 
     def cache(self, layer: int) -> tuple[np.ndarray, ...] | None:
         kept = self.kept.get(str(layer))

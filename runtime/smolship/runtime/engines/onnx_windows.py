@@ -36,9 +36,9 @@ class Kept:
         return max(-(-(tokens - self.rows) // step), 0) * step
 
     def reach(self, tokens: int) -> int:
-        """The earliest position, besides 0, at which a token finds all of its window."""
+        """The earliest position, besides 0, behind which the same row is the first."""
         first = self.first(tokens)
-        return first + self.window - 1 if first else 0
+        return first + self.window if first else 0
 
 
 def evicting(model: bytes, most: int) -> tuple[bytes, dict[str, int]]:
