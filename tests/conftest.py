@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from smolship.runtime.tokenizer import Tokenizer
+
 TINY: dict[str, dict[str, Any]] = {
     "llama": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "rope_theta": 10_000.0},
     "llama_bias": {
@@ -173,6 +175,18 @@ def make_tiny(folder: Path, kind: str, **changes: Any) -> Path:
     model.save_pretrained(folder)
     make_tokenizer(folder, raw["vocab_size"])
     return folder
+
+
+def with_bos(tokenizer_json: bytes) -> Tokenizer:
+    """A tokenizer that puts token 1 before texts, and otherwise is as given."""
+    raw, bos = json.loads(tokenizer_json), "<|im_start|>"
+    raw["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
+        "special_tokens": {bos: {"id": bos, "ids": [1], "tokens": [bos]}},
+    }
+    return Tokenizer(json.dumps(raw).encode())
 
 
 def make_tokenizer(folder: Path, vocab: int) -> None:

@@ -12,6 +12,7 @@ from smolship.export.calibrate.asked import ask
 from smolship.export.calibrate.documents import cut_windows, read_documents
 from smolship.runtime.errors import InputError
 from smolship.runtime.tokenizer import Tokenizer
+from tests.conftest import with_bos
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
 
@@ -67,6 +68,15 @@ def test_windows_are_drawn_from_all_of_a_text(tiny):
         cut_windows([CHAT["messages"]] * 99, *given, 0)
     with pytest.raises(InputError, match="does not have"):
         cut_windows([text], tokenizer, None, 20, 8, 32, 0)
+
+
+def test_windows_begin_as_texts_do(tiny):
+    """Of documents that end within a window, too: the next one's BOS stays, and none stands twice at the start."""
+    tokenizer = with_bos((tiny("llama") / "tokenizer.json").read_bytes())
+    texts = [f"document {i} of many" for i in range(60)]
+    found = cut_windows(texts, tokenizer, None, 300, 8, 32, 0)
+    assert (found[:, 0] == 1).all() and not (found[:, 1] == 1).any()
+    assert (found[:, 2:] == 1).any()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from smolship.export import export, pipeline, tokenizer_trial
@@ -16,7 +17,7 @@ from smolship.export.windows import make_windows
 from smolship.runtime.errors import InputError
 from smolship.runtime.parity import parity
 from smolship.runtime.tokenizer import Tokenizer
-from tests.conftest import make_tokenizer
+from tests.conftest import make_tokenizer, with_bos
 from tests.runtime.test_tokenizer_limits import BPE, split, tokenizer
 
 LETTERS = tokenizer(model=BPE | {"vocab": {chr(c): c - 32 for c in range(32, 127)} | {"\n": 95}})  # no others: ASCII
@@ -98,6 +99,15 @@ def test_every_window_can_be_divided(good: bytes, tokens: int) -> None:
 
 def test_the_smallest_context(good: bytes, tmp_path: Path) -> None:
     assert [len(window.ids) for window in make_windows(Tokenizer(good), 2, 3)] == [2, 2]
+
+
+def test_every_window_begins_as_texts_do(good: bytes) -> None:
+    bare, begun = (make_windows(t, 64, 256) for t in (Tokenizer(good), with_bos(good)))
+    assert [window.ids[0] for window in begun] == [1] * 4 and 1 not in [window.ids[0] for window in bare]
+    assert [len(window.ids) for window in begun] == [64] * 4
+    for i in range(2):  # of each text a second window goes on where the first ended
+        text = np.concatenate([bare[i].ids, bare[i + 2].ids])
+        assert np.concatenate([begun[i].ids[1:], begun[i + 2].ids[1:]]).tolist() == text[:126].tolist()
 
 
 @pytest.fixture

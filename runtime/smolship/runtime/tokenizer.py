@@ -51,6 +51,11 @@ class Tokenizer:
         with _library("the tokenizer cannot encode the text", self._where, "a tokenizer that can encode any text"):
             return self._inner.encode(text, add_special_tokens=special).ids
 
+    def prefix(self) -> list[int]:
+        """What `encode` puts before a text: BOS, or nothing."""
+        whole, bare = self.encode("a"), self.encode("a", special=False)
+        return next((whole[:at] for at in range(len(whole)) if whole[at : at + len(bare)] == bare), [])
+
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         with _library("the tokenizer cannot decode its tokens", self._where, "a decoder that takes any tokens"):
             return self._inner.decode(list(ids), skip_special_tokens=skip_special)

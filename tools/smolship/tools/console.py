@@ -54,6 +54,7 @@ SPELLED = {
 }
 HANDLER = "smolship.spelled"
 INTERRUPTED = 130
+WIDE = 120
 UsageError: Any = typer.BadParameter.__base__  # typer carries a click of its own, and does not export this one
 
 
@@ -74,7 +75,13 @@ codecs.register_error(HANDLER, _spell)
 
 
 class Screen(Console):
-    """rich's console, but for a reader that has gone: rich would end the process with 1."""
+    """rich's console, but for a reader that has gone: rich would end the process with 1. Files and pipes have no width:
+    tables get what they need there, up to `WIDE` columns."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        if not self.is_terminal and "COLUMNS" not in os.environ:
+            self.width = WIDE
 
     def on_broken_pipe(self) -> NoReturn:
         raise BrokenPipeError

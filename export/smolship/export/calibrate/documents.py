@@ -90,7 +90,8 @@ def cut_windows(
     seed: int,
 ) -> np.ndarray:
     """int64 [at most `windows`, length]: of documents drawn in the order of the seed, one after the other, those of
-    long texts in pieces. Raises InputError where they are too short, or chats have no template."""
+    long texts in pieces. Each window begins as the tokenizer begins texts, with BOS or not. Raises InputError where
+    they are too short, or chats have no template."""
     pieces = list(_pieces(documents))
     if template is None and (chats := sum(isinstance(piece, list) for piece in pieces)):
         raise InputError(
@@ -106,8 +107,8 @@ def cut_windows(
         else:
             assert template
             ids += tokenizer.encode(template.render(piece, add_generation_prompt=False), special=False)
-    count = min(windows, len(ids) // length)
-    if count < LEAST:
+    rows = list(_rows(ids, tokenizer.prefix(), length))[:windows]
+    if len(rows) < LEAST:
         raise InputError(
             "the calibration text is too short",
             got=f"{len(ids):,} tokens",
@@ -118,7 +119,19 @@ def cut_windows(
         raise InputError(
             "the tokenizer gives a token that the model does not have", got=max(ids), expected=f"ids below {vocab:,}"
         )
-    return np.array(ids[: count * length], np.int64).reshape(count, length)
+    return np.array(rows, np.int64)
+
+
+def _rows(ids: Sequence[int], before: list[int], length: int) -> Iterator[list[int]]:
+    """As many as there are of exactly that length, each with `before` in front."""
+    before, at = before if len(before) < length else [], 0
+    while at < len(ids):
+        head = [] if ids[at : at + len(before)] == before else before
+        row = [*head, *ids[at : at + length - len(head)]]
+        if len(row) < length:
+            return
+        yield row
+        at += length - len(head)
 
 
 def _pieces(documents: Sequence[Document]) -> Iterator[Document]:
