@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from smolship.export.config import CacheSpec, DecoderConfig
+from smolship.export.config import CacheSpec, DecoderConfig, with_mixers
 from smolship.export.targets import load_target
 from smolship.export.weights import stored_shapes
 from smolship.runtime.readback.hashing import Entry
@@ -51,10 +51,16 @@ def kv_bytes(config: DecoderConfig, context: int, width: int) -> int:
     return sum(math.prod(shape) * width for spec in config.cache(context) for shape in spec.shapes)
 
 
+def _as_kept(config: DecoderConfig, target: str) -> DecoderConfig:
+    """With heads of the size that the target's cache keeps: ONNX fills some up with zeros."""
+    size = getattr(load_target(target), "kept_head", None)
+    return with_mixers(config, head_dim=[size(mixer.head_dim) for mixer in config.attentions]) if size else config
+
+
 def kept_bytes(config: DecoderConfig, context: int, target: str) -> int:
-    """The states in a target: of a window, ONNX Runtime's and llama.cpp's hold that and one call; llama.cpp's of a
-    convolution is next to nothing."""
-    width = KEPT_WIDTH[target]
+    """The states in a target, as our sessions hold them: of a window, ONNX Runtime's and llama.cpp's hold that and one
+    call; llama.cpp's of a convolution is next to nothing."""
+    config, width = _as_kept(config, target), KEPT_WIDTH[target]
     if target not in WINDOWS:
         return kv_bytes(config, context, width)
     call, unit = WINDOWS[target]

@@ -78,6 +78,7 @@ class GgufSession(ForgetfulSession):
         self.convolves = bool(llama.llama_model_is_hybrid(model) or llama.llama_model_is_recurrent(model))
         self.presets = not self.convolves
         self.computes = computes(llama.llama_print_system_info())
+        self.tokenizer: LlamaTokenizer | None = LlamaTokenizer(llama, model)
 
     @property
     def _held(self) -> int:
@@ -153,25 +154,55 @@ class GgufSession(ForgetfulSession):
         if self.context:
             self.llama.llama_free(self.context)
             self.llama.llama_model_free(self.model)
-        self.context = self.model = self.memory = None
+        self.context = self.model = self.memory = self.tokenizer = None
 
 
-class GgufTokenizer:
-    """The tokenizer that llama.cpp makes of a GGUF file; its weights are not read."""
+class LlamaTokenizer:
+    """llama.cpp's own, of an open model."""
 
-    def __init__(self, path: Path):
-        self.llama = _library()
-        self.model = _open_model(self.llama, path, vocab_only=True)
-        self.vocab = self.llama.llama_model_get_vocab(self.model)
-        self.close = weakref.finalize(self, self.llama.llama_model_free, self.model)
+    name = "llama.cpp"
+
+    def __init__(self, llama: Any, model: Any):
+        self.llama, self.vocab = llama, llama.llama_model_get_vocab(model)
+        value = ctypes.create_string_buffer(8)
+        llama.llama_model_meta_val_str(model, b"tokenizer.ggml.add_space_prefix", value, len(value))
+        self.prefixes = value.value == b"true"  # a space before each text
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Token ids; `special` adds what the model wants around a text. Special tokens in the text are always found."""
-        raw = text.encode()
-        out = (ctypes.c_int32 * (len(raw) + 8))()
+        raw, room = text.encode(), len(text.encode()) + 8
         with _log(self.llama):  # it warns of a second BOS
-            count = self.llama.llama_tokenize(self.vocab, raw, len(raw), out, len(out), special, True)
-        return out[:count]
+            while True:
+                out = (ctypes.c_int32 * room)()
+                count = self.llama.llama_tokenize(self.vocab, raw, len(raw), out, room, special, True)
+                if count >= 0:
+                    return out[:count]
+                room = max(-count, 2 * room)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Their text as programs show it that write each token as it comes (llama_detokenize leaves out spaces before
+        punctuation for some vocabularies); nothing for special tokens."""
+        text = b"".join(map(self._piece, ids)).decode(errors="replace")
+        return text.removeprefix(" ") if self.prefixes else text
+
+    def _piece(self, token: int) -> bytes:
+        room = 64
+        while True:
+            out = ctypes.create_string_buffer(room)
+            count = self.llama.llama_token_to_piece(self.vocab, token, out, room, 0, False)
+            if count >= 0:
+                return out.raw[:count]
+            room = max(-count, 2 * room)
+
+
+class GgufTokenizer(LlamaTokenizer):
+    """The same of a GGUF file, whose weights are not read."""
+
+    def __init__(self, path: Path):
+        llama = _library()
+        model = _open_model(llama, path, vocab_only=True)
+        super().__init__(llama, model)
+        self.close = weakref.finalize(self, llama.llama_model_free, model)
 
 
 def computes(features: bytes) -> str | None:
