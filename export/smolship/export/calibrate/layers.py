@@ -220,11 +220,12 @@ class Layers:
         return self.base.entries[name].origin == "quantized"
 
     def trainable(self, i: int | None = None) -> tuple[list[str], list[str]]:
-        """Matrices whose scales, and vectors whose gains move, of a layer or of all."""
-        of = "layers." if i is None else f"layers.{i}."
-        matrices = [name for name in self.config.linears() if name.startswith(of) and self.movable(name)]
+        """Matrices whose scales, and vectors whose gains move, of a layer, or of all with the tables."""
+        of = "" if i is None else f"layers.{i}."
+        every = dict.fromkeys(["embed", *self.config.linears()])
+        matrices = [name for name in every if name.startswith(of) and self.movable(name)]
         gains = [name for name in self.config.vectors() if not name.endswith(".bias")]
-        return matrices, [name for name in gains if name.startswith(of) or i is None]
+        return matrices, [name for name in gains if name.startswith(of)]
 
     def _train(self, i: int, given: Tensor, ours: Tensor, aim: Tensor) -> Tensor:
         """Hidden states behind the layer with what training changed, or `ours` where, on the windows that judge, they
