@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 
 from smolship.runtime.tokenizer import Tokenizer
+
+os.environ.pop("COLUMNS", None)  # pytest-xdist hands its terminal's width to its workers: here nobody looks at tables
 
 TINY: dict[str, dict[str, Any]] = {
     "llama": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "rope_theta": 10_000.0},

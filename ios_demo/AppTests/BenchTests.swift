@@ -2,17 +2,19 @@ import CoreML
 import Foundation
 import SmolshipCore
 import Synchronization
+import Tokenizers
 
 @MainActor let benchTests: [(String, @MainActor () async throws -> Void)] = [
     ("a plan on Core ML writes its result", planned),
+    ("a plan's strings go to the chat's tokenizer", tokenized),
     ("a run is ended, and leaves no result", ended),
     ("plans that the app cannot execute are refused", refusedPlans),
 ]
 
-private func plan(engine: String = "coreml", info: String = "") throws -> Plan {
+private func plan(engine: String = "coreml", info: String = "", strings: String? = nil) throws -> Plan {
     let ids = (1...40).map(String.init).joined(separator: ",")
     let text = """
-        {"purpose": "bench", "target": "\(engine)", "engine": "\(engine)", "threads": 1, "arithmetic": "", "layers": 0,
+        {"purpose": "\(strings == nil ? "bench" : "parity")", "strings": \(strings ?? "null"), "target": "\(engine)", "engine": "\(engine)", "threads": 1, "arithmetic": "", "layers": 0,
          "info": {"file": "model.mlpackage", "context": 512, "chunk": 8\(info)}, "calls": [], "cache": [], "schema": 1,
          "texts": [{"ids": [\(ids)], "at": [], "wanted": {"dtype": "int32", "shape": [0, 0], "base64": ""}}],
          "timing": {"prompts": [8, 32], "depths": [16], "tokens": 3, "repeats": 2, "warmups": 0, "sustained": 0},
@@ -41,6 +43,18 @@ private func benchmark(_ plan: Plan, _ flag: Flag = Flag()) throws -> (Benchmark
     try expect(result["times"]?["ttft_ms"]?.objectValue?.keys.sorted(), ["32", "8"])
     try expect(result["times"]?["gaps_ms"]?["16"]?.arrayValue?.count, 2)
     try expect(result["artifact"]?.stringValue, bench.bundle.artifactDigest(bench.bundle.manifest.target("coreml")!))
+}
+
+@MainActor private func tokenized() async throws {
+    toyTokenizer = ToyTokens()
+    let (bench, place) = try benchmark(try plan(strings: #"["<|start|>é", "b"]"#))
+    _ = try await bench.run()
+    let result = try Json.parse(Data(contentsOf: place))
+    try expect(result["traits"]?["tokenizer"]?.stringValue, "swift-transformers")
+    try expect(
+        try result["strings"]?.text(),
+        #"[{"around": [256, 195, 169], "bare": [256, 195, 169], "text": "é"}, {"around": [98], "bare": [98], "text": "b"}]"#
+    )
 }
 
 @MainActor private func ended() async throws {

@@ -11,9 +11,12 @@ error     true where executing it is refused, as the engine cannot do it; `refus
 The toy engine. A cache holds tokens t0, t1, …; h = 1, then for each token h = (31 h + t + 7) mod 65521. The logits
 behind it are ((13 h (v + 1) + v²) mod 1009 - 504) / 16 for each token v, exact in float32, a zero being -0.0 where v is
 odd. Where nan is [p, v], logit v behind the token at position p is NaN. `forgets` as in chat.json; chunk is a trait
-without effect; it has no presets, shows no cache and its runtime is "toy". Its clock begins at 0 and moves with each
-token fed by 1 + p // 8 times 1/512 s (1,953,125 ns), p being the token's position, by 8 times that with each of the
-first `cold` tokens, and in no other way: so all times are exact. After loads it is at 0 again, and `cold` counts anew.
+without effect; it has no presets, shows no cache and its runtime is "toy". Where `tokenizer` is there, it has one of
+that name: the ids of a string are the bytes of its UTF-8 modulo `vocab`, around it comes id 1 in front, and their text
+has for each the letter of that number modulo 26, from a on; it refuses strings that begin with "!". Its clock begins at
+0 and moves with each token fed by 1 + p // 8 times 1/512 s (1,953,125 ns), p being the token's position, by 8 times
+that with each of the first `cold` tokens, and in no other way: so all times are exact. After loads it is at 0 again,
+and `cold` counts anew.
 Log-sum-exps may differ by 1e-9.
 """
 
@@ -22,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -53,6 +56,20 @@ ENGINE = {"vocab": 40, "capacity": 64, "chunk": None, "forgets": None, "cold": 0
 Case = dict[str, Any]
 
 
+@dataclass
+class ToyTokenizer:
+    name: str
+    vocab: int
+
+    def encode(self, text: str, special: bool = True) -> list[int] | None:
+        if text.startswith("!"):
+            return None
+        return [1] * special + [byte % self.vocab for byte in text.encode()]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(chr(ord("a") + one % 26) for one in ids)
+
+
 class Toy(Session):
     runtime = "toy"
 
@@ -61,6 +78,8 @@ class Toy(Session):
         self.chunk, self.forgets, self.cold, self.nan = (engine[k] for k in ("chunk", "forgets", "cold", "nan"))
         self.states = [1]  # behind 0, 1, … tokens
         self.fed, self.ticks, self.reached = 0, 0, 0
+        if name := engine.get("tokenizer"):
+            self.tokenizer = ToyTokenizer(name, self.vocab)
 
     def _run(self, ids: np.ndarray, position: int) -> np.ndarray:
         del self.states[position + 1 :]
@@ -152,6 +171,9 @@ CALLS = (
 )
 
 
+STRINGS = ("", "a", "e\u0301 é", "\u2028\x7f\u0000", "👍🏽\uffff", "!refused", 'two\nlines\t"\\/')
+
+
 def made(*calls: Call, texts: tuple[Text, ...] = (TEXT,), **more: Any) -> Plan:
     return Plan("parity", "toy", "toy", {"file": "model.toy", "context": 64}, 2, texts=texts, calls=calls, **more)
 
@@ -223,6 +245,10 @@ def accepted() -> list[Case]:
             "a wanted one that the model has not",
             made(texts=(Text(np.zeros(1, np.int32), np.zeros(1, np.int32), np.array([[40]], np.int32)),)),
         ),
+        case("a tokenizer's traits", made(texts=()), tokenizer="toy's own"),
+        case("strings", made(texts=(), strings=STRINGS), tokenizer="toy's own"),
+        case("strings, behind calls", made(Call("a", 0, 0, 4), strings=("ab",)), tokenizer="toy's own"),
+        case("strings without a tokenizer", made(texts=(), strings=("ab",))),
         case("a preset", made(Call("a", 0, 0, 5, preset=3), cache=(block,))),
         case("an answer of no numbers", asked(5, 4), nan=[6, 3]),
     ]

@@ -4,6 +4,7 @@ What it computes is this machine's executor's. The app itself is compiled and te
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import subprocess
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from smolship.runtime.process import environment, python
+from smolship.runtime.tokenizer import Tokenizer
 
+TOKENIZERS = ("tokenizer", "mistaken")  # modes
 TMP = "/data/local/tmp"
 HOME = f"{TMP}/sdcard"  # for /sdcard/Android/data/dev.smolship.demo/files
 PM = """#!SHELL
@@ -48,7 +51,8 @@ class DemoApp(threading.Thread):
 
     tmp   /data/local/tmp, as this machine sees it
     mode  "good"; "refuses"; "busy"; "hangs": says the same for ever; "dies": its process is gone;
-          "never": says nothing; "nonsense": its result is none
+          "never": says nothing; "nonsense": its result is none; "tokenizer": good, with a tokenizer as GenAI's is;
+          "mistaken": one of its ids is another
     pid   of a process that the phone's shell sees: by default that of a namespace's own
     """
 
@@ -96,13 +100,40 @@ class DemoApp(threading.Thread):
             tell(".error", **error)
         elif self.mode == "nonsense":
             tell("", nonsense=True)
-        elif self.mode == "good":
+        elif self.mode in ("good", *TOKENIZERS):
             command = python("smolship.runtime.execute")
             made = result.with_name("made.json")
-            line = [*command, str(home / asked["plan"]), str(made), str(home / asked["folder"])]
+            plan, strings = home / asked["plan"], None
+            if self.mode in TOKENIZERS:
+                plan, strings = self._without_strings(plan)
+            line = [*command, str(plan), str(made), str(home / asked["folder"])]
             done = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False)
             tell(".progress", pid=pid, stage="hash", done=1, total=2, seconds=0.5)
             if done.returncode:
                 tell(".error", **error | {"what": done.stdout[-300:] + done.stderr[-300:]})
             else:
+                if self.mode in TOKENIZERS:
+                    self._tokenize(made, home / asked["plan"], strings, home / asked["folder"])
                 made.rename(result)
+
+    def _without_strings(self, path: Path) -> tuple[Path, list[str] | None]:
+        """A plan for this machine's executor, whose engine has no tokenizer, and the strings that were in it."""
+        plan = json.loads(path.read_text())
+        strings = plan.pop("strings", None)
+        left = path.with_name("left.json")
+        left.write_text(json.dumps(plan, separators=(",", ":"), sort_keys=True) + "\n")
+        return left, strings
+
+    def _tokenize(self, made: Path, plan: Path, strings: list[str] | None, folder: Path) -> None:
+        result = json.loads(made.read_text())
+        result["plan"] = hashlib.sha256(plan.read_bytes()).hexdigest()
+        result["traits"]["tokenizer"] = "onnxruntime-genai"
+        if strings is not None:
+            tokenizer = Tokenizer(folder / "tokenizer.json")
+            answers = [tokenizer.encode(text) for text in strings]
+            if self.mode == "mistaken":
+                answers[strings.index("1234567890")][3] += 1
+            texts = [tokenizer.decode(ids) for ids in answers]
+            pairs = zip(answers, texts, strict=True)
+            result["strings"] = [{"bare": None, "around": ids, "text": text} for ids, text in pairs]
+        made.write_text(json.dumps(result))

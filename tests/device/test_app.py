@@ -77,6 +77,22 @@ def test_parity_and_bench(phone: Adbd, begin: Any, tiny_bundle: Any, tmp_path: P
     assert not list(phone.tmp.rglob("*model*")) and not there.exists()
 
 
+@pytest.mark.parametrize("mode", ["good", "tokenizer", "mistaken"])
+def test_the_app_s_own_tokenizer(phone: Adbd, begin: Any, tiny_bundle: Any, capsys: Any, mode: str) -> None:
+    """An app that knows no strings is said to have none; one that gives another id fails the gate."""
+    begin(mode)
+    code = ask(phone, tiny_bundle("llama", "int4"), "parity", "--quick", "--json")
+    (report,) = json.loads(capsys.readouterr().out)
+    (check,) = (check for check in report["checks"] if check["stage"] == "tokenizer")
+    assert code == (mode == "mistaken") and check["passed"] == (mode != "mistaken")
+    assert bool(check["positions"]) == (mode != "good")
+    assert [one["stage"] for one in report["checks"] if not one["passed"]] == ["tokenizer"] * (mode == "mistaken")
+    if mode == "mistaken":
+        assert check["at"] == "'1234567890', token 4" and "onnxruntime-genai: 1 of " in check["note"]
+    elif mode == "good":
+        assert "no tokenizer that can be asked" in check["note"]
+
+
 @pytest.mark.parametrize(
     ("mode", "words"),
     [

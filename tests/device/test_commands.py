@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,9 @@ from smolship.runtime.manifest import ListedFile, read_manifest
 from smolship.runtime.process import roots
 from smolship.tools.cli import run
 from smolship.tools.devices.record import Record
+from tests.bundles import sign
 from tests.device.board import Board
+from tests.edit import replace_bytes
 
 pytestmark = pytest.mark.real
 
@@ -143,6 +146,13 @@ def listen() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def tokenizer_of(out: str) -> dict[str, Any]:
+    """The row of a report."""
+    (report,) = json.loads(out)
+    (check,) = (check for check in report["checks"] if check["stage"] == "tokenizer")
+    return dict(check)
+
+
 @pytest.mark.parametrize("cpu", ["cortex-a76", "cortex-a72"])
 def test_gguf(capsys, tiny_bundle, boards, board_wheels, monkeypatch, tmp_path, cpu):  # type: ignore[no-untyped-def]
     """With dot products and without: llama.cpp computes alike."""
@@ -153,13 +163,18 @@ def test_gguf(capsys, tiny_bundle, boards, board_wheels, monkeypatch, tmp_path, 
     assert code == 3 and f"smolship devices setup {board.uri} --target gguf" in err
     code, _, err = said(capsys, "devices", "setup", board.uri, "-t", "gguf", "--wheelhouse", str(board_wheels))
     assert code == 0, err
-    code, out, err = said(capsys, "parity", str(tiny_bundle("llama", "int4")), "--quick", *ask)
+    code, out, err = said(capsys, "parity", str(tiny_bundle("llama", "int4")), "--quick", "--json", *ask)
     assert code == 0, out + err
+    assert tokenizer_of(out)["top1"] == 1 and tokenizer_of(out)["positions"] > 600  # llama.cpp's own, there
     if cpu == "cortex-a72":
         return
     code, out, err = said(capsys, "bench", str(tiny_bundle("llama", "int4")), "--repeats", "1", *ask)
     assert code == 0 and "decode after" in out, err
     copy = shutil.copytree(tiny_bundle("llama", "int4"), tmp_path / "b")
+    replace_bytes(copy / "gguf/model.gguf", b"<|im_end|>", b"<|im_and|>")
+    sign(copy)
+    code, out, err = said(capsys, "parity", str(copy), "--quick", "--json", *ask)
+    assert code == 1 and not tokenizer_of(out)["passed"] and "im_end" in tokenizer_of(out)["at"], out + err
     with (copy / "gguf/model.gguf").open("r+b") as file:
         file.seek(8)
         file.write(b"\xff" * 8)

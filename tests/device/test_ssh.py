@@ -74,6 +74,12 @@ QUIRKS: dict[str, dict[str, Any]] = {
     "users master": {
         "client_options": {"ControlMaster": "auto", "ControlPersist": "60", "ControlPath": "/tmp/users-%C"}
     },
+    "users background": {"client_options": {"ForkAfterAuthentication": "yes", "StdinNull": "yes"}},
+    "control characters": {
+        "start": "printf '\\033]0;t\\007\\033[2J\\000\\377\\376\\r\\n\\f\\b'\n",
+        "banner": "\x1b]0;x\x07\x1b[2J\x00\xff\r\n",
+    },
+    "megabytes of noise": {"start": "head -c 5000000 /dev/zero | tr '\\0' x\n"},
     "users command": {"client_options": {"RemoteCommand": "tmux attach", "RequestTTY": "force", "LogLevel": "QUIET"}},
 }
 
@@ -196,6 +202,29 @@ def test_an_alias_and_a_long_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TMPDIR", str(long))
     with sshd() as server, ssh.connect(parse("ssh://board"), config=server.ssh_config, ask=False) as link:
         works(link, tmp_path)
+
+
+def test_the_way_through_another_machine(tmp_path: Path) -> None:
+    with sshd() as between:
+        through = f"ssh -v -F {between.ssh_config} -W %h:%p board"
+        with sshd(client_options={"ProxyCommand": through}) as server:
+            with ssh.connect(parse("ssh://board"), config=server.ssh_config, ask=False) as link:
+                works(link, tmp_path)
+            assert between.proxy.connections == server.proxy.connections == 1
+
+
+@pytest.mark.parametrize("quirk", [{"silent": False, "resets": 99}, {"password": "secret"}, {"host_key": "unknown"}])
+def test_what_leads_to_the_device_is_named_where_that_fails(quirk: dict[str, Any]) -> None:
+    """The device is sound: no cure that is meant for it is told, and it is asked once."""
+    with sshd(**quirk) as between:
+        through = f"ssh -o BatchMode=yes -F {between.ssh_config} -W %h:%p board"
+        with sshd(client_options={"ProxyCommand": through}) as server:
+            start = time.monotonic()
+            with pytest.raises(SetupError) as error:
+                ssh.connect(parse("ssh://board"), config=server.ssh_config, ask=False)
+        assert server.proxy.connections == 0 and time.monotonic() - start < 10
+    said = str(error.value)
+    assert "ProxyJump or ProxyCommand" in said and "ssh-copy-id" not in said and "ssh-keyscan" not in said
 
 
 def refusal(**quirks: Any) -> tuple[SetupError, float]:

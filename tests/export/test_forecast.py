@@ -20,6 +20,7 @@ from smolship.export.families.fields import Fields
 from smolship.export.forecast import asking, costs, forecast
 from smolship.export.forecast.devices import DEVICES, Device, System
 from smolship.export.forecast.record import Forecast, Need, StepForecast
+from smolship.export.forecast.run import run_memory
 from smolship.export.forecast.sizes import kept_bytes
 from smolship.export.forecast.step import Foreseen, held_by, make_forecast
 from smolship.export.options import Options, scheme_of
@@ -30,6 +31,7 @@ from smolship.runtime.errors import GateError, InputError, SetupError
 from smolship.tools.forecast_check import CHECKED, LIMIT, pairs
 from smolship.tools.peers.shapes import SHAPES, write_tokenizer
 from tests.bundles import snapshot
+from tests.conftest import make_tiny
 
 MEASURED = Path(__file__).with_name("forecast_measured.jsonl")
 ALL = ("executorch", "onnx", "coreml", "gguf")
@@ -131,13 +133,26 @@ def test_the_cache_is_as_long_as_the_context(large):
     assert long.disk_bytes > short.disk_bytes
 
 
-def test_of_windows_llama_cpp_keeps_little_more():
+def test_of_windows_some_engines_keep_little_more():
     """What docs/families.md says of Gemma 3 1B: 22 of its 26 layers see 512 tokens."""
     config, _, _ = translate(SHAPES["gemma3-1b"], "gemma3-1b")
     numbers = 2 * 256  # of a position
     assert kept_bytes(config, 4096, "gguf") == 2 * numbers * (4 * 4096 + 22 * 1024)
     assert kept_bytes(config, 1024, "gguf") == 2 * numbers * 26 * 1024
-    assert kept_bytes(config, 4096, "onnx") == 2 * kept_bytes(config, 4096, "coreml") == 4 * numbers * 26 * 4096
+    assert kept_bytes(config, 4096, "onnx") == 4 * numbers * (4 * 4096 + 22 * 1024)
+    assert kept_bytes(config, 1000, "onnx") == 4 * numbers * 26 * 1000
+    assert kept_bytes(config, 4096, "executorch") == 2 * kept_bytes(config, 4096, "coreml") == 4 * numbers * 26 * 4096
+
+
+def test_heads_that_onnx_fills_up_are_counted_with_their_zeros(tmp_path):
+    """Of 20 numbers, in the cache and in memory; the other targets keep them as they are."""
+    config = open_checkpoint(str(make_tiny(tmp_path, "qwen3", head_dim=20))).config
+    numbers = 2 * 2 * 512 * 2  # of one number of a head: keys and values of two layers, two heads
+    assert kept_bytes(config, 512, "onnx") == 4 * numbers * 24
+    assert kept_bytes(config, 512, "executorch") == 4 * numbers * 20
+    entries = layouts(object(), config, SCHEMES["none"])
+    short, long = (run_memory("onnx", config, entries, context, 0).added_anonymous for context in (512, 1024))
+    assert long - short == 4 * numbers * 24
 
 
 def test_more_bits_take_more(large):

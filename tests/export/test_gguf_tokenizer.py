@@ -14,8 +14,8 @@ from smolship.export.checkpoints.gguf_splits import SPLITS, WHOLE_WORDS_FIRST
 from smolship.export.checkpoints.gguf_tokenizer import tokenizer_files
 from smolship.runtime.engines.gguf import GgufTokenizer
 from smolship.runtime.errors import InputError
+from smolship.runtime.hard_strings import CODE, CONTRACTIONS, DIGITS, PLAIN, SPACES, UNICODE, hard_strings
 from smolship.runtime.tokenizer import Tokenizer
-from smolship.tools.hard_strings import CODE, CONTRACTIONS, DIGITS, PLAIN, SPACES, UNICODE, hard_strings
 from smolship.tools.tokenizers import compare
 
 SPECIAL = ["<pad>", "<|im_start|>", "<|im_end|>"]

@@ -19,8 +19,8 @@ from smolship.export.rerounding import make_weights_for
 from smolship.export.targets import load_target
 from smolship.export.weights import SCHEMES, Scheme, write_weights
 from smolship.runtime.engines.gguf import GgufTokenizer
+from smolship.runtime.hard_strings import hard_strings
 from smolship.runtime.tokenizer import Tokenizer
-from smolship.tools.hard_strings import hard_strings
 from smolship.tools.tokenizers import compare
 from tests.bundles import job_of
 

@@ -14,7 +14,7 @@ from smolship.runtime import open_bundle
 from smolship.runtime.asking import ask
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.case import case_of
-from smolship.runtime.engines import gguf as engine
+from smolship.runtime.engines import gguf, onnx
 from smolship.runtime.parity import parity
 from smolship.runtime.plan import Plan
 from smolship.runtime.records import read_record, to_json
@@ -57,12 +57,14 @@ def test_a_sound_session_passes(bundle, target, monkeypatch):
 
 @pytest.mark.real
 @pytest.mark.parametrize("quick", [True, False])
-def test_windows_of_which_llama_cpp_keeps_a_part(tiny, tmp_path, monkeypatch, quick):
-    """All gates of a model with windows, in a cache longer than llama.cpp keeps of them, whose end is preset."""
+@pytest.mark.parametrize("target", ["gguf", "onnx"])
+def test_windows_of_which_an_engine_keeps_a_part(tiny, tmp_path, monkeypatch, target, quick):
+    """All gates of a model with windows, in a cache longer than is kept of them, whose end is preset."""
     monkeypatch.setattr(probe, "is_filled", lambda config, context: False)
-    monkeypatch.setattr(engine, "CHUNK", 64)
-    bundle = export(tiny("gemma3"), tmp_path / "b", to=["gguf"], quant="int8", context=CONTEXT, probe_tokens=320)
-    report = parity(bundle, "gguf", quick=quick, threads=1)
+    for engine in (gguf, onnx):
+        monkeypatch.setattr(engine, "CHUNK", 64)
+    bundle = export(tiny("gemma3"), tmp_path / "b", to=[target], quant="int8", context=CONTEXT, probe_tokens=320)
+    report = parity(bundle, target, quick=quick, threads=1)
     ends = [check for check in report.checks if check.what.startswith(END)]
     assert report.passed and len(ends) == 2 and all(check.positions for check in ends)
 

@@ -245,6 +245,9 @@ def test_battery() -> None:
         ("level: 200", "level"),
         ("level: x", "level"),
         ("voltage: 0", "voltage"),
+        ("voltage: 4", "voltage"),
+        ("voltage: 4063000", "voltage"),
+        ("voltage: -4063", "voltage"),
         ("status: 1", "state"),
         ("status: 99", "state"),
     ],
@@ -253,6 +256,12 @@ def test_nonsense_of_a_battery_is_none(line: str, field: str) -> None:
     name = line.partition(":")[0]
     text = "\n".join(f"  {line}" if row.strip().startswith(f"{name}:") else row for row in BATTERY.splitlines())
     assert getattr(supply.battery(tree({supply.SERVICE: text})), field).value is None
+
+
+@pytest.mark.parametrize("volts", ["15412", "15412000000", "-1", "0"])
+def test_a_driver_that_tells_another_unit(volts: str) -> None:
+    found = supply.battery(tree(LAPTOP | {"/sys/class/power_supply/BAT0/voltage_now": volts}))
+    assert found.voltage.value is None and found.voltage.why and found.level.value == 71.0
 
 
 def test_a_scale_that_is_not_100() -> None:

@@ -29,6 +29,8 @@ adb-R58M-x (2)._adb-tls-connect._tcp device product:a model:b device:c transport
 7a                     authorizing transport_id:6
 8a                     recovery transport_id:7
 9a                     sideload transport_id:8\r
+(no serial number)     unauthorized usb:1-7 transport_id:9
+9b                     detached transport_id:10
 
 """
 FAKE = """#!/bin/sh
@@ -83,12 +85,29 @@ def test_the_list_of_devices() -> None:
         "7a",
         "8a",
         "9a",
+        "(no serial number)",
+        "9b",
     ]
     states = [device.state.partition(" (")[0] for device in found]
     assert ", ".join(states) == (
-        "device, no permissions, unauthorized, offline, device, authorizing, recovery, sideload"
+        "device, no permissions, unauthorized, offline, device, authorizing, recovery, sideload, unauthorized, detached"
     )
     assert found[0].model == "Pixel_8" and found[1].facts == {"usb": "1-1", "transport_id": "1"}
+
+
+def test_serials_of_the_network() -> None:
+    """As `adb devices` shows them, and as URIs have them."""
+    second, v6 = "adb-R58M-x (2)._adb-tls-connect._tcp", "[fe80::1%wlan0]:5555"
+    for uri, serial in (
+        (f"adb://{second}", second),
+        ("adb://adb-R58M-x%20(2)._adb-tls-connect._tcp", second),
+        (f"adb://{v6}", v6),
+        ("adb://[fe80::1%25wlan0]:5555/data/local/tmp", v6),
+    ):
+        assert parse(uri).serial == serial and adb.WIRELESS.fullmatch(serial)
+    for uri in ("adb://a b", "adb://a (2) b", "adb://-s", "adb://(2)", "adb://a;b", "adb:// (2)", "adb://a\n"):
+        with pytest.raises(InputError, match="a serial as"):
+            parse(uri)
 
 
 def test_each_state_has_its_own_remedy() -> None:
@@ -117,6 +136,17 @@ def test_which_phone(fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     with pytest.raises(SetupError, match="accept this computer's key"):
         adb.connect(parse("adb://"))
     assert "ANDROID_SERIAL" in capsys.readouterr().err
+
+
+def test_phones_that_adb_cannot_tell_apart(fake: Fake) -> None:
+    clones = ("0123456789ABCDEF connecting usb:1-1", "0123456789ABCDEF device usb:1-2 model:B")
+    calls = fake(*clones) / "calls"
+    with pytest.raises(SetupError, match="several phones have that serial") as error:
+        adb.connect(parse("adb://0123456789ABCDEF"))
+    assert "at 1-1" in str(error.value) and "at 1-2" in str(error.value) and "-s" not in calls.read_text()
+    fake("(no serial number) device usb:1-1 transport_id:4")
+    with pytest.raises(SetupError, match="adb -t 4 tcpip 5555"):
+        adb.connect(parse("adb://"))
 
 
 def test_a_phone_on_the_network_is_connected_again(fake: Fake) -> None:

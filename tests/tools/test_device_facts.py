@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from smolship.runtime.errors import SetupError
+from smolship.tools.devices.channel import unfinished
 from smolship.tools.devices.cores import cpu_list, parse_cores, threads
 from smolship.tools.devices.elf import page_size, parse_elf
 from smolship.tools.devices.facts import DeviceFacts, parse_facts, parse_texts, read_device
@@ -398,6 +399,8 @@ def test_wheels_of_other_systems() -> None:
     assert wheel_platforms("linux-x86_64", ("bionic", "34")) == ("linux_x86_64",)
     assert wheel_platforms("macosx-14.0-arm64", None) == ("macosx_14_0_arm64",)
     assert "manylinux1_x86_64" in wheel_platforms("linux-x86_64", ("glibc", "2.36"))
+    for version in ("2." + "9" * 40, "2.1000", "9" * 40 + ".1"):  # each would have tags down to the oldest
+        assert wheel_platforms("linux-x86_64", ("glibc", version)) == ("linux_x86_64",)
 
 
 @pytest.mark.parametrize("shell", [("/bin/sh",), ("bash", "--posix")])
@@ -461,6 +464,20 @@ def test_a_loader_that_starts_no_programs_says_nothing_of_a_folder(
 def test_a_device_that_says_nothing() -> None:
     with pytest.raises(SetupError, match="did not say"):
         read_device(_Cut())
+
+
+def test_a_device_that_hangs_over_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sensor whose driver does not answer: what was told before it is named."""
+
+    class Hanging(Here):
+        def run(self, script: str, *, lines=None, limit_s: float, **kind: object):  # type: ignore[no-untyped-def]
+            lines(b"=/sys/class/thermal/thermal_zone3/type\tbad \x1b[31m")
+            raise unfinished(self.uri, limit_s, "")
+
+    with pytest.raises(SetupError, match="did not say what it is") as error:
+        read_device(Hanging())
+    assert "the last that it told was /sys/class/thermal/thermal_zone3/type" in str(error.value)
+    assert "60 s" in str(error.value) and "reading hangs" in str(error.value)
 
 
 class _Cut(Here):

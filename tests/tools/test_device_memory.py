@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from smolship.export import export
 from smolship.export.families import llama
 from smolship.export.families.fields import Fields
 from smolship.export.forecast.run import BASE, run_memory
@@ -15,11 +16,13 @@ from smolship.export.forecast.sizes import artifact_bytes
 from smolship.export.weights import SCHEMES, layouts
 from smolship.runtime.bundle import open_bundle
 from smolship.runtime.errors import SetupError
+from smolship.runtime.manifest import TargetEntry
 from smolship.tools.cli import run
-from smolship.tools.devices import memory, opening
+from smolship.tools.devices import opening
 from smolship.tools.devices.facts import DeviceFacts, read_device
 from smolship.tools.devices.memory import ENGINE, check_memory, need_of, packed_bytes, share
 from smolship.tools.peers.shapes import SHAPES
+from tests.conftest import make_tiny
 from tests.tools.local_link import LocalLink
 
 GB, MB = 1_000_000_000, 1_000_000
@@ -38,6 +41,7 @@ SMOL = {  # SmolLM2-135M's
     "tie_word_embeddings": True,
     "hidden_act": "silu",
 }
+WIDTH = {"executorch": 4, "onnx": 4, "gguf": 2}  # bytes of a number in the cache
 MODELS = {"smollm2-135m": SMOL, "smollm3-3b": SHAPES["smollm3-3b"]}
 
 
@@ -72,7 +76,7 @@ def test_no_more_than_the_forecast_and_most_of_it(shape: str, quant: str, contex
     found = run_memory(target, config, entries, context, artifact)
     forecast = found.added_anonymous + found.added_mapped - found.idle
     mixer = config.attentions[0]
-    width = memory.CACHED[target]
+    width = WIDTH[target]
     cache = 2 * len(config.layers) * context * mixer.kv_heads * mixer.head_dim * width
     ours = (artifact if target == "gguf" else packed_bytes(target, entries)) + cache
     assert 0.5 * forecast < ours <= forecast, f"{ours:,} of {forecast:,}"
@@ -86,7 +90,7 @@ def test_a_bundle_says_it(tiny_bundle: Any, quant: str) -> None:
         if target in ENGINE:
             need = need_of(bundle, target)
             manifest = bundle.manifest
-            assert need.cache == 2 * 2 * manifest.context * 2 * 32 * memory.CACHED[target]  # 2 layers, 2 heads of 32
+            assert need.cache == 2 * 2 * manifest.context * 2 * 32 * WIDTH[target]  # 2 layers, 2 heads of 32
             file = bundle.path / bundle.entry(target).folder / str(bundle.entry(target).info["file"])
             if target == "gguf":
                 assert need.weights == file.stat().st_size
@@ -132,10 +136,31 @@ def test_a_device_that_does_not_say_is_no_obstacle_and_it_is_said(
     assert "was not looked at" in said and ("old kernel" if value is None else "says 0") in said
 
 
-def test_layers_that_differ(tiny_bundle: Any) -> None:
-    """The bundle then has no one size of a head."""
+def test_a_cache_of_any_layers_is_counted_as_the_session_holds_it(tmp_path: Path) -> None:
+    """Convolutions, and heads of 20, which ONNX keeps as 24."""
+    model = make_tiny(tmp_path / "m", "lfm2", num_attention_heads=3, num_key_value_heads=1, hidden_size=60)
+    bundle = export(model, tmp_path / "b", to=[*WIDTH], quant="none", context=96, probe_tokens=0)
+    assert bundle.manifest.model.head_dim is None
+    inputs = 2 * 96 * 60  # of two layers
+    for target, numbers in {
+        "executorch": inputs + 2 * 96 * 20,
+        "onnx": inputs + 2 * 96 * 24,
+        "gguf": 2 * 96 * 20,
+    }.items():
+        assert need_of(bundle, target).cache == numbers * WIDTH[target]
+    with bundle.session("onnx", threads=1) as session:
+        held = sum(cache.nbytes for cache in session.caches)
+    rows = 2 * 2 * 60 * 4  # zeros before the first token, of two convolutions
+    assert held - rows == need_of(bundle, "onnx").cache
+
+
+@pytest.mark.parametrize("said", [None, 0, -5, "9", 1.5, True, 1 << 63])
+def test_a_bundle_that_does_not_say_its_cache(tiny_bundle: Any, said: Any) -> None:
+    """An older one, or one whose number cannot be used."""
     bundle = open_bundle(tiny_bundle("llama", "int4"))
-    bundle.manifest.model = replace(bundle.manifest.model, kv_heads=None)
+    listed = bundle.manifest.targets["onnx"].to_json()
+    listed["info"]["cache_bytes"] = said
+    bundle.manifest.targets["onnx"] = TargetEntry.from_json(listed, "manifest.json", "targets.onnx")
     need = need_of(bundle, "onnx")
     assert need.cache is None and "without the cache" in str(need) and need.total > ENGINE["onnx"]
 

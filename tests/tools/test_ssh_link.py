@@ -23,8 +23,8 @@ from smolship.tools.devices.link import LinkLost
 from smolship.tools.devices.uri import parse
 
 PROGRAM = """#!/bin/sh
-{{ printf '%s|' "$@"; echo; }} >>{folder}/log
 case "$1" in -G) cat {folder}/identities 2>/dev/null; exit 0 ;; esac
+{{ printf '%s|' "$@"; echo; }} >>{folder}/log
 for word in "$@"; do
   [ "$before" = -S ] && socket=$word
   before=$word
@@ -195,7 +195,10 @@ def test_nothing_is_passed_that_the_uri_does_not_name(fake: Callable[..., Path])
     for text in ("ssh://board", "ssh://pi@[fe80::1%25eth0]:2222"):
         with connect(text) as link:
             link.run("true", limit_s=5)
-    first, client, second, _ = log.read_text().splitlines()
+    lines = [
+        line for line in log.read_text().splitlines() if not line.startswith("-G|")
+    ]  # which looks, and does nothing
+    first, client, second, _ = lines
     assert "|-p|" not in first and "|-l|" not in first and first.endswith("|--|board|")
     assert client.endswith("|/bin/sh|") and "|ControlMaster=no|" in client
     assert "|-l|pi|-p|2222|" in second and second.endswith("|--|fe80::1%eth0|")
@@ -435,6 +438,29 @@ def test_a_name_may_have_a_folder(uri: str, host: str, folder: str) -> None:
 def test_a_folder_that_would_need_quoting_is_refused(uri: str) -> None:
     with pytest.raises(InputError, match="a folder of letters"):
         parse(uri)
+
+
+@pytest.mark.parametrize(
+    ("given", "user"),
+    [
+        ("CORP%5Cpi", "CORP\\pi"),
+        ("pi@corp.example", "pi@corp.example"),
+        ("pi%40corp.example", "pi@corp.example"),
+        ("a+b", "a+b"),
+    ],
+)
+def test_users_of_a_directory(fake: Callable[..., Path], given: str, user: str) -> None:
+    log = fake()
+    with connect(f"ssh://{given}@board"):
+        pass
+    assert f"-l|{user}|" in log.read_text()
+    assert ssh_errors.where(parse(f"ssh://{given}@board")) in (f"{user}@board", f"'{user}@board'")
+
+
+@pytest.mark.parametrize("user", ["-l", "a%20-o", "a%0Ab", "%24(id)", "a%5C", "a%60b", "a;b", "", "a%00"])
+def test_users_that_are_none(user: str) -> None:
+    with pytest.raises(InputError, match="not the name of a device"):
+        parse(f"ssh://{user}@board")
 
 
 def test_a_password_is_refused_and_not_repeated() -> None:

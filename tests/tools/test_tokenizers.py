@@ -19,9 +19,9 @@ from smolship.export.weights import SCHEMES, write_weights
 from smolship.runtime.engines.gguf import GgufTokenizer
 from smolship.runtime.errors import InputError
 from smolship.runtime.facts import GenerationFacts
+from smolship.runtime.hard_strings import CODE, CONTRACTIONS, DIGITS, PLAIN, SPACES, UNICODE, hard_strings
 from smolship.runtime.template import ChatTemplate
 from smolship.runtime.tokenizer import Tokenizer
-from smolship.tools.hard_strings import CODE, CONTRACTIONS, DIGITS, PLAIN, SPACES, UNICODE, hard_strings
 from smolship.tools.tokenizers import compare, compare_all, main, shortest
 from tests.bundles import job_of
 from tests.conftest import make_tiny

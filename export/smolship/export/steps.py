@@ -189,6 +189,7 @@ def lower(
     """Write the artifact of `target` to `folder`. Its set of weights, where that is its own, goes to `work`, and the
     list of it to the bundle."""
     from smolship.export.checkpoints import open_checkpoint
+    from smolship.export.forecast.sizes import kept_bytes
     from smolship.export.rerounding import make_weights_for
     from smolship.export.targets import Job, load_target
     from smolship.export.traffic import bytes_per_token
@@ -207,7 +208,8 @@ def lower(
     info = module.lower(job, Path(folder))
     notes = info.pop("notes", [])
     count = bytes_per_token(config, weights, module.stored_bytes)
-    entry = TargetEntry(module.NAME, module.ENGINE, target, info, own, count)
+    cache = kept_bytes(config, context, target)
+    entry = TargetEntry(module.NAME, module.ENGINE, target, info, own, count, cache)
     return {"entry": entry.to_json(), "notes": notes}
 
 

@@ -33,8 +33,10 @@ struct Benchmark: Sendable {
         let opening = Opening(bundle: bundle, kind: .coreML, units: units) { tell(Stage(what: $0)) }
         try await opening.check()
         let open = try await opening.opener()
+        let tokenizer = await tokenizer()
         let result = try await alone {
-            try Executor(plan, machine: machine, memory: memory).run(open: open) { what, done, total in
+            try Executor(plan, machine: machine, memory: memory, tokenizer: tokenizer).run(open: open) {
+                what, done, total in
                 tell(Stage(what: what, done: done, total: total))
                 return !stopping.value.load(ordering: .relaxed)
             } token: { _ in
@@ -45,6 +47,12 @@ struct Benchmark: Sendable {
         try files.createDirectory(at: place.deletingLastPathComponent(), withIntermediateDirectories: true)
         try result.write(to: place)
         return words(result)
+    }
+
+    /// The chat's, where it can be had. Parity alone asks for it; a benchmark's memory is the model's.
+    private func tokenizer() async -> BundleTokenizer? {
+        guard plan.purpose.hasSuffix("parity") else { return nil }
+        return try? await BundleTokenizer.open(bundle.root)
     }
 
     private func units() throws -> ComputeUnits {

@@ -3,7 +3,8 @@ import SmolshipCore
 import Tokenizers
 
 /// The bundle's tokenizer.json, read by swift-transformers.
-final class BundleTokenizer: SmolshipCore.Tokenizer {
+final class BundleTokenizer: SmolshipCore.Tokenizer, EngineTokenizer, Sendable {
+    let name = "swift-transformers"
     private let inner: any Tokenizers.Tokenizer
     private let bytes: ByteLevel
 
@@ -30,5 +31,14 @@ final class BundleTokenizer: SmolshipCore.Tokenizer {
 
     func bytes(_ id: Int) -> [UInt8] {
         bytes.bytes(id, inner.convertIdToToken(id))
+    }
+
+    func encode(_ text: String, special: Bool) -> [Int]? {
+        inner.encode(text: text, addSpecialTokens: special)
+    }
+
+    /// As the chat shows them, piece by piece.
+    func decode(_ ids: [Int]) -> String {
+        String(decoding: ids.flatMap(bytes), as: UTF8.self)
     }
 }

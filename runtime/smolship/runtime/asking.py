@@ -60,6 +60,7 @@ class Asked:
     layers: int = 0
     cache: tuple[np.ndarray, ...] = ()
     looks: list[Look] = field(default_factory=list)
+    strings: tuple[str, ...] | None = None
     by_processor: str = ""  # the simulation of what the engine computes there, where the probes hold it
 
     @property
@@ -70,7 +71,12 @@ class Asked:
     @property
     def plan(self) -> Plan:
         return replace(
-            self.head, texts=tuple(self.texts), calls=tuple(self.calls), layers=self.layers, cache=self.cache
+            self.head,
+            texts=tuple(self.texts),
+            calls=tuple(self.calls),
+            layers=self.layers,
+            cache=self.cache,
+            strings=self.strings,
         )
 
     def text(self, ids: np.ndarray, at: np.ndarray, *wanted: np.ndarray) -> int:
@@ -84,9 +90,9 @@ class Asked:
         return len(self.calls) - 1
 
 
-def ask(probes: Probes, head: Plan, traits: Traits) -> Asked:
-    """Everything that parity asks of the session that `head` opens."""
-    asked = Asked(head, traits, head.purpose == QUICK)
+def ask(probes: Probes, head: Plan, traits: Traits, strings: tuple[str, ...] | None = None) -> Asked:
+    """Everything that parity asks of the session that `head` opens, `strings` of its tokenizer among it."""
+    asked = Asked(head, traits, head.purpose == QUICK, strings=strings)
     chosen = simulation(head.engine, traits.computes)
     if chosen in probes.arithmetics(head.target):
         asked.by_processor = chosen

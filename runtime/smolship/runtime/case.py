@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from smolship.runtime.artifact import listed_digest
+from smolship.runtime.asking import Asked, ask
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.engines import BY_PROCESSOR
 from smolship.runtime.errors import InputError
 from smolship.runtime.manifest import TargetEntry
 from smolship.runtime.plan import PARITY, QUICK, Plan
 from smolship.runtime.probes import Probes
-from smolship.runtime.session import Session
+from smolship.runtime.session import Session, Traits
+from smolship.runtime.tokenizing import strings_of
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,15 @@ class Case:
     def plan(self, arithmetic: str, threads: int, quick: bool) -> Plan:
         """A plan that opens it and asks nothing yet."""
         return Plan(QUICK if quick else PARITY, self.name, self.entry.engine, self.entry.info, threads, arithmetic)
+
+    @cached_property
+    def strings(self) -> tuple[str, ...]:
+        """What tokenizers are held against the model's own on."""
+        return strings_of(self.bundle.tokenizer, self.probes)
+
+    def asked(self, plan: Plan, traits: Traits) -> Asked:
+        """All that parity asks of the session that `plan` opens. A tokenizer has no arithmetic: it is asked once."""
+        return ask(self.probes, plan, traits, self.strings if traits.tokenizer and not plan.arithmetic else None)
 
     def opened(self, plan: Plan) -> Session:
         """A session as `plan` has it. The files are hashed before the engine sees them first."""

@@ -29,7 +29,7 @@ from smolship.runtime.memory import Memory, cpu_model, read_memory
 from smolship.runtime.plan import Call, Plan
 from smolship.runtime.process import be_supervised, environment, python, waiting
 from smolship.runtime.records import read_file, to_json
-from smolship.runtime.result import Result, Seen
+from smolship.runtime.result import Result, Seen, Tokens
 from smolship.runtime.session import Session
 from smolship.runtime.timing import loaded, timed
 
@@ -64,6 +64,7 @@ def execute(
     caches = [np.stack(both) for layer in range(plan.layers) if (both := session.cache(layer)) is not None]
     times = timed(session, plan.texts[0].ids, plan.timing) if plan.timing else None
     generated = _generated(session, plan, progress) if plan.answer else None
+    strings = None if plan.strings is None else _tokenized(session, plan.strings, progress)
     memory = read_memory() if before else None
     return Result(
         plan=plan.digest,
@@ -84,6 +85,7 @@ def execute(
         nonfinite=list(session.nonfinite),
         times=times,
         generated=generated,
+        strings=strings,
         memory_before_load=before,
         memory=memory,
     )
@@ -112,6 +114,26 @@ def _generated(session: Session, plan: Plan, progress: Progress) -> Generation:
         if isinstance(progress, Listener):
             progress.tokens([token])
     return generation
+
+
+def _tokenized(session: Session, strings: Sequence[str], progress: Progress) -> list[Tokens]:
+    tokenizer = session.tokenizer
+    if tokenizer is None:
+        raise InputError(
+            "this engine has no tokenizer", got="a plan with strings", expected="none: its traits name none"
+        )
+    progress("tokenizer", 0, 1)
+    found = []
+    for text in strings:
+        bare, around = tokenizer.encode(text, special=False), tokenizer.encode(text)
+        ids = around if bare is None else bare
+        shown = None if ids is None else tokenizer.decode(ids)
+        found.append(Tokens(_ids(bare), _ids(around), shown))
+    return found
+
+
+def _ids(found: list[int] | None) -> np.ndarray | None:
+    return None if found is None else np.array(found, np.int32)
 
 
 def execute_alone(plan: Plan, folder: Path, progress: Progress = nothing) -> Result:

@@ -65,6 +65,9 @@ class Check:
     passed: bool
     note: str = ""
     at: str = ""  # where that is, when it is the worst of several
+    exact: bool = (
+        False  # judged by equality: of `positions` texts `top1` are equal, and the other figures are no numbers
+    )
 
 
 def rounding_bound(floor: np.ndarray, samples: int, flip: float = 0.0) -> float:
@@ -119,6 +122,17 @@ def judge(stage: str, what: str, gap: Gap, floor: Gap | None, bound: float | Non
 
 def unmeasured(stage: str, what: str, why: str) -> Check:
     """A check that could not be made: it is shown, and not judged."""
+    return _without_kl(stage, what, f"not measured: {why}")
+
+
+def equality(stage: str, what: str, texts: int, equal: int, passed: bool, note: str = "", at: str = "") -> Check:
+    """A check of `texts`, of which so many are equal; `at` is the first that is not."""
+    check = _without_kl(stage, what, note)
+    check.positions, check.top1, check.passed, check.at, check.exact = texts, equal / texts, passed, at, True
+    return check
+
+
+def _without_kl(stage: str, what: str, note: str) -> Check:
     nan = float("nan")
     return Check(
         stage=stage,
@@ -135,7 +149,7 @@ def unmeasured(stage: str, what: str, why: str) -> Check:
         floor=None,
         bound=None,
         passed=True,
-        note=f"not measured: {why}",
+        note=note,
     )
 
 

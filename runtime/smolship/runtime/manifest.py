@@ -92,6 +92,7 @@ class TargetEntry:
     info             what the engine is opened with: at least `file`, relative to `folder`
     weights          its own set, where it does not hold the bundle's
     bytes_per_token  weight bytes of the artifact that one decoded token reads; None where the bundle does not say
+    cache_bytes      of the states of all layers in the engine's numbers, the context filled; None as before
     """
 
     target: str
@@ -100,6 +101,7 @@ class TargetEntry:
     info: dict[str, Any]
     weights: OwnWeights | None = None
     bytes_per_token: int | None = None
+    cache_bytes: int | None = None
 
     @property
     def own_digest(self) -> str | None:
@@ -111,7 +113,11 @@ class TargetEntry:
         return str(self.weights or "")
 
     def to_json(self) -> dict[str, Any]:
-        more = {"weights": self.weights and asdict(self.weights), "weight_bytes_per_token": self.bytes_per_token}
+        more = {
+            "weights": self.weights and asdict(self.weights),
+            "weight_bytes_per_token": self.bytes_per_token,
+            "cache_bytes": self.cache_bytes,
+        }
         info = self.info | {key: value for key, value in more.items() if value is not None}
         return {"target": self.target, "engine": self.engine, "folder": self.folder, "info": info}
 
@@ -119,14 +125,14 @@ class TargetEntry:
     def from_json(raw: Any, file: str, at: str) -> TargetEntry:
         listed = read_record(_Listed, raw, file, at)
         info = read_record(_Info, listed.info, file, f"{at}.info", lenient=(_Info, OwnWeights))
-        count = info.weight_bytes_per_token
         return TargetEntry(
             listed.target,
             listed.engine,
             listed.folder,
-            {key: value for key, value in listed.info.items() if key not in ("weights", "weight_bytes_per_token")},
+            {key: value for key, value in listed.info.items() if key not in _Info.__annotations__ or key == "file"},
             info.weights,
-            count if type(count) is int and count > 0 else None,
+            _positive(info.weight_bytes_per_token),
+            _positive(info.cache_bytes),
         )
 
 
@@ -145,6 +151,12 @@ class _Info:
     file: str
     weights: OwnWeights | None
     weight_bytes_per_token: Any
+    cache_bytes: Any
+
+
+def _positive(count: Any) -> int | None:
+    """A number of bytes, of 63 bits as in the apps' readers; None for anything else."""
+    return count if type(count) is int and 0 < count < 1 << 63 else None
 
 
 @dataclass(frozen=True)

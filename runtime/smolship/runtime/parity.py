@@ -6,6 +6,7 @@
     quantized -> simulated numerics   arithmetic    the price of the engine's fp16 or int8 activations
     simulated -> engine               engine        rounding only: anything more is a bug
     engine -> engine                  prefill, chunks, rewind, edge: the same tokens by another way
+    text -> ids -> text               tokenizer: the engine's own, where it has one, against the model's; equality
 
 All up to the simulation were measured at export and travel in the probes; the rest is measured here, without torch.
 
@@ -22,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from smolship.runtime.answers import Answers, Continuation, Drift, relative
-from smolship.runtime.asking import ask
 from smolship.runtime.bundle import Bundle, default_threads
 from smolship.runtime.case import Case, case_of
 from smolship.runtime.engines import ON_BITS, SIMULATED, simulation
@@ -32,6 +32,7 @@ from smolship.runtime.judge import Check, stored_checks
 from smolship.runtime.plan import PARITY, QUICK, Plan
 from smolship.runtime.result import Result
 from smolship.runtime.session import Traits
+from smolship.runtime.tokenizing import tokenizer_check
 
 __all__ = ["Check", "ParityReport", "judge_result", "parity", "relative"]
 
@@ -104,10 +105,10 @@ def _executed(case: Case, plan: Plan, progress: Progress, elsewhere: Execute | N
     if elsewhere:
         traits = elsewhere(plan, progress).traits
         _comparable(case, traits)
-        return elsewhere(ask(case.probes, plan, traits).plan, progress)
+        return elsewhere(case.asked(plan, traits).plan, progress)
     with case.opened(plan) as session:
         _comparable(case, session.traits)
-        return execute(ask(case.probes, plan, session.traits).plan, session, case.artifact, progress)
+        return execute(case.asked(plan, session.traits).plan, session, case.artifact, progress)
 
 
 def _judged(case: Case, results: Sequence[Result], max_kl: float | None) -> ParityReport:
@@ -138,7 +139,7 @@ def _judged(case: Case, results: Sequence[Result], max_kl: float | None) -> Pari
             )
         _comparable(case, result.traits)
         plan = case.plan(result.arithmetic, result.threads, result.purpose == QUICK)
-        asked = ask(case.probes, plan, result.traits)
+        asked = case.asked(plan, result.traits)
         result.answers(asked.plan)
         _add(report, case, Answers(case.probes, asked, result), max_kl)
     if report.nonfinite:
@@ -183,7 +184,7 @@ def _add(report: ParityReport, case: Case, answers: Answers, max_kl: float | Non
         found = [f"{arithmetic}: {one}" for one in found]
         nonfinite = [f"{where} ({arithmetic})" for where in nonfinite]
     else:
-        checks = stored + checks
+        checks = [*stored, *checks[:-1], tokenizer_check(case, answers.result), checks[-1]]
         report.greedy, report.drift = answers.greedy(), drift
         report.depth, report.context = answers.depth, answers.result.traits.capacity
     report.checks += checks

@@ -9,6 +9,8 @@ than by itself the engine is to compute. Then, each where it is in the plan:
     cache    keys and values of each layer, float32 [2, tokens, kv heads, head size], for calls that preset it
     timing   time to first token, and decoding, in repeats
     answer   what follows the first text, token by token: each is told as it is chosen; alone, or after loads
+    strings  of which the engine's own tokenizer makes ids, and a text of these again; asked only of what says in its
+             traits that it has one
 
 A plan of none of these answers with the session's traits, which the next plan can be made of.
 """
@@ -16,6 +18,7 @@ A plan of none of these answers with the session's traits, which the next plan c
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -31,6 +34,7 @@ PARITY: Purpose = "parity"
 QUICK: Purpose = "quick parity"
 MOST_THREADS = 1024
 MOST = 1 << 20  # calls, repeats, tokens of an answer
+MOST_STRINGS, LONGEST_STRING, ALL_STRINGS = 1 << 12, 1 << 13, 1 << 20  # how many; bytes of one, and of all, as UTF-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +139,7 @@ class Plan:
     timing: Timing | None = None
     loads: bool = False
     answer: Answer | None = field(default=None, metadata=LATER)
+    strings: tuple[str, ...] | None = field(default=None, metadata=LATER)
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -153,6 +158,8 @@ class Plan:
             problems.append("its timing")
         if self.answer and not self._can_answer(self.answer):
             problems.append("its answer")
+        if self.strings is not None and not self._can_tokenize(self.strings):
+            problems.append("its strings")
         if problems:
             raise InputError("a plan asks what cannot be done", got=", ".join(problems[:5]))
 
@@ -179,6 +186,14 @@ class Plan:
     def _can_answer(self, answer: Answer) -> bool:
         alone = len(self.texts) == 1 and not (self.calls or self.layers or self.timing)
         return alone and 1 <= answer.max_tokens <= MOST and answer.stop_ids.min(initial=0) >= 0
+
+    def _can_tokenize(self, strings: Sequence[str]) -> bool:
+        try:
+            sizes = [len(text.encode()) for text in strings]
+        except UnicodeEncodeError:  # a half of a surrogate pair
+            return False
+        few = 1 <= len(sizes) <= MOST_STRINGS and max(sizes) <= LONGEST_STRING and sum(sizes) <= ALL_STRINGS
+        return few and self.answer is None
 
     @property
     def digest(self) -> str:

@@ -10,6 +10,7 @@ input: `answers` holds it against the plan that it says it is of.
     nonfinite            infinities and NaNs on the way, each with its operator
     loads, times         raw, in milliseconds
     generated            where the plan asks for an answer
+    strings              where the plan has some: what the engine's tokenizer makes of each
     memory_before_load   of the process before the artifact was opened, and at the end; null where the process was not
     memory               the plan's alone
     waiting              how its threads wait for one another
@@ -82,6 +83,21 @@ def _digest(row: np.ndarray) -> str:
     return hashlib.sha256(np.where(np.isnan(row), np.float32("nan"), row + np.float32(0)).tobytes()).hexdigest()
 
 
+@dataclass(eq=False)
+class Tokens:
+    """What a tokenizer makes of a string.
+
+    bare    its ids with nothing put around them, and
+    around  with what the model wants around a text; null where the tokenizer cannot do one of them, or refuses the
+            string
+    text    the first of them that there is as text again
+    """
+
+    bare: Ids | None
+    around: Ids | None
+    text: str | None
+
+
 @dataclass(frozen=True)
 class Loads:
     """import   of the engine's packages
@@ -138,6 +154,7 @@ class Result:
     loads: Loads | None = None
     times: Times | None = None
     generated: Generated | None = field(default=None, metadata=LATER)
+    strings: list[Tokens] | None = field(default=None, metadata=LATER)
     memory_before_load: Memory | None = None
     memory: Memory | None = None
     schema: int = SCHEMA
@@ -192,6 +209,8 @@ class Result:
             pairs = self.times.sustained
             if bool(pairs) != bool(plan.timing.sustained) or not all(len(one) == 2 and min(one) > 0 for one in pairs):
                 wrong.append("the sustained decoding")
+        if (plan.strings is None) != (self.strings is None) or len(plan.strings or ()) != len(self.strings or ()):
+            wrong.append("the strings")
         if not self._generates(plan):
             wrong.append("what was generated")
         if wrong:

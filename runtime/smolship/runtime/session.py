@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from smolship.runtime.errors import InputError
+from smolship.runtime.records import LATER
 
 INTERPRETER = "interpreter"  # a runtime of our own: its speed is not the engine's
 
@@ -26,6 +27,21 @@ class Traits:
     runtime: str = ""
     presets: bool = False
     computes: str | None = None
+    tokenizer: str | None = field(default=None, metadata=LATER)  # whose it is, where there is one
+
+
+class EngineTokenizer(Protocol):
+    """The tokenizer that an engine brings along; `name` says whose it is."""
+
+    name: str
+
+    def encode(self, text: str, special: bool = True) -> list[int] | None:
+        """Token ids, with what the model wants around a text where it is `special`; None where it cannot."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Their text."""
+        ...
 
 
 def over_and_over(rows: np.ndarray, out: np.ndarray) -> None:
@@ -58,6 +74,8 @@ class Session(ABC):
     presets: bool = False
     # In what arithmetic, where the engine chooses that by the processor.
     computes: str | None = None
+    # The engine's own, where it has one: plans can have strings for it.
+    tokenizer: EngineTokenizer | None = None
 
     def __init__(self, vocab: int, capacity: int):
         self.vocab, self.capacity, self.position = vocab, capacity, 0
@@ -95,7 +113,14 @@ class Session(ABC):
     @property
     def traits(self) -> Traits:
         return Traits(
-            self.vocab, self.capacity, self.chunk, tuple(self.blocks), self.runtime, self.presets, self.computes
+            self.vocab,
+            self.capacity,
+            self.chunk,
+            tuple(self.blocks),
+            self.runtime,
+            self.presets,
+            self.computes,
+            self.tokenizer.name if self.tokenizer else None,
         )
 
     @property

@@ -64,6 +64,10 @@ class Tokenizer:
         """The tokens that are found in a text before anything else, special ones and others, by id."""
         return [token.content for _, token in sorted(self._inner.get_added_tokens_decoder().items())]
 
+    def added_ids(self) -> set[int]:
+        """Their ids."""
+        return set(self._inner.get_added_tokens_decoder())
+
     def token_to_id(self, token: str) -> int | None:
         return self._inner.token_to_id(token)
 

@@ -41,18 +41,24 @@ def _case(check: Check, target: str) -> ET.Element:
     if not check.positions:
         ET.SubElement(case, "skipped", message=clip(check.note))
         return case
-    figures = (f"{clip(check.at)}: " if check.at else "") + (
-        f"mean KL {interval(check)} nats, bound {limit(check.bound)}, floor {limit(check.floor)}, "
-        f"p99 {number(check.p99)}, max {number(check.max)}, top-1 {share(check.top1)}, "
-        f"perplexity ratio {decimals(check.perplexity_ratio, 4)}, lowest cosine {decimals(check.cosine, 6)}, "
-        f"largest difference {number(check.max_abs)}, {check.positions:,} positions"
-    )
+    figures = (f"{clip(check.at)}: " if check.at else "") + _figures(check)
     if check.passed:
         ET.SubElement(case, "system-out").text = clip(f"{figures} {check.note}".strip())
     else:
         failure = ET.SubElement(case, "failure", type=clip(check.stage), message=clip(figures))
         failure.text = clip(check.note) or None
     return case
+
+
+def _figures(check: Check) -> str:
+    if check.exact:
+        return f"{share(check.top1)} of {check.positions:,} texts are equal"
+    return (
+        f"mean KL {interval(check)} nats, bound {limit(check.bound)}, floor {limit(check.floor)}, "
+        f"p99 {number(check.p99)}, max {number(check.max)}, top-1 {share(check.top1)}, "
+        f"perplexity ratio {decimals(check.perplexity_ratio, 4)}, lowest cosine {decimals(check.cosine, 6)}, "
+        f"largest difference {number(check.max_abs)}, {check.positions:,} positions"
+    )
 
 
 def _counts(name: str, checks: Sequence[Check], seconds: float) -> dict[str, str]:

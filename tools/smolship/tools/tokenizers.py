@@ -25,8 +25,8 @@ from smolship.runtime.bundle import Bundle
 from smolship.runtime.engines.gguf import GgufTokenizer
 from smolship.runtime.errors import InputError, SetupError, clip, missing_engine
 from smolship.runtime.files import read_bytes
+from smolship.runtime.hard_strings import hard_strings
 from smolship.tools.console import Screen, begin, exit_code
-from smolship.tools.hard_strings import hard_strings
 
 Encode = Callable[[str], Sequence[int]]
 WHOLE_SEARCH = 48  # characters: all substrings of so short an example are tried

@@ -69,6 +69,8 @@ def interval(check: Check) -> str:
     """Mean KL with its 95 % interval."""
     if not check.positions:
         return UNAVAILABLE
+    if check.exact:
+        return "none"
     if check.positions == 1 and math.isfinite(check.kl):
         return number(check.kl)
     return f"{number(check.kl)} ± {number(Z95 * check.error, digits=2)}"
@@ -78,7 +80,7 @@ def verdict(check: Check) -> str:
     """What the check says: a gap without a bound is told, not judged."""
     if not check.positions:
         return UNAVAILABLE
-    return "FAIL" if not check.passed else "ok" if check.bound is not None else "reported"
+    return "FAIL" if not check.passed else "ok" if check.exact or check.bound is not None else "reported"
 
 
 def limit(value: float | None) -> str:

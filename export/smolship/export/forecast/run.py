@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from smolship.export.config import DecoderConfig
-from smolship.export.forecast.sizes import GGML_CHUNK, Entries, kept_bytes, kv_bytes
+from smolship.export.forecast.sizes import GGML_CHUNK, ORT_CHUNK, Entries, kept_bytes, kv_bytes
 from smolship.export.targets import load_target
 from smolship.runtime.readback.hashing import Entry
 
@@ -102,7 +102,6 @@ def _executorch(config: DecoderConfig, entries: Entries, context: int, artifact:
     return packed + kv_bytes(config, context, 4) + attention + buffers, XNN_MAPPED + table + tables
 
 
-ORT_CHUNK = 512  # tokens of a prompt that are fed at once
 ORT_BUFFERS = 7.3  # of a chunk as wide as the MLP
 ORT_SCALES = 2.4  # times the scales of a matrix: as they are packed, with sums of its blocks
 ORT_ANONYMOUS, ORT_MAPPED = 6 * MB, 13 * MB  # of a session, whatever the model
@@ -117,8 +116,8 @@ def _onnx(config: DecoderConfig, entries: Entries, context: int, artifact: int) 
 
     whole, bare = _matrices(config, entries, stored), _matrices(config, entries, codes)
     buffers = int(4 * chunk * ORT_BUFFERS * _widest(config))
-    anonymous = bare + int(ORT_SCALES * (whole - bare)) + kv_bytes(config, context, 4) + buffers + ORT_ANONYMOUS
-    return anonymous, ORT_MAPPED + whole - bare
+    anonymous = bare + int(ORT_SCALES * (whole - bare)) + buffers + ORT_ANONYMOUS
+    return anonymous + kept_bytes(config, context, "onnx"), ORT_MAPPED + whole - bare
 
 
 MIL_SCORES = 3  # arrays of scores of a chunk

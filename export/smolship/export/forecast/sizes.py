@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from smolship.export.config import CacheSpec, DecoderConfig
+from smolship.export.config import CacheSpec, DecoderConfig, with_mixers
 from smolship.export.targets import load_target
 from smolship.export.weights import stored_shapes
 from smolship.runtime.readback.hashing import Entry
@@ -24,6 +24,8 @@ Entries = Mapping[str, Entry]
 PROGRAM = {"executorch": (9_000, 20_000), "onnx": (6_200, 6_000), "coreml": (47_000, 10_000), "gguf": (0, 0)}
 KEPT_WIDTH = {"executorch": 4, "onnx": 4, "coreml": 2, "gguf": 2}  # bytes of a number in each engine's cache
 GGML_CHUNK, GGML_CELLS = 512, 256  # tokens of a batch (runtime/engines/gguf.py), and of which a cache is a multiple
+ORT_CHUNK = 512  # tokens of a prompt that are fed at once (runtime/engines/onnx.py)
+WINDOWS = {"gguf": (GGML_CHUNK, GGML_CELLS), "onnx": (ORT_CHUNK, 1)}  # what is kept beside one, and of what a multiple
 LISTED = 96  # bytes by which a tensor is listed in a GGUF file, and aligned
 BLOB = 128  # bytes of a header, and of alignment, for each array of a package
 TOKEN = 8 + 4  # bytes beside the text of each token of a GGUF file: its length and its kind
@@ -49,17 +51,26 @@ def kv_bytes(config: DecoderConfig, context: int, width: int) -> int:
     return sum(math.prod(shape) * width for spec in config.cache(context) for shape in spec.shapes)
 
 
+def _as_kept(config: DecoderConfig, target: str) -> DecoderConfig:
+    """With heads of the size that the target's cache keeps: ONNX fills some up with zeros."""
+    size = getattr(load_target(target), "kept_head", None)
+    return with_mixers(config, head_dim=[size(mixer.head_dim) for mixer in config.attentions]) if size else config
+
+
 def kept_bytes(config: DecoderConfig, context: int, target: str) -> int:
-    """The states in a target: llama.cpp's of a window holds that and one call, in units of `GGML_CELLS`, and of a
-    convolution next to nothing."""
-    width = KEPT_WIDTH[target]
-    if target != "gguf":
+    """The states in a target, as our sessions hold them: of a window, ONNX Runtime's and llama.cpp's hold that and one
+    call; llama.cpp's of a convolution is next to nothing."""
+    config, width = _as_kept(config, target), KEPT_WIDTH[target]
+    if target not in WINDOWS:
         return kv_bytes(config, context, width)
+    call, unit = WINDOWS[target]
     size = 0
     for spec in config.cache(context):
         if isinstance(spec, CacheSpec):
-            kept = -(-((spec.window or context) + GGML_CHUNK) // GGML_CELLS) * GGML_CELLS
+            kept = -(-((spec.window or context) + call) // unit) * unit
             size += 2 * min(spec.length, kept) * spec.kv_heads * spec.head_dim * width
+        elif target != "gguf":
+            size += sum(math.prod(shape) * width for shape in spec.shapes)
     return size
 
 

@@ -78,6 +78,8 @@ class Target(Protocol):
     # Optional: ON_ARM, dict[str, Callable[[Weights], Callable[[str], Numerics]]]: how its engine computes on other
     # processors, by the names of runtime/engines, as `numerics`. Measured where an export is asked for them.
 
+    # Optional: kept_head(head_dim) -> int: numbers of a head as its cache keeps it, where that is more than it has.
+
     # Optional: cannot_hold(config, name, entry, scales) -> str: why the format cannot hold rows of a lifted matrix that
     # have these scales; empty where it can. Such matrices are rounded again for it (see rerounding.py).
 

@@ -37,7 +37,9 @@ final class PlanTests: XCTestCase {
         var opened: [Toy] = []
         let memory = Memory(anonymous: 1 << 20, fileBacked: nil, peak: 1 << 21)
         defer { XCTAssertTrue(opened.allSatisfy(\.closed)) }
-        return try Executor(plan, machine: machine, clock: time.now, memory: { memory }).run(open: {
+        let executor = try Executor(
+            plan, machine: machine, clock: time.now, memory: { memory }, tokenizer: ToyTokenizer(engine))
+        return try executor.run(open: {
             opened.append(Toy(engine, time))
             return opened.last!
         })

@@ -21,6 +21,7 @@ from smolship.runtime.chunks import chunk_for
 from smolship.runtime.engines.gguf_cache import read_layer, write_layers
 from smolship.runtime.errors import InputError, missing_engine
 from smolship.runtime.files import inside, regular_file
+from smolship.runtime.forgetful import ForgetfulSession
 from smolship.runtime.readback.gguf import window_layers
 from smolship.runtime.session import Session
 
@@ -61,36 +62,30 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
     return GgufSession(llama, path, model, handle, context, chunk)
 
 
-class GgufSession(Session):
+class GgufSession(ForgetfulSession):
     """One sequence, at the positions that the session names. llama.cpp's cache is cut where the session goes on.
 
     Of layers that see a window it keeps that and as much as one call takes; of convolutions, the state behind the last
-    token alone. A session that is rewound further back feeds again what stays, in as much time as that took before;
-    behind a preset, of which nobody knows the tokens, it cannot.
+    token alone.
     """
 
     def __init__(self, llama: Any, path: Path, model: Any, context: Any, capacity: int, chunk: int = CHUNK):
         super().__init__(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)), capacity)
         self.llama, self.path, self.model, self.context = llama, path, model, context
-        self.chunk: int = chunk
+        self.chunk = chunk
         self.memory = llama.llama_get_memory(context)
         self.window: int = llama.llama_model_n_swa(model)  # 0: none
         self.convolves = bool(llama.llama_model_is_hybrid(model) or llama.llama_model_is_recurrent(model))
         self.presets = not self.convolves
-        self.fed = np.zeros(capacity, np.int32)  # the token at each position
-        self.unknown = 0  # positions whose tokens were not fed
         self.computes = computes(llama.llama_print_system_info())
+        self.tokenizer: LlamaTokenizer | None = LlamaTokenizer(llama, model)
 
-    def _run(self, ids: np.ndarray, position: int) -> np.ndarray:
-        held = self.llama.llama_memory_seq_pos_max(self.memory, 0) + 1
-        if held > position:  # an interrupt came before the count
-            self._cut(position)
-        elif held < position:  # or while the text was fed again
-            self._feed_again(position)
-        self.fed[position : position + len(ids)] = ids
-        return self._decode(self.fed[position : position + len(ids)], position)
+    @property
+    def _held(self) -> int:
+        return int(self.llama.llama_memory_seq_pos_max(self.memory, 0)) + 1
 
     def _decode(self, tokens: np.ndarray, position: int) -> np.ndarray:
+        tokens = tokens.astype(np.int32)
         places = np.arange(position, position + len(tokens), dtype=np.int32)
         batch = self.llama.llama_batch_get_one(tokens.ctypes.data_as(INT32S), len(tokens))
         batch.pos = places.ctypes.data_as(INT32S)
@@ -105,36 +100,20 @@ class GgufSession(Session):
         return logits
 
     @property
-    def earliest(self) -> int:
-        return self._reach if self.unknown else 0
-
-    @property
     def _reach(self) -> int:
         """The earliest position that sees all of its window, and the state behind which convolutions are."""
         if self.convolves:
-            return int(self.llama.llama_memory_seq_pos_max(self.memory, 0)) + 1
+            return self._held
         first: int = self.llama.llama_memory_seq_pos_min(self.memory, 0)
         return first + self.window - 1 if self.window and first > 0 else 0
 
-    def rewind(self, to: int) -> None:
-        super().rewind(to)
-        self.unknown = min(self.unknown, to)
-        self._cut(to)
-
-    def _cut(self, to: int) -> None:
-        if 0 < to < self._reach:
-            self._feed_again(to)
-        elif not self.llama.llama_memory_seq_rm(self.memory, 0, to, -1):
+    def _drop(self, to: int) -> None:
+        if not self.llama.llama_memory_seq_rm(self.memory, 0, to, -1):
             raise InputError(
                 "llama.cpp cannot rewind this model",
                 got=f"position {to:,}",
                 expected="a model whose cache can be cut anywhere",
             )
-
-    def _feed_again(self, to: int) -> None:
-        self.llama.llama_memory_seq_rm(self.memory, 0, 0, -1)
-        for start in range(0, to, self.chunk):
-            self._decode(self.fed[start : min(start + self.chunk, to)], start)
 
     def cache(self, layer: int) -> tuple[np.ndarray, np.ndarray] | None:
         if self.convolves:
@@ -170,31 +149,60 @@ class GgufSession(Session):
         with _log(self.llama) as said:
             if self.llama.llama_state_seq_set_data(self.context, data, len(state), 0) != len(state):
                 raise ValueError(" ".join(said) or "llama.cpp does not take the state")
-        self.unknown = count
 
     def close(self) -> None:
         if self.context:
             self.llama.llama_free(self.context)
             self.llama.llama_model_free(self.model)
-        self.context = self.model = self.memory = None
+        self.context = self.model = self.memory = self.tokenizer = None
 
 
-class GgufTokenizer:
-    """The tokenizer that llama.cpp makes of a GGUF file; its weights are not read."""
+class LlamaTokenizer:
+    """llama.cpp's own, of an open model."""
 
-    def __init__(self, path: Path):
-        self.llama = _library()
-        self.model = _open_model(self.llama, path, vocab_only=True)
-        self.vocab = self.llama.llama_model_get_vocab(self.model)
-        self.close = weakref.finalize(self, self.llama.llama_model_free, self.model)
+    name = "llama.cpp"
+
+    def __init__(self, llama: Any, model: Any):
+        self.llama, self.vocab = llama, llama.llama_model_get_vocab(model)
+        value = ctypes.create_string_buffer(8)
+        llama.llama_model_meta_val_str(model, b"tokenizer.ggml.add_space_prefix", value, len(value))
+        self.prefixes = value.value == b"true"  # a space before each text
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Token ids; `special` adds what the model wants around a text. Special tokens in the text are always found."""
-        raw = text.encode()
-        out = (ctypes.c_int32 * (len(raw) + 8))()
+        raw, room = text.encode(), len(text.encode()) + 8
         with _log(self.llama):  # it warns of a second BOS
-            count = self.llama.llama_tokenize(self.vocab, raw, len(raw), out, len(out), special, True)
-        return out[:count]
+            while True:
+                out = (ctypes.c_int32 * room)()
+                count = self.llama.llama_tokenize(self.vocab, raw, len(raw), out, room, special, True)
+                if count >= 0:
+                    return out[:count]
+                room = max(-count, 2 * room)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Their text as programs show it that write each token as it comes (llama_detokenize leaves out spaces before
+        punctuation for some vocabularies); nothing for special tokens."""
+        text = b"".join(map(self._piece, ids)).decode(errors="replace")
+        return text.removeprefix(" ") if self.prefixes else text
+
+    def _piece(self, token: int) -> bytes:
+        room = 64
+        while True:
+            out = ctypes.create_string_buffer(room)
+            count = self.llama.llama_token_to_piece(self.vocab, token, out, room, 0, False)
+            if count >= 0:
+                return out.raw[:count]
+            room = max(-count, 2 * room)
+
+
+class GgufTokenizer(LlamaTokenizer):
+    """The same of a GGUF file, whose weights are not read."""
+
+    def __init__(self, path: Path):
+        llama = _library()
+        model = _open_model(llama, path, vocab_only=True)
+        super().__init__(llama, model)
+        self.close = weakref.finalize(self, llama.llama_model_free, model)
 
 
 def computes(features: bytes) -> str | None:

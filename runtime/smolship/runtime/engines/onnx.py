@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from smolship.runtime.engines import BY_PROCESSOR, SIMULATED
+from smolship.runtime.engines.onnx_windows import Kept, evicting
 from smolship.runtime.errors import InputError, missing_engine
-from smolship.runtime.files import inside, regular_file
+from smolship.runtime.files import inside, read_bytes, regular_file
+from smolship.runtime.forgetful import ForgetfulSession
 from smolship.runtime.memory import cpu_features
 from smolship.runtime.native import native_path
 from smolship.runtime.process import SPIN_US, waiting
@@ -22,9 +24,11 @@ BLOCKS = SIMULATED["onnx"]
 ROWS, FLOAT32 = BY_PROCESSOR["onnx"]
 MAX_CONTEXT = MAX_SIZE = 1 << 24
 LINE = 64  # bytes
+GRAPH_LIMIT = 64 << 20  # bytes; weights lie beside it
 # Tokens of one call: activations of longer ones would be held at once, 1.5 GB of them for 16,384 tokens of a 3B model.
 # ONNX Runtime's attention goes through the keys in blocks, so that the context does not matter here.
 CHUNK = 512
+DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
@@ -51,9 +55,14 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
     kleidiai = info.get("kleidiai") is not False
     if not kleidiai:
         options.add_session_config_entry("mlas.disable_kleidiai", "1")
+    graph, windows = evicting(read_bytes(path, "ONNX model", GRAPH_LIMIT), context - CHUNK - 1)
     try:
         with native_path(path) as name:
-            model = onnxruntime.InferenceSession(str(name), options, providers=["CPUExecutionProvider"])
+            source: str | bytes = str(name)
+            if windows:
+                options.add_session_config_entry(DATA_FOLDER, str(name.parent))
+                source = graph
+            model = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except _refusals() as error:
         raise InputError(
             "ONNX Runtime cannot open the model",
@@ -61,7 +70,7 @@ def open_session(folder: Path, info: dict[str, Any], threads: int) -> Session:
             expected="a model.onnx as smolship writes it",
             todo="export it again",
         ) from None
-    session = OnnxSession(model, context, info.get("head_dims"))
+    session = OnnxSession(model, context, info.get("head_dims"), windows)
     session.computes = products(platform.machine(), cpu_features(), kleidiai)
     return session
 
@@ -119,19 +128,20 @@ def _buffer(shape: tuple[int, ...]) -> np.ndarray:
     return raw[start : start + size].view(np.float32).reshape(shape)
 
 
-class OnnxSession(Session):
+class OnnxSession(ForgetfulSession):
     """One model with buffers of its own: a step allocates neither caches nor logits.
 
-    Rewinding costs nothing: the length of the attention mask says how much of the cache holds, and of the states of
-    convolutions, which keep what they were given at every position.
+    The length of the attention mask says how much of the cache holds, and of the states of convolutions, which keep
+    what they were given at every position. Layers that see a window keep that and as much as one call takes, where that
+    is less than the context; without such layers rewinding costs nothing.
 
     head_dims  of the model, by layer that attends, where the cache keeps longer heads, filled up with zeros
+    windows    of the layers that do not keep all, by the name of the keys' input
     """
 
-    chunk = CHUNK
     presets = True
 
-    def __init__(self, model: Any, context: int, head_dims: Any = None):
+    def __init__(self, model: Any, context: int, head_dims: Any = None, windows: Mapping[str, int] | None = None):
         inputs = {value.name: value.shape for value in model.get_inputs()}
         outputs = {value.name: value.shape for value in model.get_outputs()}
         pasts = [name for name in inputs if name.startswith("past_key_values.")]
@@ -160,13 +170,19 @@ class OnnxSession(Session):
         _check_heads(kept if head_dims is None else head_dims, kept)
         heads = iter(np.repeat(kept if head_dims is None else head_dims, 2).tolist())
         super().__init__(outputs["logits"][-1], context)
+        self.chunk, self.held = CHUNK, 0
+        self.kept = {name.split(".")[1]: Kept(window, window + CHUNK) for name, window in (windows or {}).items()}
+        self.blocks = tuple(sorted({kept.rows for kept in self.kept.values()}))  # beyond them, rows are given up
         self.model, self.binding, self.refusals = model, model.io_binding(), _refusals()
         self.mask = np.ones(context, np.int64)  # the mask of T tokens is its first T
         self.logits = _buffer((1, 1, self.vocab))
         self._bind(self.binding.bind_output, "logits", self.logits, self.logits.shape)
-        shapes = [(1, s[1], context, s[3]) if len(s) == 4 else (1, s[1], s[2]) for s in states.values()]
-        self.caches = [_buffer(shape) for shape in shapes]
-        # By layer, the numbers of each position, [T, G, K]. A convolution's state begins with zeros before the first.
+        lengths = {name: self.kept[layer].rows for name in pasts if (layer := name.split(".")[1]) in self.kept}
+        self.caches = [
+            _buffer((1, s[1], lengths.get(name, context), s[3]) if len(s) == 4 else (1, *s[1:]))
+            for name, s in states.items()
+        ]
+        # By layer, the numbers of the positions that it keeps, [T, G, K]; a convolution has zeros before the first.
         self.layers: dict[str, list[np.ndarray]] = {}
         for past, present, cache in zip(pasts, presents, self.caches, strict=True):
             self._bind(self.binding.bind_input, past, cache, cache.shape)
@@ -179,22 +195,46 @@ class OnnxSession(Session):
         """Bind the first numbers of `array`, as many as `shape` holds. The array must outlive the binding."""
         bind(name, "cpu", 0, array.dtype, shape, array.ctypes.data)
 
-    def _run(self, ids: np.ndarray, position: int) -> np.ndarray:
-        self._bind(self.binding.bind_input, "input_ids", ids, (1, len(ids)))
-        self._bind(self.binding.bind_input, "attention_mask", self.mask, (1, position + len(ids)))
+    @property
+    def _held(self) -> int:
+        return self.held
+
+    @property
+    def _reach(self) -> int:
+        return max((kept.reach(self.held) for kept in self.kept.values()), default=0)
+
+    def _decode(self, tokens: np.ndarray, position: int) -> np.ndarray:
+        end = position + len(tokens)
+        self._bind(self.binding.bind_input, "input_ids", tokens, (1, len(tokens)))
+        self._bind(self.binding.bind_input, "attention_mask", self.mask, (1, end))
+        self.held = 0 if self.kept else end  # a call that breaks off may have moved the rows
         try:
             self.model.run_with_iobinding(self.binding)
         except self.refusals as error:
             raise InputError("ONNX Runtime cannot run the model", got=error, todo="export it again") from None
+        self.held = end
         return self.logits[0, 0]
 
-    def cache(self, layer: int) -> tuple[np.ndarray, ...]:
+    def _drop(self, to: int) -> None:
+        self.held = to  # within reach, rows are where ONNX Runtime looks for them
+
+    def cache(self, layer: int) -> tuple[np.ndarray, ...] | None:
+        kept = self.kept.get(str(layer))
+        if kept and kept.first(self.position):
+            return None
         return tuple(place[: self.position].copy() for place in self.layers[str(layer)])
 
     def _preset(self, layers: Sequence[np.ndarray], count: int) -> None:
-        for layer, places in zip(layers, self.layers.values(), strict=True):
+        for layer, (name, places) in zip(layers, self.layers.items(), strict=True):
+            first = self.kept[name].first(count) if name in self.kept else 0
             for part, place in zip(layer, places, strict=True):
-                over_and_over(part, place[:count])
+                if not first:
+                    over_and_over(part, place[:count])
+                    continue
+                whole = np.empty((count, *place.shape[1:]), np.float32)
+                over_and_over(part, whole)
+                place[: count - first] = whole[first:]
+        self.held = count
 
     def close(self) -> None:
         self.binding = self.model = None

@@ -15,6 +15,7 @@ from smolship.runtime.sensors.tree import Tree
 SERVICE, POWER, SAVER = "$ dumpsys battery", "$ dumpsys power", "$ settings get global low_power"
 PROFILE = "/sys/firmware/acpi/platform_profile"
 SUPPLIES, RAPL = "/sys/class/power_supply/*", "/sys/class/powercap/*"
+LOWEST_V, HIGHEST_V = 1.0, 100.0
 STATES = {1: "unknown", 2: "charging", 3: "discharging", 4: "not charging", 5: "full"}
 
 
@@ -82,7 +83,7 @@ def _android(text: str) -> Battery:
             STATES.get(whole(facts.get("status", "")) or 0), SERVICE, f"status {clip(facts.get('status'), 20)}"
         ),
         temperature=_warm(number("temperature", "°C", 10)),
-        voltage=_positive(number("voltage", "V", 1000)),
+        voltage=_volts(number("voltage", "V", 1000)),
         plugged=Reading(bool(sources), "", SERVICE) if told else unavailable("", SERVICE, "no line about it"),
     )
 
@@ -103,7 +104,7 @@ def _kernel(tree: Tree, folder: str) -> Battery:
         level=_level(number("capacity", "%", 1, "a level")),
         state=_state(state, path, tree.get(path) or tree.why(path)),
         temperature=_warm(number("temp", "°C", 10, "a temperature")),
-        voltage=_positive(number("voltage_now", "V", 1e6, "a voltage")),
+        voltage=_volts(number("voltage_now", "V", 1e6, "a voltage")),
         plugged=Reading("1" in outside, "", f"{SUPPLIES}/online")
         if outside
         else unavailable("", f"{SUPPLIES}/online", "no supply says whether it is online"),
@@ -129,9 +130,12 @@ def _warm(reading: Reading) -> Reading:
     return unavailable("°C", reading.source, f"{number:g} °C is no temperature of a battery")
 
 
-def _positive(reading: Reading) -> Reading:
+def _volts(reading: Reading) -> Reading:
+    """Drivers that tell a voltage in another unit are a thousand times off."""
     number = reading.number
-    return reading if number is None or number > 0 else unavailable(reading.unit, reading.source, f"{number:g}")
+    if number is None or LOWEST_V <= number <= HIGHEST_V:
+        return reading
+    return unavailable(reading.unit, reading.source, f"{number:g} V is no voltage of a battery")
 
 
 def screen(tree: Tree) -> Reading:

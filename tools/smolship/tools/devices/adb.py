@@ -68,6 +68,7 @@ def connect(address: Address, *, server_port: int | None = None) -> ADBLink:
         if not listed:
             raise _missing(address.uri, "no phone", listed)
         serial = listed[0].serial
+    _check_named(address.uri, serial, listed)
     found, said = _state(listed, serial), ""
     if WIRELESS.fullmatch(serial) and (found is None or found.state == "offline"):
         _, said = client.call("connect", serial)
@@ -94,6 +95,26 @@ def _share(size: int, moved: Callable[[int], None], percent: int) -> None:
 
 def _state(listed: list[Listed], serial: str) -> Listed | None:
     return next((device for device in listed if device.serial == serial), None)
+
+
+def _check_named(uri: str, serial: str, listed: list[Listed]) -> None:
+    """Raise SetupError where adb could not tell which phone is meant."""
+    same = [device for device in listed if device.serial == serial]
+    if len(same) > 1:
+        raise SetupError(
+            f"{uri}: connect: several phones have that serial number",
+            got=", ".join(f"{device}, at {device.facts.get('usb', 'an unknown place')}" for device in same),
+            expected="one of each number, which is how adb names them",
+            todo="unplug all but one",
+        )
+    if same and not SERIAL.fullmatch(serial):
+        raise SetupError(
+            f"{uri}: connect: adb cannot name the phone",
+            got=serial,
+            expected="a serial number of letters and digits",
+            todo="connect it by the network in place of the cable: adb -t "
+            f"{same[0].facts.get('transport_id', 'ID')} tcpip 5555, then adb://ADDRESS:5555",
+        )
 
 
 def _missing(uri: str, wanted: str, listed: list[Listed]) -> SetupError:

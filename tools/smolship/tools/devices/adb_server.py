@@ -34,6 +34,7 @@ REMEDIES = {
     "sideload": "the phone waits for an update: end it there and reboot",
     "bootloader": "the phone is in its boot loader: fastboot reboot",
     "connecting": "the connection is being made: wait a few seconds, then run it again",
+    "detached": "somebody has detached it from this computer: adb attach",
     "host": "this is a device in host mode, not one to run on: plug in the phone",
     "no permissions": "give your user access to the USB device: install Debian's android-sdk-platform-tools-common "
     "(udev rules), join the group plugdev, log in again and plug the cable in again",
@@ -63,7 +64,7 @@ def parse_devices(text: str) -> list[Listed]:
     for line in text.replace("\r", "").split("\n"):
         if not line.strip() or line.startswith(("List of devices", "* ", "adb server", "adb: ", "error:", "WARNING")):
             continue
-        entry = re.fullmatch(r"(\S+(?: \([0-9]+\)\S*)?)\s+(\S.*?)\s*", line)
+        entry = re.fullmatch(r"(\(no serial number\)|\S+(?: \([0-9]+\)\S*)?)\s+(\S.*?)\s*", line)
         if entry:
             first = FACT.search(entry[2])
             state = entry[2][: first.start()] if first else entry[2]

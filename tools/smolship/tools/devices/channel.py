@@ -19,6 +19,7 @@ from smolship.tools.devices.link import LOST_S, Frame
 
 LINGER_S = 1.0  # for what is still to come of standard error once the script has ended
 MOST = 64 << 20  # bytes of an unfinished line
+SLOWEST = 10_000  # bytes/s of a network
 TAIL = 1 << 20  # bytes kept of standard error; 4,096 of what comes before the begin mark
 
 
@@ -166,8 +167,9 @@ class Kept(bytearray):
 
 
 def transfer_s(size: int) -> float:
-    """Seconds that so many bytes may take: a minute, and 100 kB/s, which is the slowest network and card."""
-    return 60.0 + size / 100_000
+    """Seconds that so many bytes may take: a minute, and 10 kB/s. A link that is lost is noticed long before; one that
+    is slow (a phone's network, a tunnel) has to bring a whole piece over, or it never gets on."""
+    return 60.0 + size / SLOWEST
 
 
 def untransferred(uri: str, verb: str, got: str, expected: str) -> SetupError:

@@ -16,7 +16,7 @@ from smolship.runtime.errors import SetupError, clip
 from smolship.runtime.sensors.tree import functions, value_of
 from smolship.tools.devices.cores import CPU, Core, cpu_list, parse_cores, threads
 from smolship.tools.devices.elf import Elf, page_size, parse_elf
-from smolship.tools.devices.link import Link, device_path, quote
+from smolship.tools.devices.link import Link, LinkLost, device_path, quote
 from smolship.tools.devices.meminfo import allowance, kilobytes, zram
 from smolship.tools.devices.mounts import Mount, free_bytes, mount_of
 from smolship.tools.devices.pythons import PYTHON, PYTHONS, Python, read_libc, read_pythons
@@ -141,12 +141,28 @@ def read_device(link: Link, folders: Sequence[str] = FOLDERS) -> DeviceFacts:
             arrived.append(time.time())
         texts.append(text)
 
-    done = link.run(script(folders), lines=take, limit_s=LIMIT_S)
+    try:
+        done = link.run(script(folders), lines=take, limit_s=LIMIT_S)
+    except LinkLost:
+        raise
+    except SetupError as error:
+        raise _stuck(link.uri, error, texts) from None
     tree, reasons = parse_texts(texts)
     if "end" not in tree:
         said = clip(done.err.decode("utf-8", "replace")) or f"{len(texts)} lines, status {done.status}"
         raise SetupError(f"{link.uri}: probe: the device did not say what it is", got=said, expected="a POSIX shell")
     return parse_facts(tree, reasons, arrived[0] if arrived else time.time())
+
+
+def _stuck(uri: str, error: SetupError, texts: Sequence[str]) -> SetupError:
+    """The refusal of a device on which something cannot be read to its end, such as a sensor whose driver hangs."""
+    last = clip(texts[-1][1:].partition("\t")[0], 120) if texts else ""
+    return SetupError(
+        f"{uri}: probe: the device did not say what it is",
+        got=f"{error.parts()['got'] or error}; " + (f"the last that it told was {last}" if last else "it told nothing"),
+        expected=f"all of it within {LIMIT_S:.0f} s",
+        todo="see there what takes so long behind that: a file whose reading hangs, or a program" if last else None,
+    )
 
 
 def script(folders: Sequence[str]) -> str:

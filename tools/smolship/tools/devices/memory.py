@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.errors import SetupError
-from smolship.runtime.files import read_json
-from smolship.runtime.manifest import ModelFacts
 from smolship.runtime.readback.compare import expected
 from smolship.runtime.readback.hashing import Entry
 from smolship.tools.devices.facts import DeviceFacts
@@ -25,12 +23,11 @@ PHONE = 2  # a phone leaves one part in so many to one process: export/forecast/
 # Of a process that has its engine, before it opens an artifact, anonymous and mapped: of smolship-run on the emulated
 # board, and of Python.
 ENGINE = {"executorch": 21 * MB, "onnx": 56 * MB, "gguf": 44 * MB}
-CACHED = {"executorch": 4, "onnx": 4, "gguf": 2}  # bytes of a number in the cache
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes. `cache`: None where the bundle does not say how large its keys and values are."""
+    """Bytes. `cache`: of the states of all layers; None where the bundle does not say it."""
 
     weights: int
     cache: int | None
@@ -44,7 +41,7 @@ class Need:
     def __str__(self) -> str:
         cache = "without the cache, whose size the bundle does not say"
         if self.cache is not None:
-            cache = f"keys and values of {self.context:,} tokens {size(self.cache)}"
+            cache = f"the cache of {self.context:,} tokens {size(self.cache)}"
         return f"at least {size(self.total)}: weights {size(self.weights)}, {cache}, the engine {size(self.engine)}"
 
 
@@ -56,15 +53,7 @@ def need_of(bundle: Bundle, target: str) -> Need:
         weights = sum(listed.size for name, listed in manifest.files.items() if name == path)
     else:
         weights = packed_bytes(entry.engine, expected(bundle, target))
-    held = min(manifest.context, _window(bundle)) if entry.engine == "gguf" else manifest.context
-    cache = cache_bytes(manifest.model, held, CACHED[entry.engine])
-    return Need(weights, cache, ENGINE[entry.engine], manifest.context)
-
-
-def _window(bundle: Bundle) -> int:
-    """Tokens of the windows that the model may have, of which llama.cpp keeps little more; none: all that there are."""
-    window = read_json(bundle.path / "config.json", "config.json").get("sliding_window")
-    return window if type(window) is int and window > 0 else bundle.manifest.context
+    return Need(weights, entry.cache_bytes, ENGINE[entry.engine], manifest.context)
 
 
 def packed_bytes(engine: str, entries: Mapping[str, Entry]) -> int:
@@ -86,13 +75,6 @@ def _matrix(engine: str, entry: Entry) -> int:
     """As it is packed: float32 where it is not quantized."""
     count = math.prod(entry.shape)
     return 4 * count if entry.bits == 16 else count * entry.bits // 8 + int(SCALES[engine] * count / entry.group)
-
-
-def cache_bytes(model: ModelFacts, context: int, width: int) -> int | None:
-    """Of keys and values; None where layers differ."""
-    if model.kv_heads is None or model.head_dim is None:
-        return None
-    return 2 * model.layers * context * model.kv_heads * model.head_dim * width
 
 
 def share(facts: DeviceFacts) -> tuple[int, str] | None:

@@ -81,7 +81,7 @@ def wheel_platforms(platform: str, libc: tuple[str, str | None] | None) -> tuple
     """Platform tags of wheels for an interpreter of `platform`, such as "linux-aarch64", the best first."""
     system, _, machine = platform.replace(".", "_").partition("-")
     machine = machine.replace("-", "_")
-    version = re.match(r"(\d+)\.(\d+)", (libc[1] or "") if libc else "")
+    version = re.match(r"([0-9]{1,3})\.([0-9]{1,3})(?![0-9])", (libc[1] or "") if libc else "")
     if system != "linux" or not version or not libc or libc[0] not in ("glibc", "musl"):
         return (f"{system}_{machine}",)
     name, lowest = ("manylinux", 5 if machine in ("x86_64", "i686") else 17) if libc[0] == "glibc" else ("musllinux", 0)

@@ -40,8 +40,10 @@ def connect(address: Address, *, config: Path | None = None, ask: bool) -> SSHLi
     """
     ask = ask and _terminal()
     waits = iter(AGAIN_S)
+    # An older ssh does not know the option, and refuses it.
+    more = ["-o", "ForkAfterAuthentication=no"] if ssh_errors.forks(options(address, config, ask), address.host) else []
     while True:
-        master = Master(address, config, ask)
+        master = Master(address, config, ask, more)
         try:
             start = time.monotonic()
             if master.wait(ASKED_S if ask else SLOWEST_S):

@@ -22,12 +22,18 @@ RESET = re.compile(
 )
 AUTH = re.compile(r"Permission denied(?:, please try again\.| \(([a-z0-9,@.-]*)\))|Too many authentication failures")
 CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
+# The program through which ssh reaches the device, and not the device, has ended: ProxyJump's or ProxyCommand's.
+PROXY = re.compile(r"Connection (?:closed|reset) by UNKNOWN port 65535|^Connection to UNKNOWN port 65535", re.MULTILINE)
 # What says nothing of why a connection failed: frames, and OpenSSH's warning (from 10.1) of an older key exchange.
+PROXY_ALONE = re.compile(r"^(?:kex|ssh)_exchange_identification: .*$|^Connection .*UNKNOWN port 65535.*$", re.MULTILINE)
 BORDER = re.compile(r"^@.*@$|^\s*$|^\*\* .*$", re.MULTILINE)
 
 
 def was_reset(said: str) -> bool:
-    """Whether the server closed the connection before it asked who we are."""
+    """Whether the server closed the connection before it asked who we are. Behind another machine that is the last that
+    is said, and the first that the other one has to say tells more."""
+    if PROXY.search(said) and PROXY_ALONE.sub("", said).strip():
+        return False
     return bool(RESET.search(said)) and not AUTH.search(said) and "Host key verification failed" not in said
 
 
@@ -52,6 +58,13 @@ def explain(address: Address, said: str, identity: Identity, waited_s: float | N
     what, place, got = f"{address.uri}: connect", where(address), last_lines(said)
     if CHANGED in said:
         return _changed(address, said)
+    if PROXY.search(said) and not was_reset(said):
+        return SetupError(
+            f"{what}: what leads to the device has ended (ProxyJump or ProxyCommand of ssh's configuration)",
+            got=last_lines(PROXY_ALONE.sub("", said)),
+            expected="a way to the device's SSH server",
+            todo=f"mend that first: ssh -v {place}; what it is: ssh -G {place} | grep -i proxy",
+        )
     if "Host key verification failed" in said or "No matching host key fingerprint" in said:
         return SetupError(
             f"{what}: the device's host key is not known here, and nobody can be asked about it",
@@ -161,12 +174,17 @@ def _fingerprint(file: Path, line: int) -> str:
 def read_identity(words: Sequence[str], host: str) -> Identity:
     """The private keys that ssh would use for a host and that have a passphrase. `words` are ssh's options."""
     locked = []
-    said = _printed(["ssh", "-G", *words, "--", host])
+    said = _printed(["ssh", "-G", *words, "--", host, "true"])
     for name in re.findall(r"^identityfile (.+)$", said, re.MULTILINE):
         path = Path(name).expanduser()
         if path.is_file() and "incorrect passphrase" in _printed(["ssh-keygen", "-y", "-P", "", "-f", str(path)]):
             locked.append(str(path))
     return Identity(tuple(locked))
+
+
+def forks(words: Sequence[str], host: str) -> bool:
+    """Whether ssh's configuration sends its client into the background, where nobody would end it."""
+    return "forkafterauthentication yes" in _printed(["ssh", "-G", *words, "--", host, "true"]).splitlines()
 
 
 def _printed(command: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ import stat
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from smolship.runtime.errors import SetupError
@@ -66,10 +67,10 @@ def options(address: Address, config: Path | None, ask: bool) -> list[str]:
 class Master:
     """A connection that was begun. `up()` tells whether it stands, `gone()` whether it has ended."""
 
-    def __init__(self, address: Address, config: Path | None, ask: bool):
+    def __init__(self, address: Address, config: Path | None, ask: bool, more: Sequence[str] = ()):
         self.folder = socket_folder()
         self.socket, self._log = self.folder / "s", self.folder / "log"
-        words = ["-N", "-T", "-x", "-a", "-M", "-S", str(self.socket), *options(address, config, ask)]
+        words = ["-N", "-T", "-x", "-a", "-M", "-S", str(self.socket), *options(address, config, ask), *more]
         program = shutil.which("ssh")
         try:
             if program is None:

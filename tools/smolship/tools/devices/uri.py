@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from smolship.runtime.errors import InputError, show
 from smolship.tools.devices.link import SAFE
 
 KNOWN = "local, ssh://[user@]host[:port][/folder] or adb://[serial][/folder]"
 # What ssh takes for a user, a host and a name of its configuration; none begins with a dash, which is an option's.
-USER, HOST = re.compile(r"[A-Za-z0-9_][\w.$-]*"), re.compile(r"[A-Za-z0-9_][\w.-]*")
+# Users of directories have a domain: CORP\\pi, pi@corp.example.
+USER, HOST = re.compile(r"[A-Za-z0-9_](?:[\w.$+@\\-]*[\w.$+-])?"), re.compile(r"[A-Za-z0-9_][\w.-]*")
 V6, ZONE = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*"), re.compile(r"[\w.-]+")
-SERIAL = re.compile(r"[A-Za-z0-9][\w.:\[\]%()-]*")  # colons and dots: of a phone on the network
+# Colons, dots and brackets: of a phone on the network; " (2)": found there a second time.
+SERIAL = re.compile(r"[A-Za-z0-9\[][\w.:\[\]%()-]*(?: \([0-9]+\)[\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,10 @@ def parse(text: str) -> Address:
     if not set(folder) <= SAFE or ".." in folder.split("/"):
         raise _refused(text, "a folder of letters, digits, dots and dashes, such as ssh://pi@host/mnt/ssd")
     if separator and scheme == "adb":
-        if rest and not SERIAL.fullmatch(rest):
+        serial = rest.replace("%20", " ").replace("%25", "%")
+        if rest and not SERIAL.fullmatch(serial):
             raise _refused(text, "a serial as `adb devices` shows it")
-        return Address(text, "adb", serial=rest, folder=folder)
+        return Address(text, "adb", serial=serial, folder=folder)
     if separator and scheme == "ssh":
         return replace(_ssh(text, rest), folder=folder)
     raise _refused(text, KNOWN)
@@ -63,15 +66,16 @@ def _ssh(text: str, rest: str) -> Address:
             expected="ssh://user@host",
             todo=f"put a key on the device, which needs none: ssh-copy-id {user.partition(':')[0]}@{place}",
         )
+    user = unquote(user)
     if at and not USER.fullmatch(user):
-        raise _refused(text, "a user of letters, digits, dots and dashes")
+        raise _refused(text, "a user of letters, digits and . _ - + $ @ \\")
     if place.startswith("["):
         found = re.fullmatch(r"\[([^\]%]*)(?:%(?:25)?([^\]]*))?\](?::(.*))?", place)
         if not found or not V6.fullmatch(found[1]) or (found[2] and not ZONE.fullmatch(unquote(found[2]))):
             raise _refused(text, "an IPv6 address in brackets, such as ssh://pi@[fe80::1%25eth0]:22")
         host, port = found[1] + (f"%{unquote(found[2])}" if found[2] else ""), found[3]
     elif place.count(":") > 1:
-        raise _refused(text, f"an IPv6 address in brackets: ssh://{user + at}[{place}]")
+        raise _refused(text, f"an IPv6 address in brackets: ssh://{quote(user, safe='+$@') + at}[{place}]")
     else:
         host, _, given = place.partition(":")
         port = given if ":" in place else None

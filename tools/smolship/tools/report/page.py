@@ -89,7 +89,7 @@ def _fastest(speeds: Mapping[int, Spread]) -> float | None:
 
 def dot_plot(report: ParityReport) -> Markup:
     """The checks of a target where people would rather look than read."""
-    return plots.dots([_mark(check) for check in report.checks if check.positions])
+    return plots.dots([_mark(check) for check in report.checks if check.positions and not check.exact])
 
 
 def _mark(check: Check) -> plots.Mark:

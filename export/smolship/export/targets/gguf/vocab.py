@@ -15,6 +15,7 @@ from smolship.export.config import DecoderConfig
 from smolship.runtime.errors import InputError, show
 from smolship.runtime.facts import GenerationFacts
 from smolship.runtime.tokenizer import Tokenizer
+from smolship.runtime.tokenizing import CUTS, LEAVES
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # llama.cpp's token types
 SPACE = "▁"
@@ -68,13 +69,11 @@ def differences(files: dict[str, bytes]) -> list[str]:
     """What llama.cpp makes other ids of than the model's own tokenizer: rare enough to be said and not refused. (A
     session of smolship takes the model's own.)"""
     raw = json.loads(files["tokenizer.json"])
-    found = ["llama.cpp leaves white space beyond ASCII behind a special token to the text"] * _stripping(raw)
+    found = [f"{LEAVES} behind a special token to the text"] * _stripping(raw)
     if raw["model"].get("byte_fallback"):
         return found
     steps = _steps(raw.get("pre_tokenizer"))
-    return found + [
-        f"llama.cpp's tokenizer cuts otherwise: {text}" for _, near, text in NEARLY if steps == _plain_all(near)
-    ]
+    return found + [f"{CUTS}: {text}" for _, near, text in NEARLY if steps == _plain_all(near)]
 
 
 def _stripping(raw: dict[str, Any]) -> bool:

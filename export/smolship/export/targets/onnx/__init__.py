@@ -14,7 +14,7 @@ from smolship.export.features import COMMON, beyond
 from smolship.export.targets import Job
 from smolship.export.targets.onnx.arithmetic import ON_ARM as ON_ARM
 from smolship.export.targets.onnx.arithmetic import numerics as numerics
-from smolship.export.targets.onnx.attention import filled
+from smolship.export.targets.onnx.attention import kept_head as kept_head
 from smolship.export.targets.onnx.data import DataFile, block_of
 from smolship.export.targets.onnx.emit import emit
 from smolship.runtime.facts import GenerationFacts
@@ -58,7 +58,7 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
         (folder / "tokenizer_config.json").write_text("{}")  # genai wants one
     info: dict[str, Any] = {"file": FILE, "context": job.context}
     sizes = [mixer.head_dim for mixer in job.config.attentions]
-    if [*map(filled, sizes)] != sizes:
+    if [*map(kept_head, sizes)] != sizes:
         info["head_dims"] = sizes
     (folder / "genai_config.json").write_text(json.dumps(genai_config(job.config, job.context, job.facts), indent=2))
     if min_p := job.facts.sampling.min_p:
@@ -89,7 +89,7 @@ def genai_config(config: DecoderConfig, context: int, facts: GenerationFacts) ->
             "decoder": {
                 "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
                 "filename": FILE,
-                "head_size": filled(mixer.head_dim),
+                "head_size": kept_head(mixer.head_dim),
                 "hidden_size": config.hidden,
                 "num_attention_heads": mixer.heads,
                 "num_key_value_heads": mixer.kv_heads,

@@ -24,7 +24,7 @@ MICROSOFT = "com.microsoft"
 UNIT, TURNED = 8, 16  # of a head's size, and of what is rotated inside
 
 
-def filled(head_dim: int) -> int:
+def kept_head(head_dim: int) -> int:
     """The size of a head as it is attended with, and kept in the cache."""
     return -(-head_dim // UNIT) * UNIT
 
@@ -117,7 +117,7 @@ class Attention:
 
     def _taken(self, three: list[Heads]) -> list[ir.Value | None]:
         """Queries, keys and values as they go into the operator: stacked, where they are so already."""
-        full = all(filled(heads.size) == heads.size for heads in three)
+        full = all(kept_head(heads.size) == heads.size for heads in three)
         stacks = [heads.flat.stack for heads in three if isinstance(heads.flat, Part)]
         if full and len(stacks) == 3 and stacks[0] is stacks[1] is stacks[2]:
             return [stacks[0].whole, None, None]
@@ -138,16 +138,16 @@ class Attention:
 
     def _filled(self, heads: Heads) -> ir.Value:
         """With zeros behind each head."""
-        size = filled(heads.size)
+        size = kept_head(heads.size)
         apart = self.op("Reshape", self.split(heads.flat), self.constant(0, 0, heads.count, heads.size))
         longer = self.op("Pad", apart, self.constant(0, size - heads.size), None, self.constant(-1))
         return self.op("Reshape", longer, self.constant(0, 0, heads.count * size))
 
     def _cut(self, mixed: ir.Value, mixer: Mixer) -> ir.Value:
         """Without what `_filled` has added."""
-        if filled(mixer.head_dim) == mixer.head_dim:
+        if kept_head(mixer.head_dim) == mixer.head_dim:
             return mixed
-        apart = self.op("Reshape", mixed, self.constant(0, 0, mixer.heads, filled(mixer.head_dim)))
+        apart = self.op("Reshape", mixed, self.constant(0, 0, mixer.heads, kept_head(mixer.head_dim)))
         shorter = self.op("Slice", apart, self.constant(0), self.constant(mixer.head_dim), self.constant(-1))
         return self.op("Reshape", shorter, self.constant(0, 0, mixer.heads * mixer.head_dim))
 

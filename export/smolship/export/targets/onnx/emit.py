@@ -21,7 +21,7 @@ import torch
 from smolship.export.config import CacheSpec, ShortConv
 from smolship.export.opaque import trace
 from smolship.export.targets import Job
-from smolship.export.targets.onnx.attention import MICROSOFT, Attention, Heads, Part, Stack, filled
+from smolship.export.targets.onnx.attention import MICROSOFT, Attention, Heads, Part, Stack, kept_head
 from smolship.export.targets.onnx.data import DataFile, block_of
 from smolship.export.targets.walk import handler
 
@@ -144,7 +144,7 @@ class Emitter:
             for kind in ("key", "value") if isinstance(spec, CacheSpec) else ("conv_state",):
                 past, present = f"past_key_values.{layer}.{kind}", f"present.{layer}.{kind}"
                 if isinstance(spec, CacheSpec):
-                    size = filled(spec.head_dim)
+                    size = kept_head(spec.head_dim)
                     shapes = [["batch", spec.kv_heads, length, size] for length in ("past", "present")]
                 else:  # zeros before the first position, which nothing writes
                     shapes = [["batch", spec.kernel - 1 + spec.length, spec.width]] * 2

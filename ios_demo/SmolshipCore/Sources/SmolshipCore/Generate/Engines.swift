@@ -50,6 +50,16 @@ public protocol Tokenizer {
     func bytes(_ id: Int) throws -> [UInt8]
 }
 
+/// The tokenizer that an engine or its app brings along, as plans ask it.
+public protocol EngineTokenizer {
+    /// Whose it is.
+    var name: String { get }
+    /// Token ids of a text, with what the model wants around one where it is `special`; nil where it has none.
+    func encode(_ text: String, special: Bool) throws -> [Int]?
+    /// The text of ids.
+    func decode(_ ids: [Int]) throws -> String
+}
+
 /// Why an answer ended.
 public enum End: String, Equatable, Sendable {
     case stop

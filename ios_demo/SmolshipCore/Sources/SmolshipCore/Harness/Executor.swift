@@ -6,12 +6,16 @@ public struct Executor {
     public let machine: Machine
     private let clock: TimeSource
     private let memory: () -> Memory?
+    private let tokenizer: (any EngineTokenizer)?
 
-    /// `memory` reads that of this process. Throws Refusal for a plan that no app's engine can execute.
+    /// `memory` reads that of this process; `tokenizer` is asked for the plan's strings. Throws Refusal for a plan that
+    /// no app's engine can execute.
     public init(
-        _ plan: Plan, machine: Machine, clock: @escaping TimeSource = uptime, memory: @escaping () -> Memory? = { nil }
+        _ plan: Plan, machine: Machine, clock: @escaping TimeSource = uptime,
+        memory: @escaping () -> Memory? = { nil }, tokenizer: (any EngineTokenizer)? = nil
     ) throws {
         (self.plan, self.machine, self.clock, self.memory) = (plan, machine, clock, memory)
+        self.tokenizer = tokenizer
         guard plan.arithmetic.isEmpty || machine.arithmetics.contains(plan.arithmetic) else {
             throw Refusal(
                 "the engine does not compute in that arithmetic", got: plan.arithmetic,
@@ -46,9 +50,11 @@ public struct Executor {
             try Stopwatch(engine: engine, tokens: plan.texts[0].ids, timing: timing, clock: clock).times(progress)
         }
         let generated = try plan.answer.map { try answered($0, engine, token) }
+        let strings = try plan.strings.map { try tokenized($0, progress) }
         return PlanResult(
-            plan: plan, machine: machine, traits: Traits(engine), seconds: uptime() - start, seen: seen, loads: loads,
-            times: times, generated: generated, memoryBeforeLoad: before, memory: before == nil ? nil : memory())
+            plan: plan, machine: machine, traits: Traits(engine, tokenizer: tokenizer?.name),
+            seconds: uptime() - start, seen: seen, loads: loads, times: times, generated: generated, strings: strings,
+            memoryBeforeLoad: before, memory: before == nil ? nil : memory())
     }
 
     /// The engine of the second load, and the times of both; the first token belongs to them, as engines put work off
@@ -100,6 +106,18 @@ public struct Executor {
                 seen.add(last)
             }
             return seen
+        }
+    }
+
+    private func tokenized(_ strings: [String], _ progress: OnProgress) throws -> [PlanTokens] {
+        guard let tokenizer else {
+            throw Refusal(
+                "this engine has no tokenizer", got: "a plan with strings",
+                expected: "none: its traits name none")
+        }
+        return try strings.enumerated().map { i, text in
+            if i % 64 == 0 { try goOn(progress("tokenizer", i, strings.count)) }
+            return try PlanTokens(text, tokenizer)
         }
     }
 

@@ -2,7 +2,7 @@
 ///
 /// `engine`, `info` (the artifact's entry in the manifest) and `threads` say what is opened; `arithmetic`, in what else
 /// than by itself the engine is to compute. Then, each where it is in the plan: `loads`, `calls`, `layers`, `cache`,
-/// `timing`, `answer`. A plan of none of these is answered with the engine's traits.
+/// `timing`, `answer`, `strings`. A plan of none of these is answered with the engine's traits.
 public struct Plan: Sendable {
     public let purpose: String
     public let target: String
@@ -21,6 +21,8 @@ public struct Plan: Sendable {
     /// Cold and warm load, before anything else is opened.
     public let loads: Bool
     public let answer: Answer?
+    /// Of which the tokenizer makes ids, and a text of these again.
+    public let strings: [String]?
     /// SHA-256 of the plan's canonical JSON, which a result names.
     public private(set) var digest = ""
 
@@ -31,16 +33,20 @@ public struct Plan: Sendable {
 
     init(
         purpose: String, target: String, engine: String, info: JsonObject, threads: Int, arithmetic: String,
-        texts: [PlanText], calls: [Call], layers: Int, cache: [Blocks], timing: Timing?, loads: Bool, answer: Answer?
+        texts: [PlanText], calls: [Call], layers: Int, cache: [Blocks], timing: Timing?, loads: Bool, answer: Answer?,
+        strings: [String]?
     ) throws {
         (self.purpose, self.target, self.engine, self.info) = (purpose, target, engine, info)
         (self.threads, self.arithmetic, self.texts, self.calls) = (threads, arithmetic, texts, calls)
         (self.layers, self.cache, self.timing, self.loads, self.answer) = (layers, cache, timing, loads, answer)
+        self.strings = strings
         try check()
         digest = Sha256.hex((pythonJson(json) + "\n").utf8)
     }
 
     private static let most = 1 << 20  // calls, repeats, tokens of an answer
+    // How many strings; bytes of one, and of all, as UTF-8.
+    private static let (mostStrings, longestString, allStrings) = (1 << 12, 1 << 13, 1 << 20)
 
     private func check() throws {
         var problems: [String] = []
@@ -53,6 +59,7 @@ public struct Plan: Sendable {
         for (i, call) in calls.enumerated() where !can(call, first: i == 0) { problems.append("call \(i)") }
         if let timing, !can(timing) { problems.append("its timing") }
         if let answer, !can(answer) { problems.append("its answer") }
+        if let strings, !can(strings) { problems.append("its strings") }
         guard problems.isEmpty else {
             throw Refusal("a plan asks what cannot be done", got: problems.prefix(5).joined(separator: ", "))
         }
@@ -78,6 +85,12 @@ public struct Plan: Sendable {
     private func can(_ answer: Answer) -> Bool {
         let alone = texts.count == 1 && calls.isEmpty && layers == 0 && timing == nil
         return alone && (1...Plan.most).contains(answer.maxTokens) && answer.stopIds.allSatisfy { $0 >= 0 }
+    }
+
+    private func can(_ strings: [String]) -> Bool {
+        let sizes = strings.map(\.utf8.count)
+        return (1...Plan.mostStrings).contains(sizes.count) && sizes.max()! <= Plan.longestString
+            && sizes.reduce(0, +) <= Plan.allStrings && answer == nil
     }
 }
 

@@ -4,7 +4,7 @@ extension Plan {
     private static let purposes = ["parity", "quick parity", "load", "bench", "generate"]
     private static let keys = [
         "purpose", "target", "engine", "info", "threads", "arithmetic", "texts", "calls", "layers", "cache", "timing",
-        "loads", "answer", "schema",
+        "loads", "answer", "strings", "schema",
     ]
 
     /// The plan of a file. Throws Refusal for what is malformed, or cannot be done.
@@ -25,7 +25,8 @@ extension Plan {
             texts: try record.array("texts", Plan.text), calls: try record.array("calls", Plan.call),
             layers: try record.int("layers"), cache: try record.array("cache") { try blocks($0, "plan", at: $1) },
             timing: try record.optional("timing") { try Plan.timing(record[$0], $0) }, loads: try record.bool("loads"),
-            answer: try record.optional("answer") { try Plan.answer(record[$0], $0) })
+            answer: try record.optional("answer") { try Plan.answer(record[$0], $0) },
+            strings: try record.optional("strings") { try record.strings($0) })
     }
 
     private static func record(_ json: Json?, at: String = "", keys: [String]) throws -> Record {
@@ -84,6 +85,7 @@ extension Plan {
             "timing": nullable(timing, \.json), "loads": .bool(loads), "schema": .int(Plan.schema),
         ]
         object["answer"] = answer.map(\.json)
+        object["strings"] = strings.map { .array($0.map(Json.string)) }
         return .object(object)
     }
 }

@@ -11,6 +11,8 @@ public struct PlanResult: Sendable {
     public let loads: Loads?
     public let times: Times?
     public let generated: Generated?
+    /// What the tokenizer makes of each of the plan's strings.
+    public let strings: [PlanTokens]?
     public let memoryBeforeLoad: Memory?
     public let memory: Memory?
 
@@ -28,6 +30,7 @@ public struct PlanResult: Sendable {
             "schema": .int(1),
         ]
         object["generated"] = generated.map(\.json)
+        object["strings"] = strings.map { .array($0.map(\.json)) }
         return pythonJson(.object(object)) + "\n"
     }
 
@@ -77,15 +80,42 @@ public struct Traits: Equatable, Sendable {
     public let capacity: Int
     public let chunk: Int?
     public let runtime: String
+    /// Whose tokenizer there is, if any.
+    public let tokenizer: String?
 
-    init(_ engine: any TokenEngine) {
+    init(_ engine: any TokenEngine, tokenizer: String?) {
         (vocab, capacity, chunk, runtime) = (engine.vocab, engine.capacity, engine.chunk, engine.runtime)
+        self.tokenizer = tokenizer
     }
 
     var json: Json {
-        .object([
+        var object: JsonObject = [
             "vocab": .int(vocab), "capacity": .int(capacity), "chunk": nullable(chunk, Json.int), "blocks": .array([]),
             "runtime": .string(runtime), "presets": .bool(false), "computes": .null,
+        ]
+        object["tokenizer"] = tokenizer.map(Json.string)
+        return .object(object)
+    }
+}
+
+/// What a tokenizer makes of a string.
+public struct PlanTokens: Equatable, Sendable {
+    /// Its ids with nothing around them, and those with what the model wants around a text; nil where there are none.
+    public let bare: [Int]?
+    public let around: [Int]?
+    /// The first of them that there is, as text again.
+    public let text: String?
+
+    init(_ string: String, _ tokenizer: any EngineTokenizer) throws {
+        bare = try tokenizer.encode(string, special: false)
+        around = try tokenizer.encode(string, special: true)
+        text = try (bare ?? around).map(tokenizer.decode)
+    }
+
+    var json: Json {
+        func ids(_ found: [Int]) -> Json { .array(found.map(Json.int)) }
+        return .object([
+            "bare": nullable(bare, ids), "around": nullable(around, ids), "text": nullable(text, Json.string),
         ])
     }
 }

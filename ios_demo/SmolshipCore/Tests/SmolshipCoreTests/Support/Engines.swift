@@ -89,6 +89,26 @@ final class Toy: TokenEngine {
     func close() { closed = true }
 }
 
+/// Its tokenizer.
+struct ToyTokenizer: EngineTokenizer {
+    let name: String
+    let vocab: Int
+
+    /// Where a case's engine has one.
+    init?(_ engine: Json) {
+        guard let name = engine["tokenizer"]?.stringValue else { return nil }
+        (self.name, vocab) = (name, engine["vocab"]?.intValue ?? 0)
+    }
+
+    func encode(_ text: String, special: Bool) -> [Int]? {
+        text.hasPrefix("!") ? nil : (special ? [1] : []) + text.utf8.map { Int($0) % vocab }
+    }
+
+    func decode(_ ids: [Int]) -> String {
+        String(String.UnicodeScalarView(ids.map { Unicode.Scalar(UInt8(97 + $0 % 26)) }))
+    }
+}
+
 final class ToyTime {
     var ticks = 0
     func now() -> Double { Double(ticks) / 512 }

@@ -12,6 +12,7 @@ import android.widget.TextView
 import dev.smolship.core.Refusal
 import dev.smolship.core.generate.TokenEngine
 import dev.smolship.core.harness.Machine
+import dev.smolship.core.harness.TokenizerSource
 import dev.smolship.core.json.Json
 import dev.smolship.demo.bench.BenchRun
 import dev.smolship.demo.bench.Device
@@ -19,6 +20,7 @@ import dev.smolship.demo.bench.Request
 import dev.smolship.demo.engine.WAITING
 import dev.smolship.demo.engine.loadLibraries
 import dev.smolship.demo.engine.openTokens
+import dev.smolship.demo.engine.ownTokenizer
 import java.io.File
 import java.util.concurrent.atomic.AtomicReference
 
@@ -107,6 +109,8 @@ class BenchActivity : Activity() {
 
         override fun open(engine: String, folder: File, info: Json.Object, threads: Int): TokenEngine =
             openTokens(engine, folder, info, threads)
+
+        override fun tokenizer(engine: String, folder: File): TokenizerSource? = ownTokenizer(engine, folder)
 
         override fun machine(engine: String): Machine {
             val version = if (engine == "onnx") {

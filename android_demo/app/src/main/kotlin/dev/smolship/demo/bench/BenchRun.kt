@@ -5,6 +5,7 @@ import dev.smolship.core.generate.TokenEngine
 import dev.smolship.core.harness.Executor
 import dev.smolship.core.harness.Machine
 import dev.smolship.core.harness.Plan
+import dev.smolship.core.harness.TokenizerSource
 import dev.smolship.core.harness.Watch
 import dev.smolship.core.harness.artifactDigest
 import dev.smolship.core.json.Json
@@ -21,6 +22,9 @@ interface Device {
     fun open(engine: String, folder: File, info: Json.Object, threads: Int): TokenEngine
 
     fun machine(engine: String): Machine
+
+    /** The tokenizer that the chat has with the engine on the artifact in [folder]; null where it cannot be asked. */
+    fun tokenizer(engine: String, folder: File): TokenizerSource? = null
 }
 
 /**
@@ -84,7 +88,8 @@ class BenchRun(private val home: File, private val device: Device, private val p
                     show(stage, done, total)
                 }
             }
-        val executor = Executor(device.machine(plan.engine), importMs = importMs)
+        val tokenizer = device.tokenizer(plan.engine, folder)
+        val executor = Executor(device.machine(plan.engine), importMs = importMs, tokenizer = tokenizer)
         val result = executor.execute(plan, artifact, watch) {
             device.open(plan.engine, folder, plan.info, plan.threads)
         }

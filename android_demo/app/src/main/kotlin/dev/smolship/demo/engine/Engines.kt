@@ -4,6 +4,7 @@ import ai.onnxruntime.OrtEnvironment
 import dev.smolship.core.Refusal
 import dev.smolship.core.bundle.inside
 import dev.smolship.core.generate.TokenEngine
+import dev.smolship.core.harness.TokenizerSource
 import dev.smolship.core.json.Json
 import org.pytorch.executorch.Module
 import java.io.File
@@ -26,6 +27,15 @@ fun openTokens(engine: String, folder: File, info: Json.Object, threads: Int): T
         "onnx" -> OnnxTokens(file, context(info), threads, info["kleidiai"] != Json.Bool(false))
         else -> throw Refusal("no such engine in this app", engine, ENGINES.joinToString())
     }
+}
+
+/**
+ * The tokenizer that the chat has with the engine on the artifact in [folder], where it can be asked: ExecuTorch's runner
+ * keeps its own to itself. GenAI's comes with a model, which is opened and closed for it.
+ */
+fun ownTokenizer(engine: String, folder: File): TokenizerSource? {
+    if (engine != "onnx" || !File(folder, "genai_config.json").isFile) return null
+    return TokenizerSource("onnxruntime-genai") { guarded("open its tokenizer") { GenAiTokenizer(folder) } }
 }
 
 /** Loads an engine's libraries; milliseconds that it took. */

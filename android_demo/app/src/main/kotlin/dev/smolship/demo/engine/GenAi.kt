@@ -1,10 +1,12 @@
 package dev.smolship.demo.engine
 
 import ai.onnxruntime.genai.GenAI
+import ai.onnxruntime.genai.GenAIException
 import ai.onnxruntime.genai.Generator
 import ai.onnxruntime.genai.GeneratorParams
 import ai.onnxruntime.genai.Model
 import ai.onnxruntime.genai.Tokenizer
+import dev.smolship.core.generate.EngineTokenizer
 import dev.smolship.core.generate.Sampling
 import java.io.Closeable
 import java.io.File
@@ -27,6 +29,34 @@ interface GeneratingModel : Closeable {
     fun stream(): (Int) -> String
 
     fun generator(sampling: Sampling): TokenGenerator
+}
+
+/** GenAI's tokenizer of the bundle's `onnx` folder. It puts around a text what the model wants there, and cannot do else. */
+class GenAiTokenizer(folder: File) : EngineTokenizer {
+    private val model: Model
+
+    init {
+        GenAI.setTelemetry(false)
+        model = Model(folder.path)
+    }
+
+    private val tokenizer = Tokenizer(model)
+
+    override fun encode(text: String, special: Boolean): IntArray? {
+        if (!special) return null
+        return try {
+            tokenizer.encode(text).use { it.getSequence(0) }
+        } catch (_: GenAIException) {
+            null
+        }
+    }
+
+    override fun decode(ids: IntArray): String = tokenizer.decode(ids)
+
+    override fun close() {
+        tokenizer.close()
+        model.close()
+    }
 }
 
 /** ONNX Runtime GenAI on the bundle's `onnx` folder. */

@@ -1,9 +1,12 @@
 package dev.smolship.demo.bench
 
 import dev.smolship.core.Refusal
+import dev.smolship.core.generate.EngineTokenizer
 import dev.smolship.core.generate.TokenEngine
 import dev.smolship.core.harness.Machine
+import dev.smolship.core.harness.TokenizerSource
 import dev.smolship.core.json.Json
+import dev.smolship.core.json.write
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
 import org.junit.Assert.assertThrows
@@ -48,6 +51,18 @@ class BenchRunTest {
         assertEquals(listOf("first 0/1"), seen)
         assertFalse(File(result.path + ".error").exists())
         assertEquals(Json.Text("run 1"), read(File(result.path + ".progress"))["id"])
+    }
+
+    @Test fun stringsGoToTheTokenizerThatComesWithTheEngine() {
+        File(home, asked.plan!!).writeText(PLAN.replace("\"threads\":3", "\"strings\":[\"a\"],\"threads\":3"))
+        assertThrows(Refusal::class.java) { run() }
+        assertEquals(Json.Text("this engine has no tokenizer"), error()["what"])
+        device.tokenizer = TokenizerSource("toy's") { ToyTokenizer() }
+        run()
+        val found = read(result)
+        assertEquals(Json.Text("toy's"), (found["traits"] as Json.Object)["tokenizer"])
+        assertEquals("""[{"bare": null, "around": [97], "text": "1"}]""", found["strings"]!!.write())
+        assertEquals("tokenizer 0/1", seen.first())
     }
 
     @Test fun theHostHearsOfARunWhoseEngineIsSilent() {
@@ -107,6 +122,7 @@ class BenchRunTest {
 
     private inner class ToyDevice : Device {
         var failure: Throwable? = null
+        var tokenizer: TokenizerSource? = null
         var before: () -> Unit = {}
         val opened = ArrayList<String>()
 
@@ -114,12 +130,22 @@ class BenchRunTest {
 
         override fun machine(engine: String) = Machine(mapOf("toy" to "1"), "toy", null)
 
+        override fun tokenizer(engine: String, folder: File) = tokenizer
+
         override fun open(engine: String, folder: File, info: Json.Object, threads: Int): TokenEngine {
             failure?.let { throw it }
             before()
             opened += "$engine ${folder.relativeTo(home.canonicalFile)} $threads"
             return Toy()
         }
+    }
+
+    private class ToyTokenizer : EngineTokenizer {
+        override fun encode(text: String, special: Boolean) = if (special) intArrayOf(text[0].code) else null
+
+        override fun decode(ids: IntArray) = "${ids.size}"
+
+        override fun close() = Unit
     }
 
     private class Toy : TokenEngine {

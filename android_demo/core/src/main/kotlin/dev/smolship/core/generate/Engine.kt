@@ -56,6 +56,15 @@ interface Tokenizer {
     fun bytes(id: Int): ByteArray
 }
 
+/** The tokenizer that an engine brings along, as plans ask it. One thread at a time. */
+interface EngineTokenizer : Closeable {
+    /** Ids of [text], with what the model wants around a text where it is [special]; null where it has none. */
+    fun encode(text: String, special: Boolean): IntArray?
+
+    /** The text of [ids]. */
+    fun decode(ids: IntArray): String
+}
+
 /** Why an answer ended. */
 enum class End(val key: String) {
     STOP("stop"), // a stop token

@@ -28,12 +28,14 @@ interface Watch {
  *
  * @property runtime what the engine is run by, where its name stands for several
  * @property importMs milliseconds that loading the engine's library took, measured by the app
+ * @property tokenizer the engine's own, where it has one; closed before the engine is opened
  */
 class Executor(
     private val machine: Machine,
     private val clock: Clock = System::nanoTime,
     private val runtime: String = "",
     private val importMs: Double = 0.0,
+    private val tokenizer: TokenizerSource? = null,
 ) {
     /** Has the engine that [open] opens do what [plan] asks; it is closed then. [artifact]: see [artifactDigest]. */
     fun execute(plan: Plan, artifact: String, watch: Watch = object : Watch {}, open: () -> TokenEngine): Result {
@@ -42,6 +44,7 @@ class Executor(
         }
         val answers = Answers()
         answers.before = machine.memory()
+        answers.strings = plan.strings?.let { tokenized(it, watch) }
         if (plan.loads) answers.loads = loaded(open)
         open().use { opened ->
             val engine = Watched(opened, watch)
@@ -57,7 +60,20 @@ class Executor(
             }
             if (plan.answer != null) answers.generated = generated(plan, plan.answer, engine, watch)
             answers.after = machine.memory()
-            return answers.result(plan, engine, runtime, artifact, machine, (System.nanoTime() - start) / NANOS)
+            val traits = traits(engine, runtime, tokenizer?.name)
+            return answers.result(plan, traits, artifact, machine, (System.nanoTime() - start) / NANOS)
+        }
+    }
+
+    private fun tokenized(strings: List<String>, watch: Watch): List<Tokens> {
+        val source = tokenizer
+            ?: throw Refusal("this engine has no tokenizer", "a plan with strings", "none: its traits name none")
+        return source.open().use { own ->
+            strings.mapIndexed { i, text ->
+                if (!watch.goesOn()) throw Cancelled()
+                if (i % SOME == 0) watch.at("tokenizer", i, strings.size)
+                Tokens.of(text, own)
+            }
         }
     }
 
@@ -125,5 +141,6 @@ class Executor(
 
     private companion object {
         const val NANOS = 1e9
+        const val SOME = 64 // strings between two words of progress
     }
 }

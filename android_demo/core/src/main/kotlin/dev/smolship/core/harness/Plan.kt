@@ -9,6 +9,9 @@ import dev.smolship.core.json.JsonLimits
 
 private const val MOST_THREADS = 1024
 private const val MOST = 1 shl 20 // calls, repeats, tokens of an answer
+private const val MOST_STRINGS = 1 shl 12
+private const val LONGEST_STRING = 1 shl 13 // bytes of UTF-8
+private const val ALL_STRINGS = 1 shl 20
 
 /** Tokens to feed, and the ids whose logits are wanted at some of their positions. */
 class Text internal constructor(val ids: IntArray, val at: IntArray, val wanted: Table) {
@@ -99,6 +102,7 @@ class Plan internal constructor(
     val timing: Timing?,
     val loads: Boolean,
     val answer: Asked?,
+    val strings: List<String>?,
     text: String,
 ) {
     val digest: String = sha256(text)
@@ -115,6 +119,7 @@ class Plan internal constructor(
         calls.forEachIndexed { i, call -> if (!can(i, call)) problems.add("call $i") }
         if (timing != null && !canTime(timing)) problems.add("its timing")
         if (answer != null && !canAnswer(answer)) problems.add("its answer")
+        if (strings != null && !canTokenize(strings)) problems.add("its strings")
         if (problems.isNotEmpty()) {
             throw Refusal("a plan asks what cannot be done", problems.take(5).joinToString(", "))
         }
@@ -140,6 +145,12 @@ class Plan internal constructor(
     private fun canAnswer(answer: Asked): Boolean =
         texts.size == 1 && calls.isEmpty() && layers == 0 && timing == null &&
             answer.maxTokens in 1..MOST && answer.stopIds.all { it >= 0 }
+
+    private fun canTokenize(strings: List<String>): Boolean {
+        val sizes = strings.map { it.toByteArray().size }
+        return sizes.size in 1..MOST_STRINGS && sizes.max() <= LONGEST_STRING && sizes.sum() <= ALL_STRINGS &&
+            answer == null
+    }
 
     companion object {
         /** Bytes of a file; the host's plans for an app take far less. */

@@ -18,7 +18,7 @@ internal class PlanReader(json: Json) {
     fun plan(): Plan {
         root.only(
             "purpose", "target", "engine", "info", "threads", "arithmetic", "texts", "calls", "layers", "cache",
-            "timing", "loads", "answer", "schema",
+            "timing", "loads", "answer", "strings", "schema",
         )
         if (root.long("schema") != SCHEMA) throw Refusal("a plan of another version", root.long("schema"), SCHEMA)
         val purpose = root.text("purpose")
@@ -48,6 +48,8 @@ internal class PlanReader(json: Json) {
             val topK = root.record("answer").record("sampling").raw("top_k") // which may be larger than an Int
             fields["answer"] = written(answer, topK)
         }
+        val strings = if (root.raw("strings") == Json.Null) null else root.texts("strings")
+        if (strings != null) fields["strings"] = Json.Array(strings.map { Json.Text(it) })
         return Plan(
             purpose,
             root.text("target"),
@@ -62,6 +64,7 @@ internal class PlanReader(json: Json) {
             timing,
             root.bool("loads"),
             answer,
+            strings,
             pythonJson(Json.Object(fields), compact = true) + "\n",
         )
     }

@@ -1,5 +1,6 @@
 package dev.smolship.core.harness
 
+import dev.smolship.core.generate.EngineTokenizer
 import dev.smolship.core.generate.TokenEngine
 import dev.smolship.core.json.Json
 import dev.smolship.core.wholeOrNull
@@ -55,11 +56,27 @@ class ToyEngine(given: Json.Object) : TokenEngine {
     }
 }
 
+/** The tokenizer of the same file. */
+class ToyTokenizer(private val vocab: Int) : EngineTokenizer {
+    override fun encode(text: String, special: Boolean): IntArray? {
+        if (text.startsWith("!")) return null
+        val ids = text.toByteArray().map { (it.toInt() and 0xFF) % vocab }
+        return (if (special) listOf(1) + ids else ids).toIntArray()
+    }
+
+    override fun decode(ids: IntArray) = ids.joinToString("") { "${'a' + it % 26}" }
+
+    override fun close() = Unit
+}
+
 /** Executes a case of plan.json. */
 fun executed(plan: Plan, engine: Json.Object, artifact: String, watch: Watch = object : Watch {}): Result {
     var last: ToyEngine? = null
     val machine = Machine(mapOf("toy" to "1"), "a test", null)
-    return Executor(machine, { last!!.clock() }, "toy").execute(plan, artifact, watch) {
+    val tokenizer = (engine["tokenizer"] as? Json.Text)?.let { name ->
+        TokenizerSource(name.value) { ToyTokenizer(engine.wholeOrNull("vocab")!!) }
+    }
+    return Executor(machine, { last?.clock() ?: 0 }, "toy", tokenizer = tokenizer).execute(plan, artifact, watch) {
         ToyEngine(engine).also { last = it }
     }
 }

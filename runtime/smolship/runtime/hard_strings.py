@@ -297,10 +297,15 @@ ALPHABETS = (
 )
 
 
-def hard_strings(tokenizer: Tokenizer, template: ChatTemplate | None, seed: int = 0) -> list[str]:
-    """All of them, each once, the model's own special tokens and chat turns among them."""
+def hard_strings(
+    tokenizer: Tokenizer, template: ChatTemplate | None, seed: int = 0, most_added: int | None = None
+) -> list[str]:
+    """All of them, each once, the model's own special tokens and chat turns among them. Where `most_added` is given, of
+    more added tokens than that, so many spread over them all."""
     strings = [*PLAIN, *SPACES, *DIGITS, *CONTRACTIONS, *UNICODE, *CODE, *NEARLY_SPECIAL, *_mixed(seed)]
-    for token in tokenizer.added_tokens():
+    added = tokenizer.added_tokens()
+    step = -(-len(added) // most_added) if most_added and added else 1
+    for token in added[::step]:
         strings += [
             token,
             f" {token} ",
