@@ -75,6 +75,7 @@ def calibrate(
         layers.before.forget("")
         if whole:
             wanted = layers.normed(layers.original, streams.original[:fitted])
+            layers.round_head(streams.ours[:fitted], judged)
             del streams
             after = _train_whole(layers, wanted, judged, told)
         else:
