@@ -16,7 +16,7 @@ from torch import Tensor
 
 from smolship.export.calibrate.held import Calibrated, on_grid
 from smolship.export.calibrate.limits import LOGITS
-from smolship.export.calibrate.ops import Get, Ops, back, product
+from smolship.export.calibrate.ops import Get, Ops, back, by_scales, product
 from smolship.export.calibrate.pool import Pool
 from smolship.export.calibrate.state import State
 from smolship.export.config import DecoderConfig
@@ -80,26 +80,34 @@ class Trained:
 
 
 class Divergence(torch.autograd.Function):
-    """The mean KL divergence of what the head says of x from what the original's says of y, each [S, D]. Logits exist
-    for a part of the positions at a time: the gradient is made with them."""
+    """The mean KL divergence of what the head says of x from what the original's says of y, each [S, D]. `log` are the
+    logarithms of the head's scales, where they are trained. Logits exist for a part of the positions at a time: the
+    gradients are made with them."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, head: Tensor, y: Tensor, original: Tensor, factor: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, head: Tensor, log: Tensor | None, y: Tensor, original: Tensor, factor: float
+    ) -> Tensor:
         total, gradient, rows = x.new_zeros(()), torch.empty_like(x), max(1, LOGITS // len(head))
+        by_log = None if log is None else torch.zeros_like(log)
         for part in torch.arange(len(x)).split(rows):
             at = slice(int(part[0]), int(part[-1]) + 1)
             wanted = torch.log_softmax(product(y[at], original).mul_(factor), -1)
             said = torch.log_softmax(product(x[at], head).mul_(factor), -1)
             share = wanted.exp()
             total += (share * wanted.sub_(said)).sum()
-            gradient[at] = back(said.exp_().sub_(share), head)
-        ctx.save_for_backward(gradient.mul_(factor / len(x)))
+            off = said.exp_().sub_(share)
+            gradient[at] = back(off, head)
+            if by_log is not None:
+                by_log += by_scales(off, x[at], head, by_log.shape[1])
+        ctx.trains = by_log is not None
+        ctx.save_for_backward(*(g.mul_(factor / len(x)) for g in (gradient, by_log) if g is not None))
         return total / len(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        return grads[0] * gradient, None, None, None, None
+        gradient, *by_log = (grads[0] * saved for saved in ctx.saved_tensors)
+        return gradient, None, by_log[0] if ctx.trains else None, None, None, None
 
 
 Loss = Callable[[Ops, int], Tensor]  # of a window, by its number
@@ -163,8 +171,8 @@ def draw_order(windows: int, steps: int, batch: int, seed: int) -> list[list[int
     return [drawn[i * batch : (i + 1) * batch] for i in range(steps)]
 
 
-def answers_loss(config: DecoderConfig, ids: Tensor, wanted: Tensor, original: Tensor, head: Tensor) -> Loss:
-    """KL from the original's answers. `wanted` [windows, S, D] is what its head, `original`, takes; `head` is ours."""
+def answers_loss(config: DecoderConfig, ids: Tensor, wanted: Tensor, original: Tensor) -> Loss:
+    """KL from the original's answers. `wanted` [windows, S, D] is what its head, `original`, takes."""
 
     def loss(ops: Ops, window: int) -> Tensor:
         decoder, position = Decoder(config, ops), torch.tensor([0])
@@ -172,7 +180,8 @@ def answers_loss(config: DecoderConfig, ids: Tensor, wanted: Tensor, original: T
         for i in range(len(config.layers)):
             delta, x = decoder.layer(i, delta, x, position)
         normed, _ = ops.rms_norm("norm", delta, x, config.norm_eps)
-        return Divergence.apply(normed[0], head, wanted[window], original, config.logits_scale)
+        head, log = ops.get(config.head), ops.logs.get(config.head)
+        return Divergence.apply(normed[0], head, log, wanted[window], original, config.logits_scale)
 
     return loss
 

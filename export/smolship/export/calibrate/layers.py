@@ -215,16 +215,36 @@ class Layers:
                 self.found.matrices[name] = QuantTensor(q.codes[rows], q.scales[rows], bits, group)
                 at = rows.stop
 
+    def round_head(self, hidden: Tensor, wanted: Tensor) -> None:
+        """The head of 4 bits, on hidden states [windows, S, D] behind the last layer; at 8 bits nothing is to be had.
+        It stays as it was where, on the windows that judge, the whole comes no nearer to what is `wanted`: where it is
+        the embedding's table, too, texts are looked up in what was rounded for the head."""
+        head, judging = self.config.head, self.ids[self.fitted :]
+        if not self.movable(head) or self.base.entries[head].bits != 4:
+            return
+        found = Hessian(self.config.hidden, self.pool)
+        found.add(self.normed(self.ours, hidden).flatten(0, 1))
+        gaps = []
+        for rounds in (False, True):
+            if rounds:
+                self._round([head], found)
+                self.ours.forget(head)
+            gaps.append(self.divergence(wanted, self.hidden(self.ours, judging), self.ours))
+        if not gaps[1] < gaps[0]:
+            self.found.matrices.pop(head, None)
+            self.ours.forget(head)
+
     def movable(self, name: str) -> bool:
         """Whether a matrix's codes and scales may change: not what was lifted, nor what is not quantized."""
         return self.base.entries[name].origin == "quantized"
 
     def trainable(self, i: int | None = None) -> tuple[list[str], list[str]]:
-        """Matrices whose scales, and vectors whose gains move, of a layer or of all."""
-        of = "layers." if i is None else f"layers.{i}."
-        matrices = [name for name in self.config.linears() if name.startswith(of) and self.movable(name)]
+        """Matrices whose scales, and vectors whose gains move, of a layer, or of all with the tables."""
+        of = "" if i is None else f"layers.{i}."
+        every = dict.fromkeys(["embed", *self.config.linears()])
+        matrices = [name for name in every if name.startswith(of) and self.movable(name)]
         gains = [name for name in self.config.vectors() if not name.endswith(".bias")]
-        return matrices, [name for name in gains if name.startswith(of) or i is None]
+        return matrices, [name for name in gains if name.startswith(of)]
 
     def _train(self, i: int, given: Tensor, ours: Tensor, aim: Tensor) -> Tensor:
         """Hidden states behind the layer with what training changed, or `ours` where, on the windows that judge, they

@@ -38,6 +38,18 @@ def back(dy: Tensor, weight: Tensor) -> Tensor:
     return product(dy, weight.t()) if weight.numel() <= SLICED else dy @ weight
 
 
+def by_scales(dy: Tensor, x: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """The gradient [out, groups] of the logarithms of a weight's scales, from dy [n, out] and x [n, in]: the weight's
+    own gradient exists for a part of its rows at a time."""
+    found, rows = torch.empty(len(weight), groups, device=x.device), max(1, SLICED // weight.shape[1])
+    turned = x.t()
+    for start in range(0, len(weight), rows):
+        at = slice(start, start + rows)
+        by_weight = product(dy[:, at].t(), turned).mul_(weight[at])
+        torch.sum(by_weight.unflatten(1, (groups, -1)), -1, out=found[at])
+    return found
+
+
 class Linear(torch.autograd.Function):
     """x by a weight that is fixed but for its scales: `log` [out, groups] are the logarithms of what they are
     multiplied by. The weight is given as it is with them."""
@@ -55,8 +67,24 @@ class Linear(torch.autograd.Function):
         dx = back(dy, weight).view(x.shape) if ctx.needs_input_grad[0] else None
         if ctx.groups is None:
             return dx, None, None
-        by_weight = product(dy.t(), x.flatten(0, -2).t()).mul_(weight)
-        return dx, None, by_weight.unflatten(1, (ctx.groups, -1)).sum(-1)
+        return dx, None, by_scales(dy, x.flatten(0, -2), weight, ctx.groups)
+
+
+class Rows(torch.autograd.Function):
+    """Rows `ids` of a table that is fixed but for its scales, as `Linear` has it."""
+
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, table: Tensor, log: Tensor) -> Tensor:
+        found = functional.embedding(ids, table)
+        ctx.save_for_backward(ids, found)
+        ctx.shape = log.shape
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:
+        ids, found = ctx.saved_tensors
+        by_row = (grads[0] * found).flatten(0, -2).unflatten(1, (ctx.shape[1], -1)).sum(-1)
+        return None, None, found.new_zeros(ctx.shape).index_add_(0, ids.flatten(), by_row)
 
 
 class Ops:
@@ -71,7 +99,8 @@ class Ops:
         self.tables: dict[Rotary, tuple[Tensor, Tensor]] = {}
 
     def embed(self, name: str, ids: Tensor) -> Tensor:
-        return functional.embedding(ids, self.get(name))
+        log = self.logs.get(name)
+        return functional.embedding(ids, self.get(name)) if log is None else Rows.apply(ids, self.get(name), log)
 
     def linear(self, names: Sequence[str], x: Tensor) -> list[Tensor]:
         outputs = []

@@ -86,6 +86,7 @@ def calibrate(
         layers.before.forget("")
         if whole:
             wanted = layers.normed(layers.original, streams.original[:fitted])
+            layers.round_head(streams.ours[:fitted], judged)
             del streams
             after = _train_whole(layers, wanted, judged, told)
         else:
@@ -167,8 +168,7 @@ def _train_whole(layers: Layers, wanted: Tensor, judged: Tensor, told: Told) -> 
     makes them of, and `judged` its states behind the last layer in the windows that judge."""
     config, effort, pool, fitted = layers.config, layers.effort, layers.pool, layers.fitted
     trained = Trained(layers.found, *layers.trainable(), layers.ours, pool)
-    loss = answers_loss(config, layers.ids, wanted, layers.original(config.head), layers.ours(config.head))
-    layers.ours("embed")
+    loss = answers_loss(config, layers.ids, wanted, layers.original(config.head))
     order = draw_order(fitted, effort.steps, effort.batch, layers.seed)
     share = 1 / effort.steps
 
