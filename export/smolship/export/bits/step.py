@@ -23,6 +23,8 @@ from smolship.runtime.errors import InputError
 from smolship.runtime.manifest import BudgetFacts
 
 Progress = Callable[[str, int, int], None]
+# Of the KL of 4 bits: of layers .45 on SmolLM2 and .21 on the small model of tools.fidelity, of the latter's table .62.
+LEFT, LEFT_OF_TABLES = 0.35, 0.62
 PARTS, WRITING = 1000, 400  # of the progress, and of it those of text that the model writes
 
 
@@ -72,10 +74,19 @@ def choose(
             got="NaN or infinity in gradients",
             todo="leave out the budget",
         )
-    chosen = choose_forms(found, costs)
+    chosen = choose_forms(found, calibrated(costs) if calibration else costs)
     state.clear()
     progress("done", PARTS, PARTS)
     return chosen, _facts(found, chosen, costs, budget, asked, texts.size)
+
+
+def calibrated(costs: Costs) -> Costs:
+    """What is left of the costs where the set is calibrated afterwards."""
+
+    def left(name: str, bits: int) -> float:
+        return 1.0 if bits > 4 else LEFT if name.startswith("layers.") else LEFT_OF_TABLES
+
+    return {name: {form: cost * left(name, form[0]) for form, cost in one.items()} for name, one in costs.items()}
 
 
 def _facts(
