@@ -120,7 +120,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_bad_template_is_refused_in_seconds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source, message = HOSTILE[name]
-    if message == "MemoryError":  # pages of half a gigabyte may take a busy machine longer than that second
+    if "longer than" not in message:  # pages of 100 megabytes may take a busy machine longer than that second
         monkeypatch.setattr(module, "CPU_S", 5)
     start = time.monotonic()
     with pytest.raises(InputError, match=message) as caught:
