@@ -402,6 +402,24 @@ def test_what_a_device_says_is_not_trusted(line):
     assert watch.answer == {}
 
 
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ("", "not valid JSON"),
+        ('{"schema": 1', "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"schema": 1, "engines": "onnx"}', "unknown keys"),
+        ('{"schema": 0}', "cannot be used"),
+    ],
+    ids=range(5),
+)
+def test_a_result_that_is_none_is_the_device_s_fault(folder, swift, made, words):
+    code = f"open(args[1], 'w').write({made!r}); sys.stderr.write('why'); print(json.dumps({{'result': None}}))"
+    with pytest.raises(SetupError, match="what the device answered is not taken") as caught:
+        job(folder, script(code), swift).execute(PLAN, lambda *a: None)
+    assert words in str(caught.value) and "why" in str(caught.value) and "ssh://test" in str(caught.value)
+
+
 class Restarted(LocalLink):
     """The device has another boot_id once the result is there."""
 
@@ -420,7 +438,7 @@ def test_a_device_that_has_restarted_before_its_result_was_taken(folder, swift):
     with pytest.raises(SetupError, match="has restarted after the run: what it answered is not taken") as caught:
         job(folder, runner, Restarted(swift.command), boot=boot).execute(PLAN, lambda *a: None)
     assert caught.value.exit_code == 3 and "another" in str(caught.value) and boot in str(caught.value)
-    with pytest.raises(InputError):  # of the file that is no result: nothing is compared where nothing is known
+    with pytest.raises(SetupError, match="is not taken: result"):  # nothing is compared where nothing is known
         job(folder, runner, Restarted(swift.command)).execute(PLAN, lambda *a: None)
 
 
