@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from smolship.runtime.errors import SetupError, clip
+from smolship.runtime.sensors.snapshot import IDS, MODELS, SERIALS, first_told, identified
 from smolship.runtime.sensors.tree import functions, value_of
 from smolship.tools.devices.cores import CPU, Core, cpu_list, parse_cores, threads
 from smolship.tools.devices.elf import Elf, page_size, parse_elf
@@ -30,9 +31,6 @@ TOOLS = tuple(NAMES.split())
 LIMIT_S = 60.0
 MOST = 16 << 20  # bytes of all texts
 SIZE = re.compile(r"[0-9]{1,15}")
-NO_SERIALS = re.compile(
-    r"0*|none|unknown|n/?a|to be filled.*|default string|not (specified|applicable)|system serial.*|(.)\2*", re.I
-)
 
 
 @dataclass(frozen=True)
@@ -212,7 +210,8 @@ def parse_facts(texts: Mapping[str, str], reasons: Mapping[str, str], host_time:
     )
     cores = tuple(parse_cores(texts))
     libc = read_libc(texts, elf)
-    identity, identity_of = _identity(texts)
+    identity, identity_of = identified(texts) or (None, None)
+    model = first_told(texts, MODELS) or (_value(texts, "/proc/cpuinfo", "Model"),)
     date, says = texts.get("date", ""), texts.get("$ getprop ro.kernel.qemu")
     emulated = True if re.search(r"(^|/)qemu-", texts.get("exe", "")) else None if says is None else says == "1"
     mounts = texts.get("/proc/mounts", "")
@@ -234,7 +233,7 @@ def parse_facts(texts: Mapping[str, str], reasons: Mapping[str, str], host_time:
         online=need("online", online, f"{CPU}/online"),
         allowed=need("allowed", allowed, "/proc/self/status"),
         threads=need("threads", threads(cores, online, allowed), "/proc/cpuinfo"),
-        model=need("model", _first(texts, MODELS) or _value(texts, "/proc/cpuinfo", "Model"), *MODELS),
+        model=need("model", model[0], *MODELS),
         soc=need("soc", _soc(texts), "$ getprop ro.soc.model", *NAMES_OF_TREE),
         system=need("system", _system(texts), "/etc/os-release", "$ getprop ro.build.version.release"),
         identity=need("identity", identity, *SERIALS, *IDS),
@@ -250,31 +249,13 @@ def parse_facts(texts: Mapping[str, str], reasons: Mapping[str, str], host_time:
     )
 
 
-MODELS = (
-    "/proc/device-tree/model",
-    "/sys/firmware/devicetree/base/model",
-    "$ getprop ro.product.model",
-    "/sys/class/dmi/id/product_name",
-)
-SERIALS = (
-    "/proc/device-tree/serial-number",
-    "/sys/firmware/devicetree/base/serial-number",
-    "$ getprop ro.serialno",
-    "/sys/class/dmi/id/product_serial",
-    "/sys/class/dmi/id/board_serial",
-)
 NAMES_OF_TREE = ("/proc/device-tree/compatible", "/sys/firmware/devicetree/base/compatible")
-IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 
 
 def _soc(texts: Mapping[str, str]) -> str | None:
     """The last of a device tree's names is that of the chip, such as "brcm,bcm2712"."""
-    words = (_first(texts, NAMES_OF_TREE) or "").split()
+    words = next((texts[name] for name in NAMES_OF_TREE if texts.get(name)), "").split()
     return texts.get("$ getprop ro.soc.model") or (words[-1] if words else _value(texts, "/proc/cpuinfo", "Hardware"))
-
-
-def _first(texts: Mapping[str, str], names: Sequence[str]) -> str | None:
-    return next((texts[name] for name in names if texts.get(name)), None)
 
 
 def _value(texts: Mapping[str, str], name: str, key: str) -> str | None:
@@ -292,18 +273,6 @@ def _page(texts: Mapping[str, str], elf: Elf | None) -> int | None:
     if SIZE.fullmatch(said) and int(said) >= 4096:
         return int(said)
     return page_size(_bytes(texts.get("/proc/self/auxv", "")), elf.bits if elf else 64)
-
-
-def _identity(texts: Mapping[str, str]) -> tuple[str | None, str | None]:
-    serials = [(name, texts.get(name, "")) for name in SERIALS]
-    serials.insert(2, ("/proc/cpuinfo", _value(texts, "/proc/cpuinfo", "Serial") or ""))
-    for name, text in serials:
-        if text and not NO_SERIALS.fullmatch(text.strip()):
-            return text.strip(), name
-    for name in IDS:
-        if re.fullmatch(r"[0-9a-f]{32}", texts.get(name, "")):
-            return texts[name], name
-    return None, None
 
 
 def _system(texts: Mapping[str, str]) -> str | None:
