@@ -120,7 +120,7 @@ def test_who_is_waited_for_where_nothing_is_said() -> None:
 
 @pytest.mark.parametrize("fresh", [True, False])
 def test_the_first_load_after_it_was_sent(made: tuple[measure.Bench, Record], bundle: Path, fresh: bool) -> None:
-    facts = SimpleNamespace(emulated=False, label="pi", system="Debian", cores=(), clock_s=0.5)
+    facts = SimpleNamespace(emulated=False, label="pi", system="Debian", cores=(), clock_s=0.5, identity=None)
     found = recording.Recorder(watching.Here(bundle / "onnx"), "ssh://pi", facts, fresh, tree=Tree())  # type: ignore
     found.around = watching.watched(Tree(), [], Tree())
     first = found.record(open_bundle(bundle), made[0].measured, [1], []).loads.first_ever

@@ -36,6 +36,7 @@ Blocks = Annotated[np.ndarray, np.float32, 4]
 LIMIT = 1 << 29  # bytes of a file
 EXPORT = "export the bundle again"
 LARGEST = 1 << 53  # whole numbers up to it are floats, too
+LONGEST = 1 << 63  # above which are no whole numbers of ours
 LATER = {"later": True}  # metadata of fields
 
 
@@ -132,6 +133,8 @@ class _Reader:
             good, expected = whole or (type(raw) is float and math.isfinite(raw)), "a finite number"
         else:
             good, expected = type(raw) is kind, f"a value of type {kind.__name__}"
+            if good and kind is int and abs(raw) > LONGEST:
+                good, expected = False, f"a number of at most {LONGEST:,}"
         if not good:
             raise self.wrong(at, raw, expected)
         return float(raw) if kind is float else raw

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from smolship.runtime.disk import writing
-from smolship.runtime.errors import InputError
+from smolship.runtime.errors import InputError, show
 from smolship.runtime.generate import Generated
 from smolship.runtime.memory import Memory
 from smolship.runtime.plan import Plan, Purpose
@@ -38,6 +38,7 @@ from smolship.runtime.records import LATER, Blocks, Doubles, Ids, Numbers, Rows,
 from smolship.runtime.session import Traits
 
 SCHEMA = 1
+MOST_MS = 1e10  # of one time: four months
 SLACK = 1e-6  # of a log-sum-exp: sums of float64 in another order differ by far less
 
 
@@ -148,6 +149,11 @@ class Times:
     gaps_ms: dict[int, list[list[float]]]
     warmups_ms: list[float] = field(default_factory=list)
     sustained: list[list[float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        rows = [*self.ttft_ms.values(), *(row for rows in self.gaps_ms.values() for row in rows), self.warmups_ms]
+        if any(ms > MOST_MS for row in rows for ms in row) or any(len(pair) != 2 for pair in self.sustained):
+            raise InputError("times that no clock gives", got=show(self), expected=f"below {MOST_MS:,.0f} ms")
 
     def decode_tokens_per_s(self, depth: int) -> list[float]:
         """Of each repeat: over the mean time between tokens."""

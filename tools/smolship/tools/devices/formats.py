@@ -146,10 +146,16 @@ def _median(values: Sequence[int | None]) -> float | None:
 
 
 def _fed(record: Record) -> int:
-    """Tokens that went through the model in the repeats and the one before each, which is not counted."""
-    prompts = sum(n * (len(row) + 1) for n, row in record.times.ttft_ms.items())
-    depths = sum(depth + (len(rows) + 1) * (len(rows[0]) + 1) for depth, rows in record.times.gaps_ms.items())
-    return prompts + depths
+    """Tokens that went through the model: in the repeats and the one before each, which is not counted, in the
+    repetitions that warm up, and while it decoded on end."""
+    times = record.times
+    shallow, shortest = min(times.gaps_ms), min(times.ttft_ms)
+    decoded = len(times.gaps_ms[shallow][0]) + 1
+    prompts = sum(n * (len(row) + 1) for n, row in times.ttft_ms.items())
+    depths = sum(depth + (len(rows) + 1) * (len(rows[0]) + 1) for depth, rows in times.gaps_ms.items())
+    warmups = len(times.warmups_ms) * (shortest + shallow + decoded)
+    sustained = shallow + len(times.sustained) * decoded if times.sustained else 0
+    return prompts + depths + warmups + sustained
 
 
 def to_llama_bench(record: Record) -> list[dict[str, Any]]:

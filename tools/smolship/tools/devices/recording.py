@@ -107,9 +107,7 @@ class Recorder:
     def _device(self, tree: Tree, result: Result) -> Device:
         facts = self.facts
         label = facts.label if facts else platform.node()
-        known = (
-            Reading(facts.identity, "", facts.identity_of) if facts and facts.identity and facts.identity_of else None
-        )
+        known = Reading(clip(facts.identity, 120), "", facts.identity_of or "") if facts and facts.identity else None
         return Device(
             uri=self.uri,
             label=label or "",
