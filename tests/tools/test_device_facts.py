@@ -447,6 +447,13 @@ class _Unmapped(Here):
         return super().run(script.replace("/proc/self/maps", str(self.maps)), **kind)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("home", ["", ".", "a/b"])
+def test_a_home_that_is_no_path(home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", home)
+    found = read_device(Here(), ("~/.cache/smolship", f"{tmp_path}/good"))
+    assert found.folders[0].why.startswith("HOME is no path") and found.good_folders("ssh://a")[0].path.endswith("good")
+
+
 def test_a_folder_where_programs_run_and_libraries_cannot_be_loaded(tmp_path: Path) -> None:
     (folder,) = read_device(_Unmapped(tmp_path), (f"{tmp_path}/good",)).folders
     assert folder.why.startswith("a library that lies there cannot be loaded") and "failed to map" in folder.why

@@ -347,6 +347,16 @@ def test_what_a_person_set_for_programs_of_their_own_has_no_effect(folder, swift
     assert f"[None, None, None, '/ours', '{folder}/{PLAN.digest[:16]}']" in str(caught.value)
 
 
+def test_options_and_functions_of_a_start_file_are_none_of_ours(folder):
+    """As bash hands them on to every shell."""
+    given = ("SHELLOPTS=errexit:noclobber:noglob:nounset", "BASH_FUNC_printf%%=() { echo theirs; }")
+    link = LocalLink(("/usr/bin/env", *given, "bash", "--posix"))
+    done = link.run(
+        f"false; : >{folder}/a; : >{folder}/a; cd {folder}; echo $nobody *; printf '%s\\n' ours", limit_s=10
+    )
+    assert (done.status, done.out) == (0, b"a\nours\n")
+
+
 def test_the_archive_is_all_that_the_executor_needs(tmp_path):
     """With numpy alone beside it; the same files make the same archive."""
     runner = python_runner(sys.executable, "/nowhere", tmp_path)

@@ -154,7 +154,12 @@ for name in $pythons; do
 done
 for name in $folders; do
   case $name in
-    '~'/*) if [ -n "${HOME-}" ]; then folder "${HOME%/}${name#'~'}"; else say "=tried$tab$name"; say "!folder $name${tab}HOME is not set"; fi ;;
+    '~'/*)
+      case ${HOME-} in
+        /*) folder "${HOME%/}${name#'~'}" ;;
+        *) say "=tried$tab$name"; say "!folder $name${tab}HOME is no path: ${HOME:-not set}" ;;
+      esac
+      ;;
     *) folder "$name" ;;
   esac
 done
