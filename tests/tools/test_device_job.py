@@ -237,7 +237,7 @@ def test_a_device_is_not_cleaned_while_a_run_goes_on(tmp_path, monkeypatch):
     """By the same rule as a run's own: the process that holds the lock, not another that has its number now."""
     ours = tmp_path / "smolship" / "device"
     monkeypatch.setattr(showing, "link_to", lambda address: LocalLink())
-    monkeypatch.setattr(showing, "folders", lambda facts, uri: [str(ours)])
+    monkeypatch.setattr(showing, "look", lambda link, address: read_device(link, (f"{tmp_path}/smolship",)))
     lock = ours / "runs" / "lock"
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     began = int(Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19])
@@ -249,8 +249,9 @@ def test_a_device_is_not_cleaned_while_a_run_goes_on(tmp_path, monkeypatch):
                 showing.cleaned(parse("ssh://test"))
             assert lock.exists()
         else:
-            showing.cleaned(parse("ssh://test"))
+            assert showing.cleaned(parse("ssh://test"))["folders"] == [str(ours)]
             assert not ours.exists() and not ours.parent.exists()
+            assert "nothing was there" in showing.cleaned(parse("ssh://test"))["said"]
 
 
 @pytest.mark.real

@@ -92,8 +92,8 @@ def bench(
         try_folder(record, "the records")
     limit_s = options.limit_of(device, limit, force)
     gates = Gates(min_decode, max_ttft, max_memory)
-    cool_s = options.duration(cool, "--cool") if cool else None
-    sustained_s = options.duration(sustained, "--sustained") if sustained else 0
+    cool_s = None if cool is None else options.duration(cool, "--cool")
+    sustained_s = 0 if sustained is None else options.duration(sustained, "--sustained")
     bundle = open_bundle(folder)
     targets = options.targets_of(bundle, target)
     options.set_units(bundle, targets, units)
