@@ -398,6 +398,8 @@ def test_a_supervisor_that_is_hung_up_takes_the_runner_with_it(folder, shell):
         b"[" * 100_000,
         b'{"progress": ["a", Infinity, 1]}',
         b'{"progress": "abc", "result": 1}',
+        b'{"progress": ["a", 1' + b"0" * 400 + b", 1]}",
+        b'{"progress": ["a", 1, -1]}',
         b'{"error": "x"}',
         b'{"error": 7}',
         b"7",
@@ -405,12 +407,13 @@ def test_a_supervisor_that_is_hung_up_takes_the_runner_with_it(folder, shell):
         b"smolship-supervisor",
         b"smolship-supervisor \xff started",
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_what_a_device_says_is_not_trusted(line):
-    watch = jobs.Watch(lambda *a: None)
+    told = []
+    watch = jobs.Watch(lambda *a: told.append(a))
     watch.line(line)
-    assert watch.answer == {}
+    assert watch.answer == {} and told == []
 
 
 @pytest.mark.parametrize(

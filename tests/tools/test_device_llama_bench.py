@@ -83,6 +83,12 @@ def test_another_measurement_is_refused(there: Any, bench: Any, capsys: Any, cha
     assert "did not measure what it was asked for" in capsys.readouterr().err
 
 
+def test_an_answer_that_is_none_is_the_device_s_fault(there: Any, bench: Any, capsys: Any) -> None:
+    there("print('loading a backend')")
+    assert bench() == 3
+    assert "ssh://test: llama-bench's answer is not valid JSON" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("times", [["1"], [0], [-1], [True], [1.5], None, [1, 1], [10**400]])
 def test_times_that_are_none(times: Any) -> None:
     row = {"n_prompt": 8, "n_gen": 0, "n_depth": 0, "n_threads": 1, "samples_ns": times}

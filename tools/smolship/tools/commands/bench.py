@@ -90,6 +90,8 @@ def bench(
 
     if record:
         try_folder(record, "the records")
+    elif record_format != "smolship":
+        raise InputError("--record-format is for --record", got=record_format, expected="--record DIR beside it")
     limit_s = options.limit_of(device, limit, force)
     gates = Gates(min_decode, max_ttft, max_memory)
     cool_s = None if cool is None else options.duration(cool, "--cool")
