@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
 from smolship.runtime.bundle import Bundle
-from smolship.runtime.errors import InputError
+from smolship.runtime.errors import InputError, clip
 from smolship.runtime.generate import Sampling
 from smolship.runtime.plan import MOST
 from smolship.tools.console import Screen
 
+Loaded = TypeVar("Loaded")
 err = Screen(stderr=True)
 
 LONGEST_S = MOST  # of a time that is given
@@ -241,6 +242,15 @@ def say_notes(notes: Iterable[str]) -> None:
     """What a user should know, on standard error."""
     for note in notes:
         err.print("note:", note, style="yellow", markup=False)
+
+
+def load_each(load: Callable[[Path], Loaded], paths: Iterable[Path]) -> Iterator[tuple[Path, Loaded]]:
+    """What each of the files holds. Raises InputError that names the file."""
+    for path in paths:
+        try:
+            yield path, load(path)
+        except InputError as error:
+            raise InputError(f"{clip(path)}: {error}") from None
 
 
 def print_json(value: Any) -> None:

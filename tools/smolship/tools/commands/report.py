@@ -44,8 +44,7 @@ def report(
     if len(bundles) > 1:
         raise InputError("a report is about one bundle", got=", ".join(map(str, bundles)), expected="one, and records")
     records: list[Record] = []
-    for path in files:
-        record = Record.load(path)
+    for path, record in options.load_each(Record.load, files):
         if record in records:
             options.say_notes([f"{path} is the record of a run that another file has, too: it is shown once"])
         else:
