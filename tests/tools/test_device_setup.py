@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from smolship.runtime.errors import InputError, SetupError
+from smolship.tools.devices import wheels
 from smolship.tools.devices.cores import Core, processor
 from smolship.tools.devices.facts import DeviceFacts
 from smolship.tools.devices.opening import check_threads
+from smolship.tools.devices.setup import install
 from smolship.tools.devices.showing import _python, clock
+from smolship.tools.devices.stores import Stores
 from smolship.tools.devices.wheels import chosen
+from tests.tools.local_link import LocalLink
 from tests.tools.test_device_facts import CPU, PI4, facts
 
 
@@ -56,6 +61,21 @@ def test_where_no_wheel_fits_both_tags_are_said(tmp_path: Path) -> None:
     text = str(error.value)
     assert "cp314-cp314-manylinux_2_39_aarch64" in text and "cp313 or abi3, on manylinux_2_36_aarch64" in text
     assert "--abi=cp313" in text and error.value.exit_code == 3
+
+
+def test_a_wheel_that_is_cut_short(tmp_path: Path) -> None:
+    wheel = tmp_path / "numpy-2.1.0-cp311-cp311-manylinux_2_28_aarch64.whl"
+    wheel.write_bytes(b"PK\x03\x04" + bytes(99))
+    here = Stores(LocalLink(), [f"{tmp_path}/device"])
+    with pytest.raises(InputError, match="a wheel cannot be read"):
+        install(LocalLink(), board().pythons[0], here, [wheel], {}, lambda *a: None)
+
+
+def test_pip_that_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheels, "PIP", [sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr(wheels, "FETCH_S", 0.2)
+    with pytest.raises(SetupError, match="pip did not end within"):
+        wheels.fetched(board().pythons[0], ["numpy"], tmp_path)
 
 
 @pytest.mark.parametrize(("threads", "fits"), [(None, True), (4, True), (5, False)])

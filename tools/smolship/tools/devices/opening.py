@@ -230,7 +230,7 @@ def _runner(link: Link, facts: DeviceFacts, folder: str, target: str, engine: st
                 f"{link.uri}: no runner can be built for it", got=facts.machine, expected=", ".join(MACHINES)
             )
         libc = facts.libc[0] if facts.libc else None
-        if libc == "bionic" and os.environ.get(ANDROID_HOME):
+        if libc == "bionic" and facts.machine == "aarch64" and os.environ.get(ANDROID_HOME):
             runner = native_runner(build("android-aarch64", runners()))
         elif libc == "glibc":
             runner = native_runner(build(facts.machine, runners()))
