@@ -400,6 +400,10 @@ def test_forms_that_nobody_has_filled_in(form: str) -> None:
 def test_the_machine_says_that_it_is_emulated() -> None:
     assert snapshot(tree({"$ getprop ro.kernel.qemu": "1"})).emulated.value is True
     assert snapshot(tree({"/proc/device-tree/model": "linux,dummy-virt"})).emulated.value is True
+    for path, word in (("ro.boot.qemu", "1"), ("ro.hardware", "ranchu"), ("ro.product.model", "sdk_gphone64_x86_64")):
+        found = snapshot(tree({**PHONE, f"$ getprop {path}": word})).emulated
+        assert (found.value, found.source) == (True, f"$ getprop {path}")
+    assert snapshot(tree({**PHONE, "$ getprop ro.hardware": "qcom"})).emulated.value is False
     assert snapshot(tree(PI_5)).emulated.value is False
 
 

@@ -252,6 +252,12 @@ def test_a_shell_that_an_emulator_runs(exe: str, emulated: bool) -> None:
     assert facts(PHONE | {"exe": exe}).emulated is emulated
 
 
+@pytest.mark.parametrize("said", ["ro.boot.qemu 1", "ro.hardware ranchu", "ro.product.model sdk_gphone64_arm64"])
+def test_an_emulator_of_android(said: str) -> None:
+    name, _, word = said.partition(" ")
+    assert facts(PHONE | {f"$ getprop {name}": word}).emulated is True and facts(PHONE).emulated is False
+
+
 def test_threads_of_a_phone_that_tells_clocks_only_or_nothing() -> None:
     clocks = {name: text for name, text in PHONE.items() if not name.endswith("cpu_capacity")}
     assert facts(clocks).threads == 4

@@ -30,6 +30,15 @@ SERIALS = (
     "/sys/class/dmi/id/product_serial",
     "/sys/class/dmi/id/board_serial",
 )
+# By what Android's emulator says of itself: since version 12 in other words.
+EMULATORS = {
+    "$ getprop ro.kernel.qemu": "1",
+    "$ getprop ro.boot.qemu": "1",
+    "$ getprop ro.hardware": "goldfish|ranchu|cutf_cvm|vbox86",
+}
+EMULATED = re.compile(
+    r"linux,dummy-virt|\bQEMU\b|\bemulator\b|\bsdk_g?phone|Android SDK built for|\bCuttlefish\b", re.I
+)
 CPUS = "/proc/cpuinfo"  # with the serial number of older Raspberry Pis
 IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")  # of the system: another one after each installation
 # What makers leave: zeros, one character over and over, digits in their order, forms to be filled in.
@@ -149,10 +158,15 @@ def first_told(texts: Mapping[str, str], paths: Sequence[str]) -> tuple[str, str
 
 def emulated(tree: Tree) -> Reading:
     """Whether Android's emulator or a virtual board says so; False only says that neither does."""
-    path, name = "$ getprop ro.kernel.qemu", model(tree).text or ""
-    if tree.get(path) == "1" or re.search(r"linux,dummy-virt|\bQEMU\b|\bemulator\b", name, re.I):
-        return Reading(True, "", path if tree.get(path) == "1" else model(tree).source)
-    return Reading(False, "", "model, getprop")
+    said = emulator(tree.texts)
+    return Reading(bool(said), "", said or "model, getprop")
+
+
+def emulator(texts: Mapping[str, str]) -> str | None:
+    """The path of the text that says that it is one; None where none does."""
+    name, path = first_told(texts, MODELS) or ("", "")
+    said = next((path for path, word in EMULATORS.items() if re.fullmatch(word, texts.get(path, ""))), None)
+    return said or (path if EMULATED.search(name) else None)
 
 
 def _first(tree: Tree, paths: Sequence[str]) -> Reading:

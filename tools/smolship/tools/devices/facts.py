@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from smolship.runtime.errors import SetupError, clip
-from smolship.runtime.sensors.snapshot import IDS, MODELS, SERIALS, first_told, identified
+from smolship.runtime.sensors.snapshot import EMULATORS, IDS, MODELS, SERIALS, emulator, first_told, identified
 from smolship.runtime.sensors.tree import functions, value_of
 from smolship.tools.devices.cores import CPU, Core, cpu_list, parse_cores, threads
 from smolship.tools.devices.elf import Elf, page_size, parse_elf
@@ -212,8 +212,10 @@ def parse_facts(texts: Mapping[str, str], reasons: Mapping[str, str], host_time:
     libc = read_libc(texts, elf)
     identity, identity_of = identified(texts) or (None, None)
     model = first_told(texts, MODELS) or (_value(texts, "/proc/cpuinfo", "Model"),)
-    date, says = texts.get("date", ""), texts.get("$ getprop ro.kernel.qemu")
-    emulated = True if re.search(r"(^|/)qemu-", texts.get("exe", "")) else None if says is None else says == "1"
+    date = texts.get("date", "")
+    emulated = bool(re.search(r"(^|/)qemu-", texts.get("exe", "")) or emulator(texts)) or (
+        False if any(name in texts for name in EMULATORS) else None
+    )
     mounts = texts.get("/proc/mounts", "")
     return DeviceFacts(
         machine=need("machine", elf and elf.machine, "elf"),
@@ -240,7 +242,7 @@ def parse_facts(texts: Mapping[str, str], reasons: Mapping[str, str], host_time:
         identity_of=identity_of,
         label=need("label", texts.get("/proc/sys/kernel/hostname"), "/proc/sys/kernel/hostname"),
         boot_id=need("boot_id", texts.get("/proc/sys/kernel/random/boot_id"), "/proc/sys/kernel/random/boot_id"),
-        emulated=need("emulated", emulated, "$ getprop ro.kernel.qemu"),
+        emulated=need("emulated", emulated, *EMULATORS),
         clock_s=need("clock_s", int(date) + 0.5 - host_time if re.fullmatch(r"[0-9]{1,12}", date) else None, "date"),
         tools={name: texts.get(f"tool {name}") for name in TOOLS},
         searched=texts.get("PATH", ""),

@@ -137,7 +137,7 @@ smolship_command getconf GNU_LIBC_VERSION
 smolship_command ldd --version
 bytes /proc/self/auxv 512
 for name in ro.product.model ro.product.manufacturer ro.soc.model ro.serialno ro.build.version.release \
-  ro.build.version.sdk ro.kernel.qemu; do
+  ro.build.version.sdk ro.kernel.qemu ro.boot.qemu ro.hardware; do
   smolship_command getprop $name
 done
 for name in $tools; do
