@@ -16,6 +16,7 @@ from smolship.runtime.bundle import open_bundle
 from smolship.runtime.errors import InputError
 from smolship.tools import console
 from smolship.tools.cli import app, run
+from smolship.tools.commands import options
 from tests.tools.commands import environ, run_commands
 
 C = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LANG": "C"}
@@ -182,3 +183,8 @@ def test_a_command_in_this_process_changes_no_stream(bundle, capsys):
     errors = sys.stdout.errors
     assert run(["inspect", str(bundle / "b")]) == 0
     assert sys.stdout.errors == errors
+
+
+def test_what_a_device_says_is_no_command_of_the_terminal(capsys):
+    options.say_notes(["the governor changed from \x1b]0;theirs\x07 to \x9b31m"])
+    assert capsys.readouterr().err.strip() == "note: the governor changed from  ]0;theirs  to  31m"

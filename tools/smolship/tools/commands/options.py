@@ -23,6 +23,7 @@ from smolship.tools.console import Screen
 Loaded = TypeVar("Loaded")
 err = Screen(stderr=True)
 
+LONGEST_NOTE = 4000  # characters
 LONGEST_S = MOST  # of a time that is given
 
 INTERPRETED = 0.9  # billions of parameters, from which on a user is told what interpreting them takes
@@ -239,9 +240,9 @@ def only(context: typer.Context, option: str, *allowed: str) -> None:
 
 
 def say_notes(notes: Iterable[str]) -> None:
-    """What a user should know, on standard error."""
+    """What a user should know, on standard error; devices and files may have had their say in it."""
     for note in notes:
-        err.print("note:", note, style="yellow", markup=False)
+        err.print("note:", clip(note, LONGEST_NOTE), style="yellow", markup=False)
 
 
 def load_each(load: Callable[[Path], Loaded], paths: Iterable[Path]) -> Iterator[tuple[Path, Loaded]]:

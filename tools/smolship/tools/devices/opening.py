@@ -18,7 +18,7 @@ from packaging.version import InvalidVersion, Version
 from smolship.runtime.artifact import listed_digest
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.child import Progress
-from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.runtime.execute import Execute
 from smolship.runtime.plan import Plan
 from smolship.runtime.result import Result
@@ -139,7 +139,7 @@ def executing(
         check_threads(link.uri, facts, threads)
         notes = check_memory(link.uri, facts, bundle, targets, force)
         for note in notes:  # before anything is sent
-            print("note:", note, file=sys.stderr)
+            print("note:", clip(note), file=sys.stderr)
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-device-")))
         stores = Stores(link, folders(facts, link.uri))
         if via == "app":
@@ -182,7 +182,7 @@ def _job(
     files, digest = artifact(bundle, name)
     runner = _runner(link, facts, stores.home, name, bundle.entry(name).engine, work)
     for note in older(link.uri, runner.versions, bundle.manifest.tools):
-        print("note:", note, file=sys.stderr)
+        print("note:", clip(note), file=sys.stderr)
     program = stores.put(runner.files, progress)
     there = stores.put(files, progress)
     runs = f"{stores.home}/runs"
