@@ -17,6 +17,8 @@ from smolship.runtime.errors import InputError
 from smolship.tools import console
 from smolship.tools.cli import app, run
 from smolship.tools.commands import options
+from smolship.tools.console import Screen
+from smolship.tools.display import Steps
 from tests.tools.commands import environ, run_commands
 
 C = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LANG": "C"}
@@ -183,6 +185,13 @@ def test_a_command_in_this_process_changes_no_stream(bundle, capsys):
     errors = sys.stdout.errors
     assert run(["inspect", str(bundle / "b")]) == 0
     assert sys.stdout.errors == errors
+
+
+def test_what_a_device_does_is_no_markup(capsys):
+    with Steps(Screen(stderr=True)) as steps:
+        steps.update("parity [/a]", "[/foo]\x1b[31m [link=http://evil]x", 1, 3)
+    assert "[/foo]" in (said := capsys.readouterr().err) or "parity [/a]" in said
+    assert "\x1b[31m" not in said
 
 
 def test_what_a_device_says_is_no_command_of_the_terminal(capsys):
