@@ -72,6 +72,13 @@ def test_its_rows_are_shown_and_kept(there: Any, bench: Any, tmp_path: Path, cap
     assert not (tmp_path / "device/runs/lock").exists()
 
 
+def test_its_words_are_no_markup(there: Any, bench: Any, capsys: Any) -> None:
+    there("rows[0]['build_commit'] = rows[0]['backends'] = rows[0]['model_type'] = '[/b] \\x1b[31m'")
+    assert bench() == 0
+    out = capsys.readouterr().out
+    assert "[/b]" in out and "\x1b[31m" not in out
+
+
 @pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "change",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from smolship.runtime.errors import InputError, SetupError
 from smolship.tools.devices import wheels
@@ -14,7 +16,7 @@ from smolship.tools.devices.cores import Core, processor
 from smolship.tools.devices.facts import DeviceFacts
 from smolship.tools.devices.opening import check_threads
 from smolship.tools.devices.setup import install
-from smolship.tools.devices.showing import _python, clock
+from smolship.tools.devices.showing import _python, clock, table
 from smolship.tools.devices.stores import Stores
 from smolship.tools.devices.wheels import chosen
 from tests.tools.local_link import LocalLink
@@ -112,6 +114,15 @@ def test_cloned_cards_are_told_apart_by_their_boards() -> None:
     nothing = {name: text for name, text in PI4.items() if "serial" not in name and "machine-id" not in name}
     clone = facts(nothing | {"/proc/cpuinfo": PI4["/proc/cpuinfo"].replace("Serial\t\t: 10000000abcdef01\n", "")})
     assert clone.identity is None and "machine-id" in clone.missing["identity"] and clone.label == "raspberrypi"
+
+
+def test_what_is_shown_of_a_device_is_no_markup() -> None:
+    """An address of IPv6, and what a device calls itself."""
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table([{"uri": "ssh://pi@[fe80::1%25eth0]:22", "model": "[/board] [bold]"}]))
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue()
+    assert "ssh://pi@[fe80::1%25eth0]:22" in said and "[/board] [bold]" in said
 
 
 @pytest.mark.parametrize(

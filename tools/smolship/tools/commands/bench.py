@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from smolship.runtime.bundle import default_threads, open_bundle
-from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.tools.commands import options
 from smolship.tools.console import Screen
 from smolship.tools.devices.recording import Format
@@ -189,5 +189,5 @@ def _by_llama_bench(
     table.add_column("")
     table.add_column(target, justify="right")
     for label, value in found.rows():
-        table.add_row(label, value)
+        table.add_row(Text(clip(label)), Text(clip(value)))
     Screen().print(table)

@@ -107,10 +107,10 @@ def table(found: Sequence[dict[str, Any]]) -> Table:
     shown = plain_table(Text("Devices"), "a board is named by its URI, such as ssh://pi@raspberrypi.local")
     shown.add_column("")
     for one in found:
-        shown.add_column(clip(one["uri"]), overflow="fold")
+        shown.add_column(Text(clip(one["uri"])), overflow="fold")
     for name in dict.fromkeys(name for one in found for name in one if name not in ("uri", "missing")):
         label = "to do" if name == "todo" else name.removesuffix("_bytes").replace("_", " ")
-        shown.add_row(label, *(_cell(name, one.get(name)) for one in found))
+        shown.add_row(label, *(Text(_cell(name, one.get(name))) for one in found))
     return shown
 
 
