@@ -16,6 +16,7 @@ from smolship.tools.devices.channel import unfinished
 from smolship.tools.devices.cores import cpu_list, parse_cores, threads
 from smolship.tools.devices.elf import page_size, parse_elf
 from smolship.tools.devices.facts import DeviceFacts, parse_facts, parse_texts, read_device
+from smolship.tools.devices.opening import limited
 from smolship.tools.devices.pythons import wheel_platforms
 from tests.tools.test_store import Here
 
@@ -171,6 +172,27 @@ V1 = "/sys/fs/cgroup/memory/docker/0123"
 )
 def test_memory_that_a_session_may_take(texts: dict[str, str], left: tuple[int, str] | None) -> None:
     assert facts(PI4 | texts).memory_allowance == left
+
+
+@pytest.mark.parametrize(
+    ("texts", "quota", "count"),
+    [
+        ({f"{GROUP}/cpu.max": "max 100000"}, None, 4),
+        ({f"{GROUP}/cpu.max": "150000 100000"}, (1.5, f"{GROUP}/cpu.max"), 2),
+        ({f"{GROUP}/cpu.max": "50000 100000", "/sys/fs/cgroup/cpu.max": "800000 100000"}, (0.5, f"{GROUP}/cpu.max"), 1),
+        ({f"{GROUP}/cpu.max": "800000 100000"}, (8.0, f"{GROUP}/cpu.max"), 4),
+        ({f"{V1}/cpu.cfs_quota_us": "-1", f"{V1}/cpu.cfs_period_us": "100000"}, None, 4),
+        ({f"{V1}/cpu.cfs_quota_us": "200000", f"{V1}/cpu.cfs_period_us": "100000"}, (2.0, f"{V1}/cpu.cfs_quota_us"), 2),
+        ({f"{GROUP}/cpu.max": "1 0", f"{V1}/cpu.cfs_quota_us": "5"}, None, 4),
+        ({f"{GROUP}/cpu.max": "9" * 40}, None, 4),
+    ],
+)
+def test_time_of_processors_that_a_session_may_take(
+    texts: dict[str, str], quota: tuple[float, str] | None, count: int
+) -> None:
+    found = facts(PI4 | texts)
+    assert (found.quota, found.threads) == (quota, count)
+    assert [one.split()[1] for one in limited("ssh://pi", found)] == ([quota[1]] if quota else [])
 
 
 def test_a_pi_5_has_pages_of_16_kb_and_no_serial_in_cpuinfo() -> None:
@@ -348,7 +370,7 @@ def test_nothing_is_known() -> None:
     values = {
         name: value
         for name, value in vars(found).items()
-        if name not in ("missing", "tools", "searched", "identity_of", "memory_allowance")
+        if name not in ("missing", "tools", "searched", "identity_of", "memory_allowance", "quota")
     }
     assert all(value in (None, ()) for value in values.values())
     assert all(found.missing[name] for name, value in values.items() if value is None)

@@ -5,6 +5,7 @@ What cannot be read is None, and `missing` says why; it is never 0.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from smolship.runtime.sensors.tree import functions, value_of
 from smolship.tools.devices.cores import CPU, Core, cpu_list, parse_cores, threads
 from smolship.tools.devices.elf import Elf, page_size, parse_elf
 from smolship.tools.devices.link import Link, LinkLost, device_path, quote
-from smolship.tools.devices.meminfo import allowance, kilobytes, zram
+from smolship.tools.devices.meminfo import allowance, kilobytes, processors, zram
 from smolship.tools.devices.mounts import Mount, free_bytes, mount_of
 from smolship.tools.devices.pythons import PYTHON, PYTHONS, Python, read_libc, read_pythons
 
@@ -57,6 +58,7 @@ class DeviceFacts:
     pythons      the first is the best: python3, else the newest
     memory_*     bytes; `memory_allowance`: what the session may still take, and which limit says so, where one does
     zram_total   of the swap, that lies in memory
+    quota        of how many processors the session has the time, and which control group says so, where one does
     online, allowed  numbers of cores; threads: how many a run takes where nothing else is said
     identity     the board's serial number, else the machine's id; identity_of: which
     label        the host name: cards are cloned, so it names no device
@@ -79,6 +81,7 @@ class DeviceFacts:
     swap_total: int | None
     memory_allowance: tuple[int, str] | None
     zram_total: int | None
+    quota: tuple[float, str] | None
     cores: tuple[Core, ...]
     online: tuple[int, ...] | None
     allowed: tuple[int, ...] | None
@@ -209,6 +212,7 @@ def parse_facts(texts: Mapping[str, str], reasons: Mapping[str, str], host_time:
         cpu_list(_value(texts, "/proc/self/status", "Cpus_allowed_list")),
     )
     cores = tuple(parse_cores(texts))
+    most, quota = threads(cores, online, allowed), processors(texts)
     libc = read_libc(texts, elf)
     identity, identity_of = identified(texts) or (None, None)
     model = first_told(texts, MODELS) or (_value(texts, "/proc/cpuinfo", "Model"),)
@@ -231,10 +235,11 @@ def parse_facts(texts: Mapping[str, str], reasons: Mapping[str, str], host_time:
         swap_total=need("swap_total", kilobytes(texts, "SwapTotal"), "/proc/meminfo"),
         memory_allowance=allowance(texts),
         zram_total=need("zram_total", zram(texts), "/proc/swaps"),
+        quota=quota,
         cores=cores or need("cores", None, "/proc/cpuinfo") or (),
         online=need("online", online, f"{CPU}/online"),
         allowed=need("allowed", allowed, "/proc/self/status"),
-        threads=need("threads", threads(cores, online, allowed), "/proc/cpuinfo"),
+        threads=need("threads", most and min(most, math.ceil(quota[0]) if quota else most), "/proc/cpuinfo"),
         model=need("model", model[0], *MODELS),
         soc=need("soc", _soc(texts), "$ getprop ro.soc.model", *NAMES_OF_TREE),
         system=need("system", _system(texts), "/etc/os-release", "$ getprop ro.build.version.release"),

@@ -137,7 +137,7 @@ def executing(
         link = stack.enter_context(link_to(address))
         facts = look(link, address)
         check_threads(link.uri, facts, threads)
-        notes = check_memory(link.uri, facts, bundle, targets, force)
+        notes = [*check_memory(link.uri, facts, bundle, targets, force), *limited(link.uri, facts)]
         for note in notes:  # before anything is sent
             print("note:", clip(note), file=sys.stderr)
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-device-")))
@@ -149,6 +149,13 @@ def executing(
         jobs = {name: replace(job, limit_s=limit_s) for name, job in jobs.items()}
         fresh = {name for name, job in jobs.items() if job.fresh}
         yield Place(link.uri, jobs.__getitem__, facts.threads, facts, keep, notes, fresh)
+
+
+def limited(uri: str, facts: DeviceFacts) -> list[str]:
+    """What must be said of the processors that a run gets."""
+    if not facts.quota:
+        return []
+    return [f"{uri}: {facts.quota[1]} leaves the session the time of {facts.quota[0]:g} processors"]
 
 
 def check_threads(uri: str, facts: DeviceFacts, threads: int | None) -> None:

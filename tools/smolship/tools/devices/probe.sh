@@ -35,19 +35,22 @@ bytes() {
   if [ -n "$said" ]; then say "$said"; else say "!$1${tab}no od, hexdump or xxd in $PATH"; fi
 }
 
-# Memory that this session may take, by its control groups and those above them, of both versions.
+# Memory and time of processors that this session may take, by its control groups and those above them, of both
+# versions.
 groups() {
-  unified= legacy=
+  unified= legacy= timed=
   while read -r device point kind options rest; do
     case $kind,$options, in
       cgroup2,*) unified=$point ;;
       cgroup,*,memory,*) legacy=$point ;;
+      cgroup,*,cpu,*) timed=$point ;;
     esac
   done 2>/dev/null </proc/mounts
   while IFS=: read -r number kinds group; do
     case ,$kinds, in
-      ,,) root=$unified names='memory.max memory.high memory.current memory.stat' ;;
+      ,,) root=$unified names='memory.max memory.high memory.current memory.stat cpu.max' ;;
       *,memory,*) root=$legacy names='memory.limit_in_bytes memory.usage_in_bytes memory.stat' ;;
+      *,cpu,*) root=$timed names='cpu.cfs_quota_us cpu.cfs_period_us' ;;
       *) continue ;;
     esac
     group=${group%/}
