@@ -156,6 +156,12 @@ def test_a_set_that_comes_no_nearer_is_left_as_it_was(calibrated, monkeypatch):
     assert made.digest == base.digest and facts.kl_after == facts.kl_before and "kept" in facts.notes[0]
 
 
+def test_a_text_shorter_than_the_effort_looks_at_is_said(calibrated):
+    _, _, facts = calibrated("llama", documents=["".join(f"{i} " for i in range(120))])
+    windows = facts.tokens // 32
+    assert 8 <= windows < 16 and facts.notes[0].startswith(f"the text is {windows} of the 16 windows")
+
+
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["llama", "llama_bias"])
 def test_tables_of_4_bits_come_nearer(calibrated, kind, monkeypatch):
