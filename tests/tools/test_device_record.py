@@ -232,6 +232,9 @@ def test_energy_is_of_the_packages_alone() -> None:
     assert one.joules["intel-rapl:0 package-0"].value == 3.0 and one.joules["intel-rapl:0:0 core"].value is None
     fed = 16 * 4 + 64 * 4 + 16 + 4 * 5
     assert to_edge_llm_bench(one)["metrics"]["energyJoulesPerToken"] == pytest.approx(3.0 / fed)
+    again = {"intel-rapl-mmio:0 package-0": Reading(2.9, "J", "x"), "intel-rapl:1 package-1": Reading(1.0, "J", "x")}
+    laptop = replace(one, joules=one.joules | again)  # the first package by another interface, and a second one
+    assert to_edge_llm_bench(laptop)["metrics"]["energyJoulesPerToken"] == pytest.approx(4.0 / fed)
     longer = replace(one, times=replace(one.times, warmups_ms=[9.0, 9.1], sustained=[[1.0, 48.0], [2.0, 47.0]]))
     fed += 2 * (16 + 16 + 5) + 16 + 2 * 5
     assert to_edge_llm_bench(longer)["metrics"]["energyJoulesPerToken"] == pytest.approx(3.0 / fed)

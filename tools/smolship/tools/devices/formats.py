@@ -28,7 +28,7 @@ def to_edge_llm_bench(record: Record) -> dict[str, Any]:
     loads, battery = record.loads, record.before.battery
     load = loads.cold_ms or loads.warm_ms
     prefill = next(rate for rate in record.rates if rate.of == f"ttft_ms[{shortest}]")
-    joules = sum(reading.number or 0.0 for name, reading in record.joules.items() if PACKAGE.match(name))
+    joules = _packages(record.joules)
     return _known(
         {
             "schemaVersion": 1,
@@ -101,6 +101,16 @@ def to_edge_llm_bench(record: Record) -> dict[str, Any]:
             },
         }
     )
+
+
+def _packages(joules: Mapping[str, Reading]) -> float:
+    """J of all packages. Laptops count each by two interfaces, intel-rapl and intel-rapl-mmio."""
+    found: dict[str, float] = {}
+    for name, reading in joules.items():
+        if PACKAGE.match(name):
+            package = name.partition(" ")[2]
+            found[package] = max(found.get(package, 0.0), reading.number or 0.0)
+    return sum(found.values())
 
 
 def _known(facts: Mapping[str, Any]) -> dict[str, Any]:
