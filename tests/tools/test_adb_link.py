@@ -144,6 +144,9 @@ def test_phones_that_adb_cannot_tell_apart(fake: Fake) -> None:
     with pytest.raises(SetupError, match="several phones have that serial") as error:
         adb.connect(parse("adb://0123456789ABCDEF"))
     assert "at 1-1" in str(error.value) and "at 1-2" in str(error.value) and "-s" not in calls.read_text()
+    fake("????????????           no permissions; see [http://developer.android.com] usb:1-1")  # nor is its number known
+    with pytest.raises(SetupError, match="udev rules"):
+        adb.connect(parse("adb://"))
     fake("(no serial number) device usb:1-1 transport_id:4")
     with pytest.raises(SetupError, match="adb -t 4 tcpip 5555"):
         adb.connect(parse("adb://"))
