@@ -21,6 +21,7 @@ from smolship.runtime.readback.compare import READERS, compare, expected
 from smolship.tools.cli import run
 from smolship.tools.comparison import rows
 from tests.bundles import relower
+from tests.conftest import make_tiny
 from tests.gguf_maker import make_gguf
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -73,6 +74,22 @@ def test_every_target_holds_the_same_weights(whole, capsys):
     assert "20 tensors: EQUAL" in printed and "layers.0–1.gate" in printed
     assert printed.count("✓") == 11 * len(TARGETS) and "✗" not in printed
     assert set(READERS) == set(ENGINES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("llama", {"head_dim": 24}),
+        ("gemma3", {"head_dim": 24, "query_pre_attn_scalar": 24, "sliding_window": 3}),
+        ("phi3", {"rope_parameters": {"rope_theta": 900.0, "partial_rotary_factor": 0.25}}),
+    ],
+    ids=str,
+)
+def test_weights_beside_operators_that_few_models_need(tmp_path, kind, changes):
+    """Rotary embeddings that ONNX Runtime's attention does not turn by itself are operators with constants, too."""
+    model = make_tiny(tmp_path / "m", kind, **changes)
+    bundle = export(model, tmp_path / "b", to=list(TARGETS), context=16, probe_tokens=0)
+    assert all(one.found and not one.wrong for one in compare(bundle, bundle.manifest.targets))
 
 
 @pytest.mark.sampled(4)

@@ -21,7 +21,8 @@ class Numerics:
     half_gelu      what GELU takes and gives is rounded to fp16
     scaled_queries architectures, as config.json calls them, whose queries are scaled before they are rounded to fp16,
                    and not the scores
-    half_constants the file holds the rotary tables and the root of the norms' epsilon in fp16, whatever is computed in
+    half_constants the file holds the rotary tables, the root of the norms' epsilon and what queries are multiplied by
+                   in fp16, whatever is computed in
     """
 
     dither: int | None = None

@@ -271,7 +271,16 @@ def _whole(folder: Path, **options: Any) -> Any:
 def _refusals() -> Iterator[None]:
     try:
         yield
-    except (ValueError, TypeError, KeyError, RuntimeError, OSError, SafetensorError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise InputError(
             "transformers cannot open the model",
             got=f"{type(error).__name__}: {error}",

@@ -235,6 +235,9 @@ class Reference:
         s, scale = q.shape[1], mixer.scale
         if self.early:
             q, scale = q * scale, 1.0
+        if (self.half or self.halved) and scale != mixer.head_dim**-0.5:  # by which the operator scales
+            scale = mixer.head_dim**-0.5
+            q = self.round(q * float(_stored(np.array(mixer.scale / scale), True)))
         if self.seen:
             q, k, v = self.seen(q), self.seen(k), self.seen(v)
         keys, values = cache[layer]

@@ -154,7 +154,8 @@ def _gemma3(metadata: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
         own["layer_types"] = ["sliding_attention" if slide else "full_attention" for slide in slides]
     else:
         own["sliding_window_pattern"] = slides
-    return {key: value for key, value in raw.items() if key != "hidden_act"} | own | {"sliding_window": window or None}
+    own["sliding_window"] = window or raw["max_position_embeddings"]  # no layer sees the latter
+    return {key: value for key, value in raw.items() if key != "hidden_act"} | own
 
 
 def _granite(metadata: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:

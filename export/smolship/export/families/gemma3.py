@@ -54,9 +54,7 @@ def translate(fields: Fields) -> DecoderConfig:
         fields.only(key)
     fields.only("use_bidirectional_attention", False)
     mixer, slides = config.attentions[0], _slides(fields, len(config.layers))
-    window = (
-        fields.int("sliding_window", 1, 1 << 24, default=4096) if any(slides) or fields.has("sliding_window") else 0
-    )
+    window = fields.int("sliding_window", 1, 1 << 24, default=4096)  # the class wants one, used or not
     seen = window if window < config.positions else None
     local = rope.of(
         _parameters(fields, SLIDING), fields, "rope_local_base_freq", mixer.head_dim, config.positions, LOCAL_THETA
@@ -91,6 +89,10 @@ def _parameters(fields: Fields, kind: str) -> Fields:
     if not {*whole.raw} <= {llama.FULL, SLIDING}:
         raise fields.wrong("rope_parameters", f"one rotary embedding for {llama.FULL} and one for {SLIDING}")
     found = whole.sub(kind)
-    if kind == llama.FULL:
-        found.raw = found.raw | fields.sub("rope_scaling").raw
+    if kind == llama.FULL:  # a rope_scaling is laid over what is there, or over the default, whose rope_type stays
+        plain = {} if fields.has("rope_parameters") else {"rope_type": "default"}
+        found.raw = plain | found.raw | fields.sub("rope_scaling").raw
+    if "truncate" in found.raw:  # transformers looks for it beside the two dictionaries, where nothing may stand
+        found.raw = {key: value for key, value in found.raw.items() if key != "truncate"}
+        fields.notes.append(f"config.json: 'truncate' in {kind}'s rotary embedding: not read, in transformers neither")
     return found

@@ -50,9 +50,6 @@ def translate(fields: Fields) -> DecoderConfig:
     config = decoder(fields, DEFAULTS, *biases(fields))
     whole_heads(fields, config)
     all_full(fields, config)
-    for key in ("sliding_window", "attention_chunk_size"):  # transformers' cache would forget what lies behind it
-        if fields.has(key) and fields.int(key, 1, 1 << 24) < config.positions:
-            raise fields.wrong(key, f"null, or at least the {config.positions:,} positions: attention here is full")
     return config
 
 
@@ -73,10 +70,16 @@ def biases(fields: Fields) -> tuple[bool, bool, bool]:
     return attention, attention, fields.flag("mlp_bias", False)
 
 
-def all_full(fields: Fields, config: DecoderConfig) -> None:
-    """Refuse layers of another kind than full attention."""
+def all_full(
+    fields: Fields, config: DecoderConfig, forgets: tuple[str, ...] = ("sliding_window", "attention_chunk_size")
+) -> None:
+    """Refuse layers of another kind than full attention, and the keys by which transformers' cache `forgets`, where no
+    `layer_types` tell it otherwise, what the attention of this class still sees."""
     count = len(config.layers)
     fields.only("layer_types", [FULL] * count, ["attention"] * count)
+    for key in forgets:
+        if fields.has(key) and not fields.has("layer_types") and fields.int(key, 1, 1 << 24) < config.positions:
+            raise fields.wrong(key, f"null, or at least the {config.positions:,} positions: attention here is full")
 
 
 def layer_types(fields: Fields, count: int, known: tuple[str, ...]) -> list[str]:

@@ -35,8 +35,9 @@ LONG = ("longrope", "su", "yarn")  # what the class calls longrope
 def translate(fields: Fields) -> DecoderConfig:
     """Llama's translation, with the window in every layer."""
     config = llama.decoder(fields, DEFAULTS, rotary=_rotary)
-    llama.all_full(fields, config)
-    if not fields.has("sliding_window"):
+    windowed = fields.has("sliding_window")
+    llama.all_full(fields, config, () if windowed else ("attention_chunk_size",))
+    if not windowed:
         return config
     window = fields.int("sliding_window", 1, 1 << 24)
     return with_mixers(config, window=[window if window < config.positions else None] * len(config.layers))

@@ -9,7 +9,6 @@ from smolship.export.rotary import LinearScaling, Llama3Scaling, Rotary, Scaling
 from smolship.runtime.errors import InputError, show
 
 KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
-WITH_ORIGINAL = ("llama3", "yarn")  # of these, the ones that tell positions of the training
 
 
 def rotary(fields: Fields, head_dim: int, positions: int, theta: float) -> Rotary:
@@ -44,9 +43,11 @@ def of(
     named = "rope_type" in rope.raw
     kind = rope.choice("rope_type" if named else "type", kinds, "default")  # "type" until transformers 4.43
     rope.seen.add("type")
+    if named and rope.raw.get("type", kind) != kind:
+        fields.notes.append(f"config.json: the type {show(rope.raw['type'])} beside a rope_type {kind!r} is not read")
     scaling = _scaling(kind, rope, fields, positions)
-    if kind in WITH_ORIGINAL:  # transformers reads these beside the dictionary too, in some ways of loading before
-        for part in (fields, rope):  # and in some after it
+    if kind != "default":  # these read it, from the dictionary or beside it, and the class then rotates whole heads
+        for part in (fields, rope):
             part.only("partial_rotary_factor", 1, 1.0)
     if unread := rope.unseen():
         fields.notes.append(

@@ -33,7 +33,7 @@ VECTORS = {  # operator -> which of its inputs is a vector or matrix of floats
     "Add": 1,
     "Transpose": 0,  # of a convolution's kernel
 }
-OTHER = {"GroupQueryAttention"}  # its constants are rotary tables
+OTHER = {"GroupQueryAttention", "RotaryEmbedding"}  # whose constants are rotary tables
 
 
 def read(folder: Path, file: str, shapes: Shapes) -> Iterator[StoredTensor]:

@@ -238,7 +238,7 @@ class Emitter:
         keys = self.store(f"keys{state.suffix}", self.heads_first(k), index, begin, end)
         values = self.store(f"values{state.suffix}", self.heads_first(v), index, begin, end)
         if a.scale != a.head_dim**-0.5:  # by which the operator scales
-            q = mb.mul(x=q, y=np.float16(a.scale * a.head_dim**0.5))
+            q = mb.mul(x=q, y=np.float16(a.scale / a.head_dim**-0.5))
         repeats = a.heads // a.kv_heads
         rows = mb.reshape(x=self.heads_first(q), shape=[1, a.kv_heads, repeats * s, a.head_dim])
         mask = self.visible(repeats, a.window)
