@@ -33,7 +33,7 @@ def executed(bundle: Bundle, target: str, quick: bool, plant: Any = lambda sessi
     plan = case.plan("", 1, quick)
     with case.opened(plan) as session:
         plant(session)
-        return execute(ask(case.probes, plan, session.traits).plan, session, case.artifact)
+        return execute(case.asked(plan, session.traits).plan, session, case.artifact)
 
 
 def told(report: Any) -> dict[str, Any]:

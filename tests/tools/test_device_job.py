@@ -388,7 +388,7 @@ def test_a_supervisor_that_is_hung_up_takes_the_runner_with_it(folder, shell):
         time.sleep(0.05)
     process.stdout.close()
     process.send_signal(signal.SIGHUP)
-    assert process.wait(10) == 129
+    assert process.wait(60) == 129
     assert gone(int((run / "pid").read_text())) and not (folder / "lock").exists()
 
 
