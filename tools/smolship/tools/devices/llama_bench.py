@@ -25,7 +25,7 @@ from smolship.tools.devices.heard import Watch
 from smolship.tools.devices.job import START_S, TOKEN_S, Job, supervised
 from smolship.tools.devices.link import Link, device_path, quote
 from smolship.tools.devices.memory import check_memory
-from smolship.tools.devices.opening import artifact, check_threads, folders, link_to, look
+from smolship.tools.devices.opening import artifact, check_threads, folders, limited, link_to, look
 from smolship.tools.devices.runners import Runner
 from smolship.tools.devices.stores import Stores
 from smolship.tools.devices.uri import parse
@@ -125,7 +125,7 @@ def measured(
         facts = look(link, address)
         tool = facts.tools.get(TOOL) or _missing(link, facts)
         check_threads(link.uri, facts, threads)
-        notes = check_memory(link.uri, facts, bundle, [target], False)
+        notes = [*check_memory(link.uri, facts, bundle, [target], False), *limited(link.uri, facts)]
         stores = Stores(link, folders(facts, link.uri))
         files, digest = artifact(bundle, target)
         there = stores.put(files, partial(update, f"send {target}"))
