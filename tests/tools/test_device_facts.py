@@ -385,6 +385,12 @@ def test_an_old_kernel_says_features_once() -> None:
     ]
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "²", "٣", "-1", "0x1", ""])
+def test_a_number_of_a_core_that_is_none(number: str) -> None:
+    (core,) = parse_cores({"/proc/cpuinfo": f"processor\t: 0\nCPU part\t: 0xd08\n\nprocessor\t: {number}\n"})
+    assert core.number == 0
+
+
 def test_a_core_that_cpuinfo_leaves_out() -> None:
     cores = parse_cores(
         {"/proc/cpuinfo": arm_cores([0xD03], "fp"), f"{CPU}/cpu4/regs/identification/midr_el1": "0x00000000410fd080"}

@@ -111,7 +111,7 @@ def _cpuinfo(text: str) -> tuple[dict[int, dict[str, str]], dict[str, str]]:
         key, colon, value = (part.strip() for part in line.partition(":"))
         if not line.strip():
             current = shared
-        elif key == "processor" and value.isdigit():
+        elif key == "processor" and re.fullmatch(r"[0-9]{1,5}", value):
             current = rows.setdefault(int(value), {})
         elif colon:
             current.setdefault(key.lower(), value)
