@@ -416,6 +416,14 @@ def test_what_a_device_says_is_not_trusted(line):
     assert watch.answer == {} and told == []
 
 
+@pytest.mark.parametrize("said", ["busy", "full", "left", "ended", "ended " + "9" * 5000 + " done", "ended ² late x"])
+def test_what_a_supervisor_never_says_is_an_error(folder, said):
+    watch = jobs.Watch(lambda *a: None)
+    watch.line(f"smolship-supervisor {said}".encode())
+    with pytest.raises(SetupError, match="ssh://test"):
+        job(folder, script(""))._ended(str(folder), watch, 9)
+
+
 @pytest.mark.parametrize(
     ("made", "words"),
     [

@@ -204,7 +204,8 @@ class Job:
             raise ERRORS.get(kind, SetupError)("\n".join([f"{self.link.uri}: {lines[0]}", *lines[1:]]))
         if word == "ended" and len(rest) == 2 and rest[0] == "0" and "result" in watch.answer:
             return
-        status = int(rest[0]) if word == "ended" and rest and rest[0].isdecimal() else None
+        known = word == "ended" and rest and rest[0].isdecimal() and len(rest[0]) < 4
+        status = int(rest[0]) if known else None
         why = WHY.get(rest[1], "") if word == "ended" and len(rest) == 2 else ""
         late = f"{why}: {limit_s:,.0f} s" if why == WHY["late"] else why
         words = [late, status_words(status), self._illegal(status), self._log(run), *watch.other]
