@@ -15,7 +15,7 @@ from smolship.tools.devices import wheels
 from smolship.tools.devices.cores import Core, processor
 from smolship.tools.devices.facts import DeviceFacts
 from smolship.tools.devices.opening import check_threads
-from smolship.tools.devices.setup import install
+from smolship.tools.devices.setup import install, installed
 from smolship.tools.devices.showing import _python, clock, table
 from smolship.tools.devices.stores import Stores
 from smolship.tools.devices.wheels import chosen
@@ -71,6 +71,17 @@ def test_a_wheel_that_is_cut_short(tmp_path: Path) -> None:
     here = Stores(LocalLink(), [f"{tmp_path}/device"])
     with pytest.raises(InputError, match="a wheel cannot be read"):
         install(LocalLink(), board().pythons[0], here, [wheel], {}, lambda *a: None)
+
+
+@pytest.mark.parametrize("noted", ["", "/usr/bin/python3\n", "a\nb\n", "/usr/bin/python3\n/a b;c\n", "/x\n{}\nmore\n"])
+def test_a_note_that_another_has_written(tmp_path: Path, noted: str) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "complete").touch()
+    (tmp_path / "python-onnx").write_text(noted.format(site))
+    assert installed(LocalLink(), str(tmp_path), "onnx") is None
+    (tmp_path / "python-onnx").write_text(f"/usr/bin/python3\n{site}\n")
+    assert installed(LocalLink(), str(tmp_path), "onnx") == ("/usr/bin/python3", str(site))
 
 
 def test_pip_that_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

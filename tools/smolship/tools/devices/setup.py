@@ -13,7 +13,7 @@ from pathlib import Path
 from smolship.runtime.child import Progress
 from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.runtime.files import sha256
-from smolship.tools.devices.link import Link, device_path, quote
+from smolship.tools.devices.link import SAFE, Link, device_path, quote
 from smolship.tools.devices.pythons import Python
 from smolship.tools.devices.stores import Stores
 
@@ -56,11 +56,13 @@ def install(
 
 
 def installed(link: Link, folder: str, engine: str) -> tuple[str, str] | None:
-    """Interpreter and folder, as `install` noted them; None where nothing was set up for the engine."""
+    """Interpreter and folder, as `install` noted them; None where nothing was set up for the engine, or another has
+    written there."""
     noted = quote(f"{folder}/{STORED}{engine}")
     done = link.run(f'cat {noted} && test -e "$(tail -n 1 {noted})"/complete', limit_s=60)
     lines = done.out.decode(errors="replace").splitlines()
-    return (lines[0], device_path(lines[1])) if done.status == 0 and len(lines) == 2 else None
+    noted_well = done.status == 0 and len(lines) == 2 and all(one.startswith("/") for one in lines)
+    return (lines[0], lines[1]) if noted_well and set(lines[1]) <= SAFE else None
 
 
 def _complete(link: Link, sites: Sequence[str]) -> str:
