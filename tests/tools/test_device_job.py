@@ -416,6 +416,22 @@ def test_what_a_device_says_is_not_trusted(line):
     assert watch.answer == {} and told == []
 
 
+@pytest.mark.parametrize(
+    "runner",
+    [
+        Runner("python", {}, ["/usr/bin/python3.999", "-m", "x"]),
+        script("import no_such_module"),
+        script("print(json.dumps({'error': ['SetupError', 'numpy cannot be imported\\n  to do:    pip install x']}))"),
+    ],
+    ids=["interpreter", "module", "engine"],
+)
+def test_what_was_set_up_and_is_gone(folder, swift, runner):
+    """After an upgrade of the device's system, say."""
+    with pytest.raises(SetupError) as caught:
+        job(folder, replace(runner, cure="set it up again"), swift).execute(PLAN, lambda *a: None)
+    assert caught.value.parts()["todo"] == "set it up again" and "pip install" not in str(caught.value)
+
+
 @pytest.mark.parametrize("said", ["busy", "full", "left", "ended", "ended " + "9" * 5000 + " done", "ended ² late x"])
 def test_what_a_supervisor_never_says_is_an_error(folder, said):
     watch = jobs.Watch(lambda *a: None)

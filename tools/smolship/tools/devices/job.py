@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 
 from smolship.runtime.child import Progress
-from smolship.runtime.errors import Fault, GateError, InputError, SetupError, clip
+from smolship.runtime.errors import LABELS, Fault, GateError, InputError, SetupError, clip
 from smolship.runtime.plan import Plan
 from smolship.runtime.records import to_json
 from smolship.runtime.result import Result
@@ -201,6 +201,9 @@ class Job:
         if "error" in watch.answer:
             kind, text = watch.answer["error"]
             lines = [clip(line) for line in text.split("\n")[:MOST_LINES]]
+            if self.runner.cure and "cannot be imported" in lines[0]:  # what it says is for this machine
+                lines = [line for line in lines if not line.startswith(LABELS["todo"])]
+                lines.append(LABELS["todo"] + self.runner.cure)
             raise ERRORS.get(kind, SetupError)("\n".join([f"{self.link.uri}: {lines[0]}", *lines[1:]]))
         if word == "ended" and len(rest) == 2 and rest[0] == "0" and "result" in watch.answer:
             return
@@ -208,12 +211,14 @@ class Job:
         status = int(rest[0]) if known else None
         why = WHY.get(rest[1], "") if word == "ended" and len(rest) == 2 else ""
         late = f"{why}: {limit_s:,.0f} s" if why == WHY["late"] else why
-        words = [late, status_words(status), self._illegal(status), self._log(run), *watch.other]
+        log = self._log(run)
+        lost = status in (126, 127) or "ModuleNotFoundError" in log or "ImportError" in log
+        words = [late, status_words(status), self._illegal(status), log, *watch.other]
         raise SetupError(
             f"{self.link.uri}: the runner ended before it answered ({watch.stage})",
             got="; ".join(filter(None, words)),
             expected=f"an answer; the last sign of life was {time.monotonic() - watch.last:.0f} s ago",
-            todo=remedy(status, why),
+            todo=self.runner.cure if lost and self.runner.cure else remedy(status, why),
         )
 
     def _forget(self, run: str) -> None:

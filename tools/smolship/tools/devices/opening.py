@@ -260,7 +260,8 @@ def _runner(link: Link, facts: DeviceFacts, folder: str, target: str, engine: st
             expected="numpy and the engine in a folder of smolship's own",
             todo=f"smolship devices setup {link.uri} --target {engine}",
         )
-    return python_runner(*found, work, versions(link, found[1]))
+    again = f"set it up again: smolship devices setup {link.uri} --target {engine}"
+    return replace(python_runner(*found, work, versions(link, found[1])), cure=again)
 
 
 def _unused(facts: DeviceFacts, engine: str) -> str:

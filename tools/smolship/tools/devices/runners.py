@@ -22,6 +22,7 @@ class Runner:
     variables  of its environment, "{}" likewise
     versions   of what it consists of, such as "onnxruntime 1.32.0", as far as known
     carries    it brings its own loader and C library
+    cure       what to do where the device has lost what it starts from
     """
 
     name: str
@@ -30,6 +31,7 @@ class Runner:
     variables: Mapping[str, str] = field(default_factory=dict)
     versions: Sequence[str] = ()
     carries: bool = False
+    cure: str = ""
 
     def line(self, folder: str, *arguments: str) -> list[str]:
         return [word.replace("{}", folder) for word in self.command] + list(arguments)
