@@ -262,10 +262,11 @@ def test_llama_bench() -> None:
         (("times", "gaps_ms", "16", 0), [20.0, 21.0, 20.5, 25.0], "not those of its times"),
         (("times", "gaps_ms", "16", 0, 0), 1e308, "no clock gives"),
         (("times", "sustained"), [[]], "no clock gives"),
+        (("answer", "text"), "Because!", "another text"),
         (("model", "bytes"), 10**400, "cannot be used"),
         (("after", "policies", "policy0", "hardware_max", "value"), 10**400, "cannot be used"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_an_altered_record_is_refused(tmp_path: Path, path: tuple[Any, ...], value: Any, words: str) -> None:
     raw = json.loads(to_json(record()))

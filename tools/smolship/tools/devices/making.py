@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from smolship.tools.devices.record import (
     Sample,
     Used,
     rates_of,
+    sha256_of,
 )
 
 OFFSET = 60.0  # s that a device's clock may be off before it is said
@@ -100,7 +100,7 @@ def make_record(
         loads=_loads(loads, first_ever),
         times=times,
         rates=rates,
-        answer=Answer(said.prompt, said.text, _sha256(said.text), [int(i) for i in said.ids], check),
+        answer=Answer(said.prompt, said.text, sha256_of(said.text), [int(i) for i in said.ids], check),
         memory=_used(result, everything),
         joules=supply.energy([one.counters for one in everything]),
         before=before,
@@ -109,10 +109,6 @@ def make_record(
         marks=marks(before, during, after, emulated=emulated),
         notes=[*_notes(rates, offset, times.warmups_ms), *notes],
     )
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def checked(plan: Plan, result: Result, said: Said) -> Checked:

@@ -6,6 +6,7 @@ formula. A run that did not say what its plan expects has no record (making.py).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isclose
@@ -123,6 +124,10 @@ class Rate:
         return self.of == other.of and self.unit == other.unit and all(isclose(*pair, rel_tol=1e-6) for pair in pairs)
 
 
+def sha256_of(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def rates_of(times: Times) -> list[Rate]:
     """Of each prompt's length, shortest first, and of each depth."""
     found = []
@@ -213,6 +218,8 @@ class Record:
         rows = [*self.times.ttft_ms.values(), *(row for rows in self.times.gaps_ms.values() for row in rows)]
         if not all(row and min(row) > 0 for row in rows) or not all(self.times.gaps_ms.values()):
             raise InputError("a record with times that no clock gives", got=show(rows))
+        if self.answer.sha256 != sha256_of(self.answer.text):
+            raise InputError("a record with another text than was answered", got=show(self.answer.text))
         made = rates_of(self.times)
         if len(made) != len(self.rates) or not all(a.same(b) for a, b in zip(made, self.rates, strict=True)):
             raise InputError(
