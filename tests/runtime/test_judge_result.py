@@ -7,15 +7,17 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from smolship.runtime import asking, open_bundle
+from smolship.runtime import parity as parity_module
 from smolship.runtime.asking import ask
 from smolship.runtime.bundle import Bundle
-from smolship.runtime.case import case_of
+from smolship.runtime.case import Case, case_of
 from smolship.runtime.errors import InputError
 from smolship.runtime.execute import execute, in_child
 from smolship.runtime.parity import judge_result, parity
@@ -108,6 +110,19 @@ def test_what_cannot_be_judged_is_refused(bundle: Bundle, tiny_bundle: Any) -> N
             judge_result(bundle, results)
     with pytest.raises(InputError, match="of another artifact"):
         judge_result(open_bundle(tiny_bundle("llama", "int4")), [result])
+
+
+def test_files_come_in_any_order(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell puts coreml.float32.json before coreml.json."""
+    result, judged = executed(bundle, "onnx", True), []
+    monkeypatch.setattr(Case, "arithmetics", ["", "float32"])
+    monkeypatch.setattr(Case, "asked", lambda self, plan, traits: SimpleNamespace(plan=plan))
+    monkeypatch.setattr(Result, "answers", lambda self, plan: judged.append(plan.arithmetic))
+    for name in ("Answers", "_add"):
+        monkeypatch.setattr(parity_module, name, lambda *given: None)
+    for results in ([result, replace(result, arithmetic="float32")], [replace(result, arithmetic="float32"), result]):
+        judge_result(bundle, results)
+    assert judged == ["", "float32"] * 2
 
 
 def test_what_a_result_says_of_its_machine_is_made_printable(bundle: Bundle) -> None:

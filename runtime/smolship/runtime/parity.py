@@ -95,7 +95,7 @@ def parity(
 
 def judge_result(bundle: Bundle, results: Sequence[Result], max_kl: float | None = None) -> ParityReport:
     """The report of what executing the plans of one target gave, wherever and whenever that was: a result for each
-    arithmetic that the probes hold, the engine's own first."""
+    arithmetic that the probes hold."""
     kinds = list(dict.fromkeys((result.target, result.purpose, result.threads) for result in results))
     if len(kinds) != 1:
         raise InputError("results of one target, purpose and number of threads are needed", got=kinds or "none")
@@ -114,10 +114,10 @@ def _executed(case: Case, plan: Plan, progress: Progress, elsewhere: Execute | N
 
 
 def _judged(case: Case, results: Sequence[Result], max_kl: float | None) -> ParityReport:
-    if (got := [result.arithmetic for result in results]) != case.arithmetics:
-        raise InputError(
-            "a result is missing, or there are too many", got=f"arithmetic {got}", expected=case.arithmetics
-        )
+    known, got = case.arithmetics, [result.arithmetic for result in results]
+    if sorted(got) != sorted(known):
+        raise InputError("a result is missing, or there are too many", got=f"arithmetic {got}", expected=known)
+    results = sorted(results, key=lambda result: known.index(result.arithmetic))  # a shell orders files by their names
     first = results[0]
     report = ParityReport(
         bundle=case.bundle.path.name,

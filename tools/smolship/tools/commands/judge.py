@@ -21,7 +21,7 @@ def judge(
 ) -> None:
     """Judge what a device answered, from the files that `smolship parity --device … --keep DIR` left.
 
-    One result for each arithmetic that the probes hold, the engine's own first. Exit code 1 where a gate fails.
+    One result for each arithmetic that the probes hold. Exit code 1 where a gate fails.
 
     Example:  smolship judge smollm2 results/onnx.json
     """
