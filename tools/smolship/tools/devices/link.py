@@ -107,8 +107,9 @@ class Frame:
 
 
 # What a start file exported of the shell's own: options, functions in place of commands, the path of `cd`, a limit on
-# time. A shell that exports functions is bash, which finds `unset` and `set` before them.
-UNDO = """set +efuCvx; unset CDPATH TMOUT
+# time. A shell that exports functions is bash, which finds `unset` and `set` before them; small shells lack options.
+UNDO = """case $- in *[efuCvx]*) set +efuCvx ;; esac
+unset CDPATH TMOUT
 case ${BASH_VERSION-} in ?*)
   unset -f compgen
   for smolship_name in $(compgen -A function); do
