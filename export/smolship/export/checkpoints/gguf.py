@@ -54,6 +54,8 @@ HARMLESS: dict[str, tuple[object, ...] | None] = {
     "expert_count": (0,),
     "expert_used_count": (0,),
     "rope.scaling.type": ("none", "longrope"),  # whose divisors are tensors; others: SCALED
+    "rope.scaling.yarn_beta_fast": (32.0,),
+    "rope.scaling.yarn_beta_slow": (1.0,),
     "rope.scaling.finetuned": (True,),  # false: llama.cpp's Granite has no rotary embedding then
 }
 

@@ -25,8 +25,7 @@ LLAMA3_LOW, LLAMA3_HIGH, LLAMA3_POSITIONS = 1.0, 4.0, 8192
 
 # Linear scaling and YaRN, in keys that llama.cpp reads for every architecture.
 TYPE, FACTOR = "rope.scaling.type", "rope.scaling.factor"
-BETAS = {"beta_fast": "rope.scaling.yarn_beta_fast", "beta_slow": "rope.scaling.yarn_beta_slow"}
-SCALING_KEYS = (TYPE, FACTOR, ORIGINAL, AMPLITUDE, *BETAS.values())
+SCALING_KEYS = (TYPE, FACTOR, ORIGINAL, AMPLITUDE)
 
 
 def said_scaling(get: Callable[[str], Any], path: Path) -> dict[str, Any]:
@@ -41,9 +40,11 @@ def said_scaling(get: Callable[[str], Any], path: Path) -> dict[str, Any]:
     if factor in (None, 0):
         factor = 1.0
     if kind == "yarn":
-        found = {"rope_type": kind, "factor": factor, "original_max_position_embeddings": get(ORIGINAL)}
-        found |= {name: get(key) for name, key in BETAS.items()} | {
-            "attention_factor": _amplitude(get(AMPLITUDE), factor)
+        found = {
+            "rope_type": kind,
+            "factor": factor,
+            "original_max_position_embeddings": get(ORIGINAL),
+            "attention_factor": _amplitude(get(AMPLITUDE), factor),
         }
         return {name: value for name, value in found.items() if value is not None}
     return {} if kind == "none" or factor == 1 else {"rope_type": "linear", "factor": factor}
