@@ -53,7 +53,7 @@ HARMLESS: dict[str, tuple[object, ...] | None] = {
     "attention.causal": (True,),
     "expert_count": (0,),
     "expert_used_count": (0,),
-    "rope.scaling.type": ("none", "longrope"),  # whose divisors are tensors; others: SCALED
+    "rope.scaling.type": ("none", "linear", "longrope"),  # by the factor, and by tensors; more in SCALED
     "rope.scaling.yarn_beta_fast": (32.0,),
     "rope.scaling.yarn_beta_slow": (1.0,),
     "rope.scaling.finetuned": (True,),  # false: llama.cpp's Granite has no rotary embedding then
@@ -269,7 +269,6 @@ OWN_KEYS |= {  # and which keys an architecture takes besides
         "attention.sliding_window",
         "attention.sliding_window_pattern",
         "rope.freq_base_swa",
-        "rope.scaling.type",
         "rope.scaling.factor",
     ),
     "granite": (*GRANITE.values(), *SCALING_KEYS),

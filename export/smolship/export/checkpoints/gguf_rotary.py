@@ -73,10 +73,10 @@ def take_scaling(
             expected="one of them",
         )
     amplitude = metadata.get(f"{metadata['general.architecture']}.{AMPLITUDE}", 1.0)
-    of_others = set(found) != {SHORT, LONG} and not any(isinstance(one, YarnScaling) for one in scalings)
-    if of_others and (isinstance(amplitude, np.ndarray) or amplitude != 1):
+    has_none = not {SHORT, LONG} & set(found) and not any(isinstance(one, YarnScaling) for one in scalings)
+    if has_none and (isinstance(amplitude, np.ndarray) or amplitude != 1):
         raise InputError(
-            f"{AMPLITUDE} of a rotary embedding that has none",
+            f"{AMPLITUDE}, and no tensor of a scaled rotary embedding that has one",
             got=f"{show(amplitude)} in {path}",
             expected=f"{SHORT} and {LONG} beside it",
         )
