@@ -80,9 +80,10 @@ def _smollm3(config: DecoderConfig) -> list[str]:
 
 
 def _qwen2(config: DecoderConfig) -> list[str]:
-    if all(mixer.bias for mixer in config.attentions):
-        return []
-    return ["no biases of q, k and v, which llama.cpp's qwen2 always has"]
+    found = _divided(config, "qwen2")
+    if not all(mixer.bias for mixer in config.attentions):
+        found.append("no biases of q, k and v, which llama.cpp's qwen2 always has")
+    return found
 
 
 def _windows(config: DecoderConfig) -> Rotary | None:
