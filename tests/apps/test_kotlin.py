@@ -114,7 +114,8 @@ def _compare(found: Result, expected: Result, case: dict[str, Any]) -> None:
         for field in ("prompt_tokens", "ids", "end", "stop_id"):
             assert getattr(found.generated, field) == getattr(expected.generated, field), (name, field)
     assert found.memory_before_load and found.memory, name
-    assert (found.memory.peak_bytes or 0) >= (found.memory_before_load.peak_bytes or 0) > 0, name
+    # The kernel counts pages by thread or processor, and adds 64 of each at a time.
+    assert (found.memory.peak_bytes or 0) + (1 << 20) > (found.memory_before_load.peak_bytes or 0) > 1 << 20, name
 
 
 def _compare_seen(found: Seen, expected: Seen, name: str) -> None:

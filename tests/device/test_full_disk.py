@@ -12,10 +12,12 @@ import pytest
 
 from smolship.runtime.errors import InputError, SetupError
 from smolship.tools.cli import run
-from smolship.tools.devices import store
+from smolship.tools.devices import showing, store
+from smolship.tools.devices.facts import read_device
 from smolship.tools.devices.job import Job
 from smolship.tools.devices.runners import Runner
 from smolship.tools.devices.store import Store
+from smolship.tools.devices.uri import parse
 from tests.device.board import board
 from tests.device.board_root import UID
 from tests.device.disks import disk, fill
@@ -151,6 +153,19 @@ except OSError as error:
     for name in ("pid", "alive"):
         if (found := list((small / "runs").glob(f"*/{name}"))) and (words := found[0].read_text().split()):
             assert gone(int(words[0]))
+
+
+def test_a_full_disk_is_cleaned(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing more can be written, no program can be tried, and what is ours takes the room."""
+    monkeypatch.setattr(showing, "link_to", lambda address: LocalLink())
+    kept = Store(LocalLink(), f"{small}/smolship/device", PIECE)
+    kept.put({})
+    fill(small / "smolship/device")
+    monkeypatch.setattr(showing, "look", lambda link, address: read_device(link, (f"{small}/smolship",)))
+    with pytest.raises(SetupError, match="no folder on the device can take our files"):
+        showing.described(parse("ssh://test"))
+    assert showing.cleaned(parse("ssh://test"))["folders"] == [f"{small}/smolship/device"]
+    assert list(small.iterdir()) == []
 
 
 def test_an_emulated_board_whose_disk_is_full(tiny_bundle, tmp_path, capsys, monkeypatch):  # type: ignore[no-untyped-def]

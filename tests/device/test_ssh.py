@@ -101,6 +101,9 @@ STARTS: dict[str, dict[str, Any]] = {
     "libraries of other programs": {"start": "export LD_PRELOAD=/nowhere/a.so LD_LIBRARY_PATH=/nowhere\n"},
     "a locale that is not there": {"start": "export LC_ALL=tr_TR.UTF-8 LANGUAGE=tr\n", "bin_sh": "bash"},
     "a mask": {"start": "umask 0777\n"},
+    "options": {"start": "set -efuC; export SHELLOPTS\n", "bin_sh": "bash"},
+    "functions": {"start": "printf() { :; }; rm() { false; }; export -f printf rm\n", "bin_sh": "bash"},
+    "a folder that was": {"start": "export HOME=/home/pi OLDPWD=/nowhere PWD=/nowhere\n"},
 }
 
 

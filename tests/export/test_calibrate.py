@@ -16,7 +16,7 @@ from smolship.export.calibrate import asked, pool, step
 from smolship.export.calibrate.asked import Calibration, Effort
 from smolship.export.calibrate.compensate import Hessian, compensate, inverse_root
 from smolship.export.calibrate.layers import Layers
-from smolship.export.calibrate.ops import Batched, Ops
+from smolship.export.calibrate.ops import Batched, Norm, Ops
 from smolship.export.calibrate.pool import Pool
 from smolship.export.calibrate.state import State
 from smolship.export.checkpoints import open_checkpoint
@@ -156,6 +156,12 @@ def test_a_set_that_comes_no_nearer_is_left_as_it_was(calibrated, monkeypatch):
     assert made.digest == base.digest and facts.kl_after == facts.kl_before and "kept" in facts.notes[0]
 
 
+def test_a_text_shorter_than_the_effort_looks_at_is_said(calibrated):
+    _, _, facts = calibrated("llama", documents=["".join(f"{i} " for i in range(120))])
+    windows = facts.tokens // 32
+    assert 8 <= windows < 16 and facts.notes[0].startswith(f"the text is {windows} of the 16 windows")
+
+
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["llama", "llama_bias"])
 def test_tables_of_4_bits_come_nearer(calibrated, kind, monkeypatch):
@@ -237,6 +243,13 @@ def test_gradients_of_scales_and_gains_are_those_of_differences(tiny, tmp_path):
             by_hand.append(value())
             log.view(-1)[at] -= change
         assert (by_hand[0] - by_hand[1]) / 0.04 == pytest.approx(float(grad.flatten()[at]), rel=0.05), name
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.7])
+def test_gradients_of_a_norm_are_those_of_differences(scale):
+    random = torch.Generator().manual_seed(0)
+    s, gain = (torch.randn(*n, generator=random, dtype=torch.float64, requires_grad=True) for n in ((2, 3, 4, 8), (8,)))
+    assert torch.autograd.gradcheck(lambda s, gain: Norm.apply(s, gain, 1e-3, scale), (s, gain))
 
 
 def test_compensation_is_nearer_in_what_the_matrix_gives():

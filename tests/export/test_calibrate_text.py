@@ -11,6 +11,7 @@ from smolship.export import export
 from smolship.export.calibrate.asked import ask
 from smolship.export.calibrate.documents import cut_windows, read_documents
 from smolship.runtime.errors import InputError
+from smolship.runtime.template import ChatTemplate
 from smolship.runtime.tokenizer import Tokenizer
 from tests.conftest import with_bos
 
@@ -20,9 +21,33 @@ CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "c
 def test_texts_and_chats_are_read(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(CHAT | {"id": 3}) + "\n\n" + json.dumps({"text": "x y"}) + "\n")
-    assert read_documents(path) == [CHAT["messages"], "x y"]
-    path.rename(tmp_path / "a.txt")
-    assert isinstance(read_documents(tmp_path / "a.txt")[0], str)
+    assert read_documents(path) == [CHAT, "x y"]
+    path.rename(tmp_path / "a.ndjson")
+    assert read_documents(tmp_path / "a.ndjson") == [CHAT, "x y"]
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbf[1] is a note, {no} object")
+    assert read_documents(tmp_path / "b.txt") == ["[1] is a note, {no} object"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", json.dumps(CHAT) + "\n" + json.dumps(CHAT)),
+        ("a.json", json.dumps([CHAT], indent=2)),
+        ("a.json", json.dumps({"conversations": []}, indent=2)),
+        ("a", "\n \n" + json.dumps({"text": "x"}) + "\n{"),
+    ],
+)
+def test_chats_are_not_taken_for_text(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=r"is JSON(.|\n)*\.jsonl"):
+        read_documents(tmp_path / name)
+
+
+def test_chats_keep_what_templates_read(tmp_path):
+    call = {"function": {"name": "clock", "arguments": {"zone": "UTC"}}}
+    chat = {"messages": [{"role": "assistant", "content": None, "tool_calls": [call]}], "tools": [{"name": "clock"}]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(chat | {"source": "x"}))
+    assert read_documents(tmp_path / "a.jsonl") == [chat]
 
 
 @pytest.mark.parametrize(
@@ -36,6 +61,9 @@ def test_texts_and_chats_are_read(tmp_path):
         ('{"messages": [{"role": "robot", "content": "x"}]}', "robot"),
         ('{"messages": [{"role": "user", "content": ["x"]}]}', "no text"),
         ('{"text": "\\ud800"}', "Unicode"),
+        ('{"text": "x", "messages": [{"role": "user", "content": "x"}]}', "one of them"),
+        ('{"messages": [{"role": "user", "content": null}]}', "no text"),
+        ('{"messages": [{"role": "user", "content": "x"}], "tools": {"a": 1}}', "tools"),
         ("[" * 100_000, "recursion"),
     ],
 )
@@ -65,9 +93,20 @@ def test_windows_are_drawn_from_all_of_a_text(tiny):
     with pytest.raises(InputError, match="too short"):
         cut_windows(["a few words"], *given, 0)
     with pytest.raises(InputError, match="no chat template"):
-        cut_windows([CHAT["messages"]] * 99, *given, 0)
+        cut_windows([CHAT] * 99, *given, 0)
     with pytest.raises(InputError, match="does not have"):
         cut_windows([text], tokenizer, None, 20, 8, 32, 0)
+
+
+def test_a_chat_that_the_template_refuses_is_shown(tiny):
+    tokenizer = Tokenizer((tiny("llama") / "tokenizer.json").read_bytes())
+    template = ChatTemplate(
+        "{% if messages[0].role == 'user' %}{{ raise_exception('no users') }}{% endif %}{{ tools }}"
+    )
+    with pytest.raises(InputError, match=r"no users(.|\n)*'content': 'Hi'"):
+        cut_windows([CHAT], tokenizer, template, 300, 8, 32, 0)
+    told = CHAT | {"messages": CHAT["messages"][1:], "tools": [{"name": "a clock that is told to the model " * 9}]}
+    assert cut_windows([told] * 9, tokenizer, template, 300, 8, 32, 0).shape == (8, 32)
 
 
 def test_windows_begin_as_texts_do(tiny):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -132,6 +133,31 @@ def test_its_own_children_go_with_it(command, tmp_path, raised):
     while _alive(pid):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+PARENT = """
+import sys
+from smolship.runtime.child import Child
+from smolship.runtime.process import environment
+with Child(sys.argv[1:], sys.stderr, environment()) as asked:
+    print(asked.process.pid, asked.ask("beget", lambda *step: None), flush=True)
+    asked.ask("sleep", lambda *step: None)
+"""
+
+
+def test_it_ends_after_a_parent_that_was_killed(command):
+    parent = subprocess.Popen(
+        [sys.executable, "-P", "-c", PARENT, *command], env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    with parent:
+        assert parent.stdout
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 2 and all(map(_alive, pids))
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while any(map(_alive, pids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def _alive(pid: int) -> bool:

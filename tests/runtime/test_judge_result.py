@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from smolship.runtime.case import case_of
 from smolship.runtime.errors import InputError
 from smolship.runtime.execute import execute, in_child
 from smolship.runtime.parity import judge_result, parity
-from smolship.runtime.result import Result
+from smolship.runtime.result import Result, Seen
 from smolship.runtime.session import Session
 
 
@@ -31,7 +33,7 @@ def executed(bundle: Bundle, target: str, quick: bool, plant: Any = lambda sessi
     plan = case.plan("", 1, quick)
     with case.opened(plan) as session:
         plant(session)
-        return execute(ask(case.probes, plan, session.traits).plan, session, case.artifact)
+        return execute(case.asked(plan, session.traits).plan, session, case.artifact)
 
 
 def told(report: Any) -> dict[str, Any]:
@@ -113,3 +115,46 @@ def test_what_a_result_says_of_its_machine_is_made_printable(bundle: Bundle) -> 
     result.system, result.nonfinite = "a\x1b[31m machine", ["mul\n\x07"]
     report = judge_result(bundle, [result])
     assert report.host == "a [31m machine" and report.nonfinite == ["mul  "] and not report.passed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda seen: {"lse": seen.lse - 100},  # every divergence would be 0
+        lambda seen: {"lse": seen.lse - 0.1},
+        lambda seen: {"lse": np.full_like(seen.lse, -np.inf)},
+        lambda seen: {"peak": np.full_like(seen.peak, np.nan)},
+        lambda seen: {"lse": np.full_like(seen.lse, -1e308)},
+        lambda seen: {"lse": seen.peak + np.log(300) + 0.01},
+        lambda seen: {"at": np.full_like(seen.at, 3e38)},
+        lambda seen: {"peak": np.full_like(seen.peak, 1e30)},
+        lambda seen: {"peak": seen.peak - np.float32(0.5)},
+        lambda seen: {"best": (seen.best + 1) % 300},
+    ],
+)
+def test_a_sketch_that_no_logits_have_is_refused(bundle: Bundle, change: Callable[[Seen], dict[str, Any]]) -> None:
+    result = executed(bundle, "onnx", True)
+    with pytest.raises(InputError, match="which no logits give"):
+        judge_result(bundle, [replace(result, seen=[replace(seen, **change(seen)) for seen in result.seen])])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_fails_and_is_null_in_json(bundle: Bundle, value: float) -> None:
+    result = executed(bundle, "onnx", True)
+    seen = [
+        replace(
+            one, lse=np.full_like(one.lse, np.nan), peak=np.full_like(one.peak, value), at=np.full_like(one.at, value)
+        )
+        for one in result.seen
+    ]
+    cache = [np.full_like(state, value) if i else state for i, state in enumerate(result.cache)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = judge_result(bundle, [replace(result, seen=seen, cache=cache)])
+    assert not report.passed and "the drift begins at layer 0's output matrix" in report.found
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["drift"][1]["difference"] is None
+
+
+def test_times_that_no_clock_gives_are_refused(bundle: Bundle) -> None:
+    with pytest.raises(InputError, match="no clock gives"):
+        replace(executed(bundle, "onnx", True), seconds=-1.0)

@@ -150,6 +150,24 @@ def test_the_hal_is_read_and_not_its_cache() -> None:
     assert heat.thermal_status(tree(PHONE)).value == 0, "0 is a status"
 
 
+def test_limits_of_a_battery_are_no_temperatures() -> None:
+    """Phones list them among temperatures: volts, amperes, the charge in %."""
+    lines = "".join(
+        f"\tTemperature{{mValue={value}, mType={kind}, mName={name}, mStatus=0}}\n"
+        for name, kind, value in (("socd", 8, 100.0), ("vbat", 6, 4.21), ("ibat", 7, 1.5), ("SOC", 13, 41.0))
+    )
+    text = THERMAL.replace("Current cooling", f"{lines}Current cooling")
+    phone = snapshot(tree(PHONE, **{heat.SERVICE: text}), 77)
+    found = {name: reading.value for name, reading in phone.hal_temperatures.items()}
+    assert found["SOC, SoC"] == 41.0 and found["CPU0, CPU"] == 66.5
+    assert found["socd, a battery's charge"] is found["vbat, a battery's voltage"] is None
+    assert "no temperature" in phone.hal_temperatures["ibat, a battery's current"].why
+    assert gate(phone) == ["66.5 °C, and not yet 60.0 °C or less"]
+    names = ("vbat", "pm8350b-ibat-lvl0", "bcl-lvl1", "smpl_gm", "ocp_cpu1", "vdroop2", "batoilo", "VBATT_low")
+    zone = heat.temperatures(tree(zones(*((name, "7200") for name in names), ("cpu-0-0", "52000"), ("vbus", "31000"))))
+    assert {name: r.value for name, r in zone.items() if r.value} == {"cpu-0-0": 52.0, "vbus": 31.0}
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -234,6 +252,20 @@ def test_battery() -> None:
     assert supply.battery(tree(mouse)).level.value is None
     absent = BATTERY.replace("present: true", "present: false")
     assert "present: false" in supply.battery(tree({supply.SERVICE: absent})).level.why
+
+
+def test_batteries_of_laptops() -> None:
+    bay = "/sys/class/power_supply/BAT1"
+    second = {f"{bay}/type": "Battery", f"{bay}/capacity": "9", f"{bay}/status": "Charging"}
+    both = supply.battery(tree({**LAPTOP, **second}))
+    assert both.level.value is None and "71.0 %, 9.0 %" in both.level.why and both.state.value == "discharging"
+    empty = {path.replace("BAT0", "BAT1"): text for path, text in LAPTOP.items()}
+    empty |= {"/sys/class/power_supply/BAT0/type": "Battery", "/sys/class/power_supply/BAT0/capacity": "<ENODEV>"}
+    assert supply.battery(tree(empty)).level.value == 71.0
+    usb = "/sys/class/power_supply/ucsi-source-psy-USBC000:001"
+    for online, plugged in (("0", False), ("1", True), ("2", True), ("x", False)):  # 2: its voltage is negotiated
+        charger = {f"{usb}/type": "USB", f"{usb}/online": online}
+        assert supply.battery(tree({**LAPTOP, **charger})).plugged.value is plugged
 
 
 @pytest.mark.parametrize(
@@ -351,11 +383,27 @@ def test_identity_is_the_board_s_else_the_system_s() -> None:
     cloned = tree(PI_4, **{"/proc/device-tree/serial-number": "0000000000000000", "$ getprop ro.serialno": "unknown"})
     assert identity(cloned).source == "/etc/machine-id"
     assert identity(tree({})).value is None and soc(tree(PHONE)).value is None
+    assert identity(tree({"/proc/cpuinfo": "Revision\t: a020d3\nSerial\t\t: 00000000abcdef99\n"})).value.endswith("99")
+    assert identity(tree({"/etc/machine-id": "uninitialized"})).value is None
+
+
+@pytest.mark.parametrize(
+    "form", ["System Serial Number", "xxxxxxxx", "0123456789", "..........", "Not Applicable", "System Product Name"]
+)
+def test_forms_that_nobody_has_filled_in(form: str) -> None:
+    dmi = {f"/sys/class/dmi/id/{name}": form for name in ("product_serial", "board_serial", "product_name")}
+    found = identity(tree({**dmi, "/etc/machine-id": PI_4["/etc/machine-id"]}))
+    assert (found.value, found.source) == (PI_4["/etc/machine-id"], "/etc/machine-id")
+    assert model(tree(dmi)).value is None and model(tree(PI_4)).value
 
 
 def test_the_machine_says_that_it_is_emulated() -> None:
     assert snapshot(tree({"$ getprop ro.kernel.qemu": "1"})).emulated.value is True
     assert snapshot(tree({"/proc/device-tree/model": "linux,dummy-virt"})).emulated.value is True
+    for path, word in (("ro.boot.qemu", "1"), ("ro.hardware", "ranchu"), ("ro.product.model", "sdk_gphone64_x86_64")):
+        found = snapshot(tree({**PHONE, f"$ getprop {path}": word})).emulated
+        assert (found.value, found.source) == (True, f"$ getprop {path}")
+    assert snapshot(tree({**PHONE, "$ getprop ro.hardware": "qcom"})).emulated.value is False
     assert snapshot(tree(PI_5)).emulated.value is False
 
 

@@ -30,6 +30,7 @@ adb-R58M-x (2)._adb-tls-connect._tcp device product:a model:b device:c transport
 8a                     recovery transport_id:7
 9a                     sideload transport_id:8\r
 (no serial number)     unauthorized usb:1-7 transport_id:9
+MY PHONE 2             device usb:1-9 product:a model:b transport_id:11
 9b                     detached transport_id:10
 
 """
@@ -86,11 +87,13 @@ def test_the_list_of_devices() -> None:
         "8a",
         "9a",
         "(no serial number)",
+        "MY PHONE 2",
         "9b",
     ]
     states = [device.state.partition(" (")[0] for device in found]
     assert ", ".join(states) == (
-        "device, no permissions, unauthorized, offline, device, authorizing, recovery, sideload, unauthorized, detached"
+        "device, no permissions, unauthorized, offline, device, authorizing, recovery, sideload, unauthorized, "
+        "device, detached"
     )
     assert found[0].model == "Pixel_8" and found[1].facts == {"usb": "1-1", "transport_id": "1"}
 
@@ -144,9 +147,19 @@ def test_phones_that_adb_cannot_tell_apart(fake: Fake) -> None:
     with pytest.raises(SetupError, match="several phones have that serial") as error:
         adb.connect(parse("adb://0123456789ABCDEF"))
     assert "at 1-1" in str(error.value) and "at 1-2" in str(error.value) and "-s" not in calls.read_text()
+    fake("????????????           no permissions; see [http://developer.android.com] usb:1-1")  # nor is its number known
+    with pytest.raises(SetupError, match="udev rules"):
+        adb.connect(parse("adb://"))
     fake("(no serial number) device usb:1-1 transport_id:4")
     with pytest.raises(SetupError, match="adb -t 4 tcpip 5555"):
         adb.connect(parse("adb://"))
+
+
+def test_a_serial_with_a_space(fake: Fake) -> None:
+    fake("MY PHONE 2             device usb:1-9 transport_id:11")
+    with pytest.raises(SetupError, match="adb -t 11 tcpip 5555") as error:
+        adb.connect(parse("adb://"))
+    assert "MY PHONE 2" in str(error.value)
 
 
 def test_a_phone_on_the_network_is_connected_again(fake: Fake) -> None:

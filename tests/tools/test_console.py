@@ -16,6 +16,9 @@ from smolship.runtime.bundle import open_bundle
 from smolship.runtime.errors import InputError
 from smolship.tools import console
 from smolship.tools.cli import app, run
+from smolship.tools.commands import options
+from smolship.tools.console import Screen
+from smolship.tools.display import Steps
 from tests.tools.commands import environ, run_commands
 
 C = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LANG": "C"}
@@ -182,3 +185,15 @@ def test_a_command_in_this_process_changes_no_stream(bundle, capsys):
     errors = sys.stdout.errors
     assert run(["inspect", str(bundle / "b")]) == 0
     assert sys.stdout.errors == errors
+
+
+def test_what_a_device_does_is_no_markup(capsys):
+    with Steps(Screen(stderr=True)) as steps:
+        steps.update("parity [/a]", "[/foo]\x1b[31m [link=http://evil]x", 1, 3)
+    assert "[/foo]" in (said := capsys.readouterr().err) or "parity [/a]" in said
+    assert "\x1b[31m" not in said
+
+
+def test_what_a_device_says_is_no_command_of_the_terminal(capsys):
+    options.say_notes(["the governor changed from \x1b]0;theirs\x07 to \x9b31m"])
+    assert capsys.readouterr().err.strip() == "note: the governor changed from  ]0;theirs  to  31m"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime.errors import SetupError
 from smolship.tools.devices import app, job
 from smolship.tools.devices.app import AppStore, AppWatch, app_job, find_app
 from smolship.tools.devices.link import LinkLost
@@ -70,7 +70,7 @@ ENDS = [
     ("dies", SetupError, ["ended before it answered (begin)", "SIGKILL", "out of memory, perhaps"]),
     ("hangs", SetupError, ["its time was over: 3 s", "--limit"]),
     ("never", SetupError, ["was not begun", "nothing came of it in a minute", "unlock the phone"]),
-    ("nonsense", InputError, ["result"]),
+    ("nonsense", SetupError, ["what the device answered is not taken: result has unknown keys"]),
 ]
 
 

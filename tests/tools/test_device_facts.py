@@ -16,6 +16,7 @@ from smolship.tools.devices.channel import unfinished
 from smolship.tools.devices.cores import cpu_list, parse_cores, threads
 from smolship.tools.devices.elf import page_size, parse_elf
 from smolship.tools.devices.facts import DeviceFacts, parse_facts, parse_texts, read_device
+from smolship.tools.devices.opening import limited
 from smolship.tools.devices.pythons import wheel_platforms
 from tests.tools.test_store import Here
 
@@ -173,6 +174,27 @@ def test_memory_that_a_session_may_take(texts: dict[str, str], left: tuple[int, 
     assert facts(PI4 | texts).memory_allowance == left
 
 
+@pytest.mark.parametrize(
+    ("texts", "quota", "count"),
+    [
+        ({f"{GROUP}/cpu.max": "max 100000"}, None, 4),
+        ({f"{GROUP}/cpu.max": "150000 100000"}, (1.5, f"{GROUP}/cpu.max"), 2),
+        ({f"{GROUP}/cpu.max": "50000 100000", "/sys/fs/cgroup/cpu.max": "800000 100000"}, (0.5, f"{GROUP}/cpu.max"), 1),
+        ({f"{GROUP}/cpu.max": "800000 100000"}, (8.0, f"{GROUP}/cpu.max"), 4),
+        ({f"{V1}/cpu.cfs_quota_us": "-1", f"{V1}/cpu.cfs_period_us": "100000"}, None, 4),
+        ({f"{V1}/cpu.cfs_quota_us": "200000", f"{V1}/cpu.cfs_period_us": "100000"}, (2.0, f"{V1}/cpu.cfs_quota_us"), 2),
+        ({f"{GROUP}/cpu.max": "1 0", f"{V1}/cpu.cfs_quota_us": "5"}, None, 4),
+        ({f"{GROUP}/cpu.max": "9" * 40}, None, 4),
+    ],
+)
+def test_time_of_processors_that_a_session_may_take(
+    texts: dict[str, str], quota: tuple[float, str] | None, count: int
+) -> None:
+    found = facts(PI4 | texts)
+    assert (found.quota, found.threads) == (quota, count)
+    assert [one.split()[1] for one in limited("ssh://pi", found)] == ([quota[1]] if quota else [])
+
+
 def test_a_pi_5_has_pages_of_16_kb_and_no_serial_in_cpuinfo() -> None:
     texts = PI4 | {
         "$ getconf PAGESIZE": "16384",
@@ -250,6 +272,12 @@ def test_a_phone_with_big_and_little_cores() -> None:
 )
 def test_a_shell_that_an_emulator_runs(exe: str, emulated: bool) -> None:
     assert facts(PHONE | {"exe": exe}).emulated is emulated
+
+
+@pytest.mark.parametrize("said", ["ro.boot.qemu 1", "ro.hardware ranchu", "ro.product.model sdk_gphone64_arm64"])
+def test_an_emulator_of_android(said: str) -> None:
+    name, _, word = said.partition(" ")
+    assert facts(PHONE | {f"$ getprop {name}": word}).emulated is True and facts(PHONE).emulated is False
 
 
 def test_threads_of_a_phone_that_tells_clocks_only_or_nothing() -> None:
@@ -342,7 +370,7 @@ def test_nothing_is_known() -> None:
     values = {
         name: value
         for name, value in vars(found).items()
-        if name not in ("missing", "tools", "searched", "identity_of", "memory_allowance")
+        if name not in ("missing", "tools", "searched", "identity_of", "memory_allowance", "quota")
     }
     assert all(value in (None, ()) for value in values.values())
     assert all(found.missing[name] for name, value in values.items() if value is None)
@@ -445,6 +473,13 @@ class _Unmapped(Here):
     def run(self, script: str, **kind: object):  # type: ignore[no-untyped-def]
         assert "/proc/self/maps" in script
         return super().run(script.replace("/proc/self/maps", str(self.maps)), **kind)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("home", ["", ".", "a/b"])
+def test_a_home_that_is_no_path(home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", home)
+    found = read_device(Here(), ("~/.cache/smolship", f"{tmp_path}/good"))
+    assert found.folders[0].why.startswith("HOME is no path") and found.good_folders("ssh://a")[0].path.endswith("good")
 
 
 def test_a_folder_where_programs_run_and_libraries_cannot_be_loaded(tmp_path: Path) -> None:

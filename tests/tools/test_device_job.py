@@ -237,7 +237,7 @@ def test_a_device_is_not_cleaned_while_a_run_goes_on(tmp_path, monkeypatch):
     """By the same rule as a run's own: the process that holds the lock, not another that has its number now."""
     ours = tmp_path / "smolship" / "device"
     monkeypatch.setattr(showing, "link_to", lambda address: LocalLink())
-    monkeypatch.setattr(showing, "folders", lambda facts, uri: [str(ours)])
+    monkeypatch.setattr(showing, "look", lambda link, address: read_device(link, (f"{tmp_path}/smolship",)))
     lock = ours / "runs" / "lock"
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     began = int(Path("/proc/self/stat").read_text().rpartition(") ")[2].split()[19])
@@ -249,8 +249,9 @@ def test_a_device_is_not_cleaned_while_a_run_goes_on(tmp_path, monkeypatch):
                 showing.cleaned(parse("ssh://test"))
             assert lock.exists()
         else:
-            showing.cleaned(parse("ssh://test"))
+            assert showing.cleaned(parse("ssh://test"))["folders"] == [str(ours)]
             assert not ours.exists() and not ours.parent.exists()
+            assert "nothing was there" in showing.cleaned(parse("ssh://test"))["said"]
 
 
 @pytest.mark.real
@@ -308,7 +309,7 @@ def test_names_that_a_shell_would_read(folder, swift):
     """Arguments and variables arrive as they are."""
     odd = "a b;$(touch x)`id`'\"\\\n*"
     code = "import sys, os, json; print(json.dumps({'error': ['InputError', repr(sys.argv[1] + os.environ['ODD'])]}))"
-    runner = Runner("fake", {}, [sys.executable, "-c", code, odd], {"ODD": odd})
+    runner = Runner("fake", {}, [sys.executable, "-E", "-c", code, odd], {"ODD": odd})
     with pytest.raises(InputError) as caught:
         job(folder, runner, swift).execute(PLAN, lambda *a: None)
     assert repr(odd + odd) in str(caught.value)
@@ -347,6 +348,16 @@ def test_what_a_person_set_for_programs_of_their_own_has_no_effect(folder, swift
     assert f"[None, None, None, '/ours', '{folder}/{PLAN.digest[:16]}']" in str(caught.value)
 
 
+def test_options_and_functions_of_a_start_file_are_none_of_ours(folder):
+    """As bash hands them on to every shell."""
+    given = ("SHELLOPTS=errexit:noclobber:noglob:nounset", "BASH_FUNC_printf%%=() { echo theirs; }")
+    link = LocalLink(("/usr/bin/env", *given, "bash", "--posix"))
+    done = link.run(
+        f"false; : >{folder}/a; : >{folder}/a; cd {folder}; echo $nobody *; printf '%s\\n' ours", limit_s=10
+    )
+    assert (done.status, done.out) == (0, b"a\nours\n")
+
+
 def test_the_archive_is_all_that_the_executor_needs(tmp_path):
     """With numpy alone beside it; the same files make the same archive."""
     runner = python_runner(sys.executable, "/nowhere", tmp_path)
@@ -377,7 +388,7 @@ def test_a_supervisor_that_is_hung_up_takes_the_runner_with_it(folder, shell):
         time.sleep(0.05)
     process.stdout.close()
     process.send_signal(signal.SIGHUP)
-    assert process.wait(10) == 129
+    assert process.wait(60) == 129
     assert gone(int((run / "pid").read_text())) and not (folder / "lock").exists()
 
 
@@ -387,6 +398,8 @@ def test_a_supervisor_that_is_hung_up_takes_the_runner_with_it(folder, shell):
         b"[" * 100_000,
         b'{"progress": ["a", Infinity, 1]}',
         b'{"progress": "abc", "result": 1}',
+        b'{"progress": ["a", 1' + b"0" * 400 + b", 1]}",
+        b'{"progress": ["a", 1, -1]}',
         b'{"error": "x"}',
         b'{"error": 7}',
         b"7",
@@ -394,12 +407,31 @@ def test_a_supervisor_that_is_hung_up_takes_the_runner_with_it(folder, shell):
         b"smolship-supervisor",
         b"smolship-supervisor \xff started",
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_what_a_device_says_is_not_trusted(line):
-    watch = jobs.Watch(lambda *a: None)
+    told = []
+    watch = jobs.Watch(lambda *a: told.append(a))
     watch.line(line)
-    assert watch.answer == {}
+    assert watch.answer == {} and told == []
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ("", "not valid JSON"),
+        ('{"schema": 1', "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"schema": 1, "engines": "onnx"}', "unknown keys"),
+        ('{"schema": 0}', "of another version"),
+    ],
+    ids=range(5),
+)
+def test_a_result_that_is_none_is_the_device_s_fault(folder, swift, made, words):
+    code = f"open(args[1], 'w').write({made!r}); sys.stderr.write('why'); print(json.dumps({{'result': None}}))"
+    with pytest.raises(SetupError, match="what the device answered is not taken") as caught:
+        job(folder, script(code), swift).execute(PLAN, lambda *a: None)
+    assert words in str(caught.value) and "why" in str(caught.value) and "ssh://test" in str(caught.value)
 
 
 class Restarted(LocalLink):
@@ -420,7 +452,7 @@ def test_a_device_that_has_restarted_before_its_result_was_taken(folder, swift):
     with pytest.raises(SetupError, match="has restarted after the run: what it answered is not taken") as caught:
         job(folder, runner, Restarted(swift.command), boot=boot).execute(PLAN, lambda *a: None)
     assert caught.value.exit_code == 3 and "another" in str(caught.value) and boot in str(caught.value)
-    with pytest.raises(InputError):  # of the file that is no result: nothing is compared where nothing is known
+    with pytest.raises(SetupError, match="is not taken: result"):  # nothing is compared where nothing is known
         job(folder, runner, Restarted(swift.command)).execute(PLAN, lambda *a: None)
 
 

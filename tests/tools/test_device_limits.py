@@ -25,6 +25,14 @@ def test_no_time(command: str, time: str, tmp_path: Any, monkeypatch: Any, capsy
     assert "--limit cannot be used" in said and "600, 90s, 10m or 1h" in said
 
 
+@pytest.mark.parametrize("time", ["", "0s", "600", "300h", "1e3s", "inf"])
+@pytest.mark.parametrize("option", ["--cool", "--sustained"])
+def test_no_time_of_a_bench(option: str, time: str, tmp_path: Any, capsys: Any) -> None:
+    assert run(["bench", str(tmp_path), option, time]) == 2
+    said = capsys.readouterr().err
+    assert f"{option} cannot be used" in said and "90s, 10m or 1h, of 291h at most" in said
+
+
 def test_times() -> None:
     found = [limit_of("ssh://pi", time, False) for time in ("600", "90s", "10m", "1h", " 2M ")]
     assert found == [600, 90, 600, 3600, 120] and limit_of("local", None, False) is None

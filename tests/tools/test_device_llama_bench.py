@@ -72,6 +72,13 @@ def test_its_rows_are_shown_and_kept(there: Any, bench: Any, tmp_path: Path, cap
     assert not (tmp_path / "device/runs/lock").exists()
 
 
+def test_its_words_are_no_markup(there: Any, bench: Any, capsys: Any) -> None:
+    there("rows[0]['build_commit'] = rows[0]['backends'] = rows[0]['model_type'] = '[/b] \\x1b[31m'")
+    assert bench() == 0
+    out = capsys.readouterr().out
+    assert "[/b]" in out and "\x1b[31m" not in out
+
+
 @pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "change",
@@ -81,6 +88,12 @@ def test_another_measurement_is_refused(there: Any, bench: Any, capsys: Any, cha
     there(change)
     assert bench() == 1
     assert "did not measure what it was asked for" in capsys.readouterr().err
+
+
+def test_an_answer_that_is_none_is_the_device_s_fault(there: Any, bench: Any, capsys: Any) -> None:
+    there("print('loading a backend')")
+    assert bench() == 3
+    assert "ssh://test: llama-bench's answer is not valid JSON" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("times", [["1"], [0], [-1], [True], [1.5], None, [1, 1], [10**400]])

@@ -232,6 +232,12 @@ def test_energy_is_of_the_packages_alone() -> None:
     assert one.joules["intel-rapl:0 package-0"].value == 3.0 and one.joules["intel-rapl:0:0 core"].value is None
     fed = 16 * 4 + 64 * 4 + 16 + 4 * 5
     assert to_edge_llm_bench(one)["metrics"]["energyJoulesPerToken"] == pytest.approx(3.0 / fed)
+    again = {"intel-rapl-mmio:0 package-0": Reading(2.9, "J", "x"), "intel-rapl:1 package-1": Reading(1.0, "J", "x")}
+    laptop = replace(one, joules=one.joules | again)  # the first package by another interface, and a second one
+    assert to_edge_llm_bench(laptop)["metrics"]["energyJoulesPerToken"] == pytest.approx(4.0 / fed)
+    longer = replace(one, times=replace(one.times, warmups_ms=[9.0, 9.1], sustained=[[1.0, 48.0], [2.0, 47.0]]))
+    fed += 2 * (16 + 16 + 5) + 16 + 2 * 5
+    assert to_edge_llm_bench(longer)["metrics"]["energyJoulesPerToken"] == pytest.approx(3.0 / fed)
 
 
 def test_llama_bench() -> None:
@@ -245,6 +251,31 @@ def test_llama_bench() -> None:
     assert decode["samples_ts"][1] == pytest.approx(50.0) and decode["cpu_mask"] == "0xf" and decode["n_threads"] == 4
     assert decode["model_n_params"] == 134_515_008 and decode["model_size"] == 97_400_000
     assert to_llama_bench(record(CONTAINER))[0]["cpu_mask"] is None
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("rates",), [], "not those of its times"),
+        (("rates", 2, "median"), 51.0, "not those of its times"),
+        (("rates", 0, "of"), "ttft_ms[64]", "not those of its times"),
+        (("times", "gaps_ms", "16", 0), [20.0, 21.0, 20.5, 25.0], "not those of its times"),
+        (("times", "gaps_ms", "16", 0, 0), 1e308, "no clock gives"),
+        (("times", "sustained"), [[]], "no clock gives"),
+        (("model", "bytes"), 10**400, "cannot be used"),
+        (("after", "policies", "policy0", "hardware_max", "value"), 10**400, "cannot be used"),
+    ],
+    ids=range(8),
+)
+def test_an_altered_record_is_refused(tmp_path: Path, path: tuple[Any, ...], value: Any, words: str) -> None:
+    raw = json.loads(to_json(record()))
+    place = raw
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    (tmp_path / "r.json").write_text(json.dumps(raw))
+    with pytest.raises(InputError, match=words):
+        Record.load(tmp_path / "r.json")
 
 
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from smolship.runtime.errors import InputError, SetupError
+from smolship.tools.devices import wheels
 from smolship.tools.devices.cores import Core, processor
 from smolship.tools.devices.facts import DeviceFacts
 from smolship.tools.devices.opening import check_threads
-from smolship.tools.devices.showing import _python, clock
+from smolship.tools.devices.setup import install
+from smolship.tools.devices.showing import _python, clock, table
+from smolship.tools.devices.stores import Stores
 from smolship.tools.devices.wheels import chosen
+from tests.tools.local_link import LocalLink
 from tests.tools.test_device_facts import CPU, PI4, facts
 
 
@@ -58,6 +65,21 @@ def test_where_no_wheel_fits_both_tags_are_said(tmp_path: Path) -> None:
     assert "--abi=cp313" in text and error.value.exit_code == 3
 
 
+def test_a_wheel_that_is_cut_short(tmp_path: Path) -> None:
+    wheel = tmp_path / "numpy-2.1.0-cp311-cp311-manylinux_2_28_aarch64.whl"
+    wheel.write_bytes(b"PK\x03\x04" + bytes(99))
+    here = Stores(LocalLink(), [f"{tmp_path}/device"])
+    with pytest.raises(InputError, match="a wheel cannot be read"):
+        install(LocalLink(), board().pythons[0], here, [wheel], {}, lambda *a: None)
+
+
+def test_pip_that_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheels, "PIP", [sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr(wheels, "FETCH_S", 0.2)
+    with pytest.raises(SetupError, match="pip did not end within"):
+        wheels.fetched(board().pythons[0], ["numpy"], tmp_path)
+
+
 @pytest.mark.parametrize(("threads", "fits"), [(None, True), (4, True), (5, False)])
 def test_more_threads_than_cores_are_refused(threads: int | None, fits: bool) -> None:
     if fits:
@@ -92,6 +114,15 @@ def test_cloned_cards_are_told_apart_by_their_boards() -> None:
     nothing = {name: text for name, text in PI4.items() if "serial" not in name and "machine-id" not in name}
     clone = facts(nothing | {"/proc/cpuinfo": PI4["/proc/cpuinfo"].replace("Serial\t\t: 10000000abcdef01\n", "")})
     assert clone.identity is None and "machine-id" in clone.missing["identity"] and clone.label == "raspberrypi"
+
+
+def test_what_is_shown_of_a_device_is_no_markup() -> None:
+    """An address of IPv6, and what a device calls itself."""
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table([{"uri": "ssh://pi@[fe80::1%25eth0]:22", "model": "[/board] [bold]"}]))
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue()
+    assert "ssh://pi@[fe80::1%25eth0]:22" in said and "[/board] [bold]" in said
 
 
 @pytest.mark.parametrize(

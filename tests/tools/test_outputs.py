@@ -10,6 +10,7 @@ import pytest
 
 from smolship.runtime.errors import InputError, SetupError
 from smolship.tools import outputs
+from smolship.tools.cli import run
 from smolship.tools.outputs import check_file, write_file
 
 
@@ -20,6 +21,18 @@ def test_refused_before_the_work(tmp_path, name):
     with pytest.raises(InputError):
         check_file(tmp_path / name, "the page")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "loop"]
+
+
+@pytest.mark.parametrize("line", [["parity", "--keep"], ["bench", "--record"]])
+def test_a_folder_that_is_a_file(tmp_path, capsys, line):
+    (tmp_path / "file").write_text("mine")
+    assert run([line[0], str(tmp_path / "nobody"), line[1], str(tmp_path / "file")]) == 2
+    assert "cannot lie below a file" in capsys.readouterr().err and (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_format_of_no_record(tmp_path, capsys):
+    assert run(["bench", str(tmp_path), "--record-format", "llama-bench"]) == 2
+    assert "--record-format is for --record" in capsys.readouterr().err
 
 
 def test_a_place_that_cannot_be_written():

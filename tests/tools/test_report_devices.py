@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from smolship.runtime.sensors.snapshot import snapshot
+from smolship.tools import cli
 from smolship.tools.report import fields
 from smolship.tools.report.devices import devices_page, devices_section
 from smolship.tools.report.page import render
@@ -64,6 +66,22 @@ def test_a_marked_run_is_seen_as_such() -> None:
     classes = [value for name, value in found.attributes if name == "class"]
     assert "dot k0" in classes and "dot k1 off" in classes and "note bad" in classes
     assert "not judged." not in Page(devices_page([BOARD])).text.replace("its times are not judged. Rates", "")
+
+
+def test_two_boards_of_one_model_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = replace(BOARD, device=replace(BOARD.device, label="kitchen"), notes=["warm"])
+    BOARD.save(tmp_path / "a.json")
+    other.save(tmp_path / "b.json")
+    (tmp_path / "c.json").write_bytes((tmp_path / "a.json").read_bytes())
+    files = [str(tmp_path / f"{name}.json") for name in "abc"]
+    assert cli.run(["report", *files, "-o", str(tmp_path / "page.html")]) == 0
+    assert "it is shown once" in capsys.readouterr().err
+    (tmp_path / "b.json").write_text('{"schema": 2}')
+    assert cli.run(["report", *files, "-o", str(tmp_path / "none.html")]) == 2
+    assert f"{tmp_path}/b.json: a record of another version" in capsys.readouterr().err.replace("\n", "")
+    found = Page((tmp_path / "page.html").read_text()).text
+    assert "kitchen, a/model" in found and "executorch-xnnpack (2): warm" in found
+    assert "executorch-xnnpack (3)" not in found
 
 
 def test_the_report_has_the_section_where_there_are_records() -> None:

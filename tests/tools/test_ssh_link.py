@@ -66,6 +66,23 @@ def link(fake: Callable[..., Path]) -> Iterator[ssh.SSHLink]:
         yield link  # type: ignore[misc]
 
 
+REFUSES = "echo 'mux_client_request_session: session request failed: Session open refused by peer' >&2; exit 255"
+
+
+def test_a_server_that_still_holds_the_last_session_is_asked_again(
+    fake: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "held").touch()
+    fake(client=f"if rm {tmp_path}/held 2>/dev/null; then {REFUSES}; fi; exec /bin/sh")
+    with connect() as link:
+        assert link.run("echo fine", limit_s=9).out == b"fine\n"
+    assert not (tmp_path / "held").exists()
+    monkeypatch.setattr(ssh, "LOST_S", 0.2)
+    fake(client=REFUSES)
+    with connect() as link, pytest.raises(LinkLost, match="refused by peer"):
+        link.run("echo fine", limit_s=9)
+
+
 def test_a_script_has_its_output_its_status_and_its_standard_error(link: ssh.SSHLink) -> None:
     done = link.run("printf 'a\\nb'; echo warning >&2; exit 7", limit_s=5)
     assert (done.status, done.out, done.err) == (7, b"a\nb", b"warning\n")

@@ -29,6 +29,8 @@ from smolship.runtime.faults import as_ours, ended
 Progress = Callable[[str, int, int], None]
 
 OFTEN = 0.1  # seconds between two lines of progress
+PARENT = "SMOLSHIP_PARENT"  # the process that asks a child
+ORPHANED = 1.0  # seconds until a child ends whose parent was killed, about
 
 
 class Listener:
@@ -62,7 +64,7 @@ class Child:
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
-            env=env,
+            env=env | {PARENT: str(os.getpid())},
         )
 
     def ask(self, request: Any, progress: Progress, *, last: bool = False, limit_s: float | None = None) -> Any:
@@ -160,6 +162,13 @@ def run(
             raise ended(who, end.status, log.read()) from None
 
 
+def _end_with(parent: int) -> None:
+    """A parent that is killed ends no context: its child, which may say nothing for minutes, ends itself."""
+    while os.getppid() == parent:
+        time.sleep(ORPHANED)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
 def serve(
     answer: Callable[[Any, Listener], Any], who: str, requests: Iterable[Any] | None = None, *, foreign: bool = False
 ) -> int:
@@ -169,6 +178,9 @@ def serve(
     requests  those of the command line; None: standard input's
     foreign   it runs code of others: what that raises is no fault of ours, but the end, with a traceback in the log
     """
+    parent = os.getppid()
+    if os.environ.get(PARENT) == str(parent) and os.getpgrp() == os.getpid():
+        threading.Thread(target=_end_with, args=[parent], daemon=True).start()
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     code = 0

@@ -64,7 +64,9 @@ class ParityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: what is no number is null, which every reader knows."""
-        return asdict(self) | {"passed": self.passed, "checks": [_finite(asdict(check)) for check in self.checks]}
+        said = asdict(self)
+        rows = {name: [_finite(row) for row in said[name]] for name in ("checks", "greedy", "drift")}
+        return said | {"passed": self.passed} | rows
 
 
 def parity(
@@ -141,7 +143,8 @@ def _judged(case: Case, results: Sequence[Result], max_kl: float | None) -> Pari
         plan = case.plan(result.arithmetic, result.threads, result.purpose == QUICK)
         asked = case.asked(plan, result.traits)
         result.answers(asked.plan)
-        _add(report, case, Answers(case.probes, asked, result), max_kl)
+        with np.errstate(all="ignore"):  # what is not finite fails its checks
+            _add(report, case, Answers(case.probes, asked, result), max_kl)
     if report.nonfinite:
         report.found = "\n".join(filter(None, (report.found, "not finite: " + "; ".join(report.nonfinite))))
     return report
@@ -211,9 +214,9 @@ def _found(drift: list[Drift]) -> str:
     """
     if not drift:
         return "the engine does not show its cache, so the layer cannot be named"
-    limit = 2 * max(row.floor for row in drift)
+    limit = 2 * max((row.floor for row in drift if np.isfinite(row.floor)), default=0.0)
     for row in drift:
-        if row.difference > limit:
+        if np.isfinite(row.floor) and not row.difference <= limit:  # a NaN is not
             at = row.layer
             before = f"layer {at - 1}'s output matrix or MLP, or " if at else "the embedding, or "
             return (

@@ -36,6 +36,7 @@ Blocks = Annotated[np.ndarray, np.float32, 4]
 LIMIT = 1 << 29  # bytes of a file
 EXPORT = "export the bundle again"
 LARGEST = 1 << 53  # whole numbers up to it are floats, too
+LONGEST = 1 << 1000  # whole numbers above may not even be a float's
 LATER = {"later": True}  # metadata of fields
 
 
@@ -45,8 +46,13 @@ def to_json(record: Any) -> bytes:
 
 
 def read_file(kind: type[T], path: Path, what: str) -> T:
-    """The `kind` that `path` holds; `what` is its name in errors. Raises InputError where it is not one."""
-    return read_record(kind, read_json(path, what, LIMIT), what, todo="make it again")
+    """The `kind` that `path` holds; `what` is its name in errors. Raises InputError where it is not one, and says so
+    where it is one of another `schema`, whose fields may be others."""
+    raw = read_json(path, what, LIMIT)
+    schema = next((f.default for f in fields(kind) if f.name == "schema"), None)  # type: ignore[arg-type]
+    if raw.get("schema") not in (None, schema):
+        raise InputError(f"a {what} of another version", got=show(raw["schema"]), expected=schema, todo="make it again")
+    return read_record(kind, raw, what, todo="make it again")
 
 
 def read_record(
@@ -132,6 +138,8 @@ class _Reader:
             good, expected = whole or (type(raw) is float and math.isfinite(raw)), "a finite number"
         else:
             good, expected = type(raw) is kind, f"a value of type {kind.__name__}"
+            if good and kind is int and abs(raw) > LONGEST:
+                good, expected = False, "a number below 2^1000"
         if not good:
             raise self.wrong(at, raw, expected)
         return float(raw) if kind is float else raw

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from smolship.runtime.disk import writing
-from smolship.runtime.errors import InputError
+from smolship.runtime.errors import InputError, show
 from smolship.runtime.generate import Generated
 from smolship.runtime.memory import Memory
 from smolship.runtime.plan import Plan, Purpose
@@ -38,6 +38,8 @@ from smolship.runtime.records import LATER, Blocks, Doubles, Ids, Numbers, Rows,
 from smolship.runtime.session import Traits
 
 SCHEMA = 1
+MOST_MS = 1e10  # of one time: four months
+SLACK = 1e-6  # of a log-sum-exp: sums of float64 in another order differ by far less
 
 
 @dataclass(eq=False)
@@ -62,6 +64,19 @@ class Seen:
             digests=[_digest(row) for row in logits] if exact else [],
         )
 
+    def possible(self, wanted: np.ndarray, vocab: int) -> bool:
+        """Whether some logits have this sketch, at the ids `wanted` [N, K]: none lies above the peak, which is that of
+        the largest one's token, and the sum of all exponentials is no less than that of those that are known. A sum
+        that is too small would make every divergence 0. What is not finite throughout is left to the judgement."""
+        with np.errstate(all="ignore"):
+            above, over = self.at.astype(np.float64) - self.peak[:, None], self.lse - self.peak
+            known = np.exp(np.where(_first_ones(wanted), above, -np.inf)).sum(1)
+            slack = SLACK * (1 + np.abs(self.peak))
+            wrong = (above > 0).any(1) | ((wanted == self.best[:, None]) & (above < 0)).any(1)
+            wrong |= (over < np.log(np.maximum(known, 1)) - slack) | (over > np.log(vocab) + slack)
+        finite = np.isfinite(self.peak)
+        return not np.where(finite, wrong, np.isfinite(self.lse)).any()
+
     def __getitem__(self, rows: slice) -> Seen:
         return Seen(self.lse[rows], self.best[rows], self.peak[rows], self.at[rows], self.digests[rows])
 
@@ -76,6 +91,15 @@ class Seen:
             np.concatenate([part.at for part in parts]),
             [digest for part in parts for digest in part.digests],
         )
+
+
+def _first_ones(ids: np.ndarray) -> np.ndarray:
+    """Where an id of [N, K] stands for the first time in its row, bool [N, K]."""
+    order = np.argsort(ids, axis=1, kind="stable")
+    ordered = np.take_along_axis(ids, order, axis=1)
+    first = np.ones(ids.shape, bool)
+    np.put_along_axis(first, order[:, 1:], ordered[:, 1:] != ordered[:, :-1], axis=1)
+    return first
 
 
 def _digest(row: np.ndarray) -> str:
@@ -126,6 +150,11 @@ class Times:
     warmups_ms: list[float] = field(default_factory=list)
     sustained: list[list[float]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        rows = [*self.ttft_ms.values(), *(row for rows in self.gaps_ms.values() for row in rows), self.warmups_ms]
+        if any(ms > MOST_MS for row in rows for ms in row) or any(len(pair) != 2 for pair in self.sustained):
+            raise InputError("times that no clock gives", got=show(self), expected=f"below {MOST_MS:,.0f} ms")
+
     def decode_tokens_per_s(self, depth: int) -> list[float]:
         """Of each repeat: over the mean time between tokens."""
         return [1000 / float(np.mean(gaps)) for gaps in self.gaps_ms[depth]]
@@ -164,6 +193,9 @@ class Result:
             raise InputError("a result of another version", got=self.schema, expected=SCHEMA)
         if min(self.traits.vocab, self.traits.capacity, self.traits.chunk or 1, self.threads) < 1:
             raise InputError("a result with traits that no session has", got=self.traits)
+        loads = (self.loads.import_ms, self.loads.cold_ms, self.loads.warm_ms) if self.loads else ()
+        if min((self.seconds, *loads)) < 0:
+            raise InputError("a result with times that no clock gives", got=f"{self.seconds} s, {self.loads}")
 
     def save(self, path: Path) -> None:
         """Write it to a temporary file beside `path`, and rename that."""
@@ -193,6 +225,8 @@ class Result:
             known = ((seen.best >= 0) & (seen.best < self.traits.vocab)).all()
             if len(sizes) > 1 or seen.at.shape[1] != rows.shape[1] or len(seen.digests) != exact or not known:
                 wrong.append(f"the answer to call {i}")
+            elif not seen.possible(rows, self.traits.vocab):
+                wrong.append(f"the answer to call {i}, which no logits give")
         if len(self.cache) not in (0, plan.layers):
             wrong.append(f"{len(self.cache)} of {plan.layers} layers")
         if plan.loads != (self.loads is not None) or (plan.timing is None) != (self.times is None):

@@ -12,23 +12,26 @@ from smolship.runtime.bundle import Bundle
 from smolship.runtime.errors import clip
 from smolship.runtime.generate import Generated
 
+LONGEST = 200  # characters of what is said beside a bar
+
 
 class Steps:
     """A progress bar for each step; `update` as (step, what is being done, done, total)."""
 
     def __init__(self, console: Console):
         self.progress = Progress(
-            TextColumn("{task.description:<18}"),
+            TextColumn("{task.description:<18}", markup=False),  # of a bundle, and of a device
             BarColumn(30),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[what]}"),
+            TextColumn("{task.fields[what]}", style="dim", markup=False),
             console=console,
         )
         self.tasks: dict[str, TaskID] = {}
 
     def update(self, step: str, what: str, done: int, total: int) -> None:
+        step, what = clip(step, LONGEST), clip(what, LONGEST)
         if step not in self.tasks:
             self._finish()
             self.tasks[step] = self.progress.add_task(step, total=total, what=what)

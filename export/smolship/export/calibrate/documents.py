@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +23,42 @@ LINES = 200_000  # of JSONL
 MESSAGES = 1000  # of a chat
 PIECE = 8192  # characters of a text that are taken at once
 LEAST = 8  # windows
+LINED = (".jsonl", ".ndjson")  # names of files with a document a line end so
 ROLES = ("system", "user", "assistant", "tool")
-Document = str | list[dict[str, Any]]  # a text, or the messages of a chat
+Document = str | dict[str, Any]  # a text, or a chat: its messages, and the tools that it was held with, if any
 EXPECTED = '{"messages": [{"role": "user", "content": "…"}, …]} or {"text": "…"}'
 
 
 def read_documents(path: Path) -> list[Document]:
     """A UTF-8 text; or, of a file whose name ends in .jsonl, a chat or a text a line. Raises InputError with the line
     that cannot be used."""
-    text = read_text(path, "the calibration text", LIMIT)
-    if path.suffix.lower() != ".jsonl":
-        if not text.strip():
-            raise InputError("the calibration text is empty", got=path, expected="UTF-8 text")
+    text = read_text(path, "the calibration text", LIMIT).removeprefix("\ufeff")
+    if not text.strip():
+        raise InputError("the calibration text is empty", got=path, expected=f"UTF-8 text, or lines of {EXPECTED}")
+    if path.suffix.lower() not in LINED:
+        if _is_json(text):
+            raise InputError(
+                "the calibration text is JSON",
+                got=path,
+                expected="UTF-8 text",
+                todo=f"let the file's name end in {LINED[0]}, with lines of {EXPECTED}",
+            )
         return [text]
     lines = text.split("\n")
     if len(lines) > LINES:
         raise InputError(
             "the calibration text has too many lines", got=f"{len(lines):,} in {path}", expected=f"at most {LINES:,}"
         )
-    found = [_document(line, i, path) for i, line in enumerate(lines, 1) if line.strip()]
-    if not found:
-        raise InputError("the calibration text is empty", got=path, expected=f"lines of {EXPECTED}")
-    return found
+    return [_document(line, i, path) for i, line in enumerate(lines, 1) if line.strip()]
+
+
+def _is_json(text: str) -> bool:
+    """Whether it is an object or a list, or its first line is an object."""
+    for part in (text, text.lstrip().partition("\n")[0]):
+        if part.lstrip()[0] in "{[":
+            with suppress(ValueError, RecursionError):
+                return isinstance(json.loads(part), dict) or part is text
+    return False
 
 
 def _document(line: str, number: int, path: Path) -> Document:
@@ -52,6 +67,9 @@ def _document(line: str, number: int, path: Path) -> Document:
 
     try:
         raw = json.loads(line)
+        json.dumps(raw, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise refuse(f"{error}: no valid Unicode") from None
     except (ValueError, RecursionError) as error:
         raise refuse(f"{error}, in {show(line)}") from None
     if not isinstance(raw, dict):
@@ -59,25 +77,24 @@ def _document(line: str, number: int, path: Path) -> Document:
     if "messages" not in raw:
         if not isinstance(raw.get("text"), str) or not raw["text"].strip():
             raise refuse(f"keys {', '.join(map(show, raw))}" if raw else "no keys")
-        return _valid(raw["text"], refuse)
-    messages = raw["messages"]
+        return str(raw["text"])
+    if "text" in raw:
+        raise refuse("a text and messages: one of them would not be used")
+    messages, tools = raw["messages"], raw.get("tools")
     if not isinstance(messages, list) or not 1 <= len(messages) <= MESSAGES:
         raise refuse(f"messages: {show(messages)}")
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in ROLES:
             raise refuse(f"{show(message)}, whose role is none of {', '.join(ROLES)}")
-        if not isinstance(message.get("content"), str):
+        if not isinstance(message.get("content"), str) and not (
+            message.get("content") is None and message.get("tool_calls")
+        ):
             raise refuse(f"{show(message)}, whose content is no text")
-        _valid(message["content"], refuse)
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
-
-
-def _valid(text: str, refuse: Any) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise refuse(f"{error}: no valid Unicode") from None
-    return text
+    if not tools:
+        return {"messages": messages}
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise refuse(f"tools: {show(tools)}")
+    return {"messages": messages, "tools": tools}
 
 
 def cut_windows(
@@ -93,7 +110,7 @@ def cut_windows(
     long texts in pieces. Each window begins as the tokenizer begins texts, with BOS or not. Raises InputError where
     they are too short, or chats have no template."""
     pieces = list(_pieces(documents))
-    if template is None and (chats := sum(isinstance(piece, list) for piece in pieces)):
+    if template is None and (chats := sum(isinstance(piece, dict) for piece in pieces)):
         raise InputError(
             "the model has no chat template", got=f"{chats:,} chats to calibrate on", expected='lines of {"text": "…"}'
         )
@@ -106,7 +123,7 @@ def cut_windows(
             ids += tokenizer.encode(piece)
         else:
             assert template
-            ids += tokenizer.encode(template.render(piece, add_generation_prompt=False), special=False)
+            ids += tokenizer.encode(_rendered(piece, template), special=False)
     rows = list(_rows(ids, tokenizer.prefix(), length))[:windows]
     if len(rows) < LEAST:
         raise InputError(
@@ -120,6 +137,14 @@ def cut_windows(
             "the tokenizer gives a token that the model does not have", got=max(ids), expected=f"ids below {vocab:,}"
         )
     return np.array(rows, np.int64)
+
+
+def _rendered(chat: dict[str, Any], template: ChatTemplate) -> str:
+    try:
+        return template.render(**chat, add_generation_prompt=False)
+    except InputError as error:
+        got = f"{error.parts()['got']}, of a chat that begins with {show(chat['messages'][0])}"
+        raise InputError("a chat to calibrate on cannot be rendered", got=got) from None
 
 
 def _rows(ids: Sequence[int], before: list[int], length: int) -> Iterator[list[int]]:

@@ -87,6 +87,29 @@ class Rows(torch.autograd.Function):
         return None, None, found.new_zeros(ctx.shape).index_add_(0, ids.flatten(), by_row)
 
 
+class Norm(torch.autograd.Function):
+    """s times its inverse root mean square `r` [..., 1], a factor and gains [D]. For the way back s and r are kept,
+    not what they give."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, gain: Tensor, eps: float, scale: float) -> Tensor:
+        r = torch.rsqrt(s.square().mean(-1, keepdim=True) + eps)
+        ctx.save_for_backward(s, gain, r)
+        ctx.scale = scale
+        normed = s * r
+        return (normed if scale == 1 else normed.mul_(scale)).mul_(gain)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        s, gain, r = ctx.saved_tensors
+        normed = s * r
+        by_gain = (grads[0] * normed).flatten(0, -2).sum(0).mul_(ctx.scale) if ctx.needs_input_grad[1] else None
+        if not ctx.needs_input_grad[0]:
+            return None, by_gain, None, None
+        dn = grads[0] * (gain * ctx.scale)
+        return (dn - normed * (dn * normed).mean(-1, keepdim=True)).mul_(r), by_gain, None, None
+
+
 class Ops:
     """The primitives over tensors that `get` gives. `logs` are those of the matrices whose scales are trained."""
 
@@ -113,8 +136,7 @@ class Ops:
         self, name: str, x: Tensor, residual: Tensor | None, eps: float, scale: float = 1.0
     ) -> tuple[Tensor, Tensor]:
         s = x if residual is None else x + residual
-        normed = s * torch.rsqrt(s.square().mean(-1, keepdim=True) + eps)
-        return (normed if scale == 1 else normed * scale) * self.get(name), s
+        return Norm.apply(s, self.get(name), eps, scale), s
 
     def scaled(self, x: Tensor, factor: float) -> Tensor:
         return x * factor

@@ -107,6 +107,11 @@ def calibrate(
 
 def _facts(layers: Layers, asked: Calibration, before: float, after: float, whole: bool) -> CalibrationFacts:
     effort, entries, plain = layers.effort, layers.base.entries, layers.plain
+    windows, notes = len(layers.ids), []
+    if windows < effort.windows:
+        notes.append(f"the text is {windows} of the {effort.windows} windows that the effort {asked.effort} looks at")
+    if plain:
+        notes.append(f"{plain} matrices without error compensation: their inputs are not finite")
     return CalibrationFacts(
         text=asked.text,
         sha256=asked.sha256,
@@ -118,7 +123,7 @@ def _facts(layers: Layers, asked: Calibration, before: float, after: float, whol
         lifted=sum(entries[name].origin == "lifted" for name in layers.config.linears()),
         kl_before=round(before, 5) if math.isfinite(before) else None,
         kl_after=round(after, 5) if math.isfinite(after) else None,
-        notes=[f"{plain} matrices without error compensation: their inputs are not finite"] if plain else [],
+        notes=notes,
     )
 
 

@@ -16,20 +16,31 @@ SERVICE, THROTTLED, MEASURED = "$ dumpsys thermalservice", "$ vcgencmd get_throt
 NONE = "zones"  # the key of a machine that has no zone
 # Bits of get_throttled: now; 16 bits further up: once since the start.
 BITS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
-KINDS = {0: "CPU", 1: "GPU", 2: "battery", 3: "skin", 4: "USB port", 5: "power amplifier", 9: "NPU"}
+KINDS = {0: "CPU", 1: "GPU", 2: "battery", 3: "skin", 4: "USB port", 5: "power amplifier", 9: "NPU", 10: "TPU"}
+KINDS |= {11: "display", 12: "modem", 13: "SoC", 14: "Wi-Fi", 15: "camera", 16: "flashlight", 17: "speaker"}
+KINDS |= {18: "ambient", 19: "pogo"}
+# Of a battery's limits, which phones list among temperatures: volts, amperes, and its charge in %.
+LIMITS = {6: "a battery's voltage", 7: "a battery's current", 8: "a battery's charge"}
+LIMIT = re.compile(r"(?:^|[-_])(?:[iv]batt?|bcl|ocp|smpl|vdroop\d*|batoilo\d*|uvlo\d*)(?:$|[-_\d])")
 
 
 def temperatures(tree: Tree) -> dict[str, Reading]:
     """°C by type of zone; a type's further zones are "TYPE (2)" and so on. A zone that cannot be read, or says what is
     no temperature, is unavailable, and the others are not."""
-    zones = {folder: f"{folder}/temp" for folder in tree.folders(ZONES)}
-    numbers = {path: _number(tree.get(path)) for path in zones.values()}
+    zones = {
+        f"{folder}/temp": tree.get(f"{folder}/type") or folder.rpartition("/")[2] for folder in tree.folders(ZONES)
+    }
+    numbers = {path: _number(tree.get(path)) for path, kind in zones.items() if not LIMIT.search(kind.lower())}
     thousandths = _thousandths([n for n in numbers.values() if n is not None])
     found: dict[str, Reading] = {}
-    for folder, path in zones.items():
-        name = clip(tree.get(f"{folder}/type") or folder.rpartition("/")[2], 60)
+    for path, kind in zones.items():
+        name = clip(kind, 60)
         count = sum(known == name or known.startswith(f"{name} (") for known in found)
-        found[f"{name} ({count + 1})" if count else name] = _zone(tree, path, numbers[path], thousandths)
+        found[f"{name} ({count + 1})" if count else name] = (
+            _zone(tree, path, numbers[path], thousandths)
+            if path in numbers
+            else unavailable("°C", path, "a limit of the battery's, which is no temperature")
+        )
     why = tree.why(f"{ZONES}temp")
     return found or {NONE: unavailable("°C", f"{ZONES}temp", "there are none" if why == "ENOENT" else why)}
 
@@ -75,15 +86,20 @@ def hal_temperatures(tree: Tree) -> dict[str, Reading]:
     source = f"{SERVICE}, from HAL"
     pattern = r"Temperature\{mValue=([^,}]*), mType=(-?\d+), mName=([^,}]*)"
     for value, kind, name in re.findall(pattern, section[1] if section else ""):
-        try:
-            celsius = float(value)
-        except ValueError:
-            celsius = math.nan
-        reading = (
-            unavailable("°C", source, "0.0, as absent sensors say") if not celsius else _plausible(celsius, source)
-        )
-        found[f"{clip(name.strip(), 60) or 'nameless'}, {KINDS.get(int(kind[:9]), f'type {kind[:9]}')}"] = reading
+        number = int(kind[:9])
+        label = LIMITS.get(number) or KINDS.get(number, f"type {number}")
+        found[f"{clip(name.strip(), 60) or 'nameless'}, {label}"] = _hal(value, number, source)
     return found or {"HAL": unavailable("°C", SERVICE, "no section of temperatures from HAL, or an empty one")}
+
+
+def _hal(value: str, kind: int, source: str) -> Reading:
+    if kind in LIMITS:
+        return unavailable("°C", source, f"{LIMITS[kind]}, which is no temperature")
+    try:
+        celsius = float(value)
+    except ValueError:
+        celsius = math.nan
+    return _plausible(celsius, source) if celsius else unavailable("°C", source, "0.0, as absent sensors say")
 
 
 def thermal_status(tree: Tree) -> Reading:

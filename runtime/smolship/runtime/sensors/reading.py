@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smolship.runtime.errors import clip
-from smolship.runtime.records import wrong
+from smolship.runtime.records import LONGEST, wrong
 
 Value = float | int | str | bool
 KEYS = ("value", "unit", "source", "why")
@@ -51,8 +51,8 @@ class Reading:
         if not isinstance(raw, dict) or set(raw) != set(KEYS) or any(type(raw[key]) is not str for key in KEYS[1:]):
             raise wrong(where, raw, "a reading: value, unit, source, why")
         value = raw["value"]
-        if type(value) is float and not math.isfinite(value):
-            raise wrong(where, value, "a finite number")
+        if (type(value) is float and not math.isfinite(value)) or (type(value) is int and abs(value) > LONGEST):
+            raise wrong(where, value, "a number that can be one")
         if type(value) not in (int, float, str, bool, type(None)) or (value is None) != bool(raw["why"]):
             raise wrong(where, raw, "a value, or none and a reason")
         return Reading(value, raw["unit"], raw["source"], raw["why"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from smolship.runtime.errors import clip
@@ -16,6 +17,36 @@ from smolship.runtime.sensors.tree import Tree
 BOOT = "/proc/sys/kernel/random/boot_id"
 KEPT = (heat.SERVICE, supply.SERVICE, heat.THROTTLED)  # outputs that are kept as they are
 UUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+MODELS = (
+    "$ getprop ro.product.model",
+    "/proc/device-tree/model",
+    "/sys/firmware/devicetree/base/model",
+    "/sys/class/dmi/id/product_name",
+)
+SERIALS = (
+    "/proc/device-tree/serial-number",
+    "/sys/firmware/devicetree/base/serial-number",
+    "$ getprop ro.serialno",
+    "/sys/class/dmi/id/product_serial",
+    "/sys/class/dmi/id/board_serial",
+)
+# By what Android's emulator says of itself: since version 12 in other words.
+EMULATORS = {
+    "$ getprop ro.kernel.qemu": "1",
+    "$ getprop ro.boot.qemu": "1",
+    "$ getprop ro.hardware": "goldfish|ranchu|cutf_cvm|vbox86",
+}
+EMULATED = re.compile(
+    r"linux,dummy-virt|\bQEMU\b|\bemulator\b|\bsdk_g?phone|Android SDK built for|\bCuttlefish\b", re.I
+)
+CPUS = "/proc/cpuinfo"  # with the serial number of older Raspberry Pis
+IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")  # of the system: another one after each installation
+# What makers leave: zeros, one character over and over, digits in their order, forms to be filled in.
+FORMS = re.compile(
+    r"(.?)\1*|0?123456789(0|abcdef)?|none|unknown|undefined|invalid|empty|n/?a|o\.?e\.?m\.?|to be filled.*"
+    r"|default string|not (specified|applicable|available)|(system|chassis|base board) (serial|product).*",
+    re.I,
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +124,7 @@ def boot_id(tree: Tree) -> Reading:
 
 def model(tree: Tree) -> Reading:
     """The machine's name by its makers."""
-    return _first(tree, ("$ getprop ro.product.model", "/proc/device-tree/model", "/sys/class/dmi/id/product_name"))
+    return _first(tree, MODELS)
 
 
 def soc(tree: Tree) -> Reading:
@@ -103,29 +134,47 @@ def soc(tree: Tree) -> Reading:
 
 def identity(tree: Tree) -> Reading:
     """The board's serial number, else the system's id, which is another after each installation."""
-    return _first(
-        tree,
-        (
-            "/proc/device-tree/serial-number",
-            "$ getprop ro.serialno",
-            "/sys/class/dmi/id/product_serial",
-            "/etc/machine-id",
-        ),
-    )
+    if found := identified(tree.texts):
+        return Reading(clip(found[0], 120), "", found[1])
+    return _none(tree, (*SERIALS, *IDS))
+
+
+def identified(texts: Mapping[str, str]) -> tuple[str, str] | None:
+    """What a machine is known by, and the path of the text that says it."""
+    serial = re.search(r"^Serial\s*:\s*(\S+)\s*$", texts.get(CPUS, ""), re.M)
+    ids = {path: text for path in IDS if re.fullmatch(r"[0-9a-f]{32}", text := texts.get(path, ""))}
+    serials = {**texts, CPUS: serial[1] if serial else ""}
+    return first_told(serials, (*SERIALS[:2], CPUS, *SERIALS[2:])) or first_told(ids, IDS)
+
+
+def first_told(texts: Mapping[str, str], paths: Sequence[str]) -> tuple[str, str] | None:
+    """The first text that says something, and its path."""
+    for path in paths:
+        text = " ".join(texts.get(path, "").split())
+        if text and not FORMS.fullmatch(text):
+            return text, path
+    return None
 
 
 def emulated(tree: Tree) -> Reading:
     """Whether Android's emulator or a virtual board says so; False only says that neither does."""
-    path, name = "$ getprop ro.kernel.qemu", model(tree).text or ""
-    if tree.get(path) == "1" or re.search(r"linux,dummy-virt|\bQEMU\b|\bemulator\b", name, re.I):
-        return Reading(True, "", path if tree.get(path) == "1" else model(tree).source)
-    return Reading(False, "", "model, getprop")
+    said = emulator(tree.texts)
+    return Reading(bool(said), "", said or "model, getprop")
 
 
-def _first(tree: Tree, paths: tuple[str, ...]) -> Reading:
-    """The first that says something; makers leave "unknown", zeros and forms to be filled in."""
-    for path in paths:
-        text = " ".join((tree.get(path) or "").split())
-        if text and not re.fullmatch(r"0+|unknown|none|n/?a|default string|to be filled.*|not specified", text, re.I):
-            return Reading(clip(text, 120), "", path)
-    return unavailable("", paths[0], "; ".join(f"{path}: {tree.why(path)}" for path in paths if tree.get(path) is None))
+def emulator(texts: Mapping[str, str]) -> str | None:
+    """The path of the text that says that it is one; None where none does."""
+    name, path = first_told(texts, MODELS) or ("", "")
+    said = next((path for path, word in EMULATORS.items() if re.fullmatch(word, texts.get(path, ""))), None)
+    return said or (path if EMULATED.search(name) else None)
+
+
+def _first(tree: Tree, paths: Sequence[str]) -> Reading:
+    if found := first_told(tree.texts, paths):
+        return Reading(clip(found[0], 120), "", found[1])
+    return _none(tree, paths)
+
+
+def _none(tree: Tree, paths: Sequence[str]) -> Reading:
+    whys = [f"{path}: {'nothing that names it' if tree.get(path) else tree.why(path)}" for path in paths]
+    return unavailable("", paths[0], "; ".join(whys))

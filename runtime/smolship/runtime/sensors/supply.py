@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from smolship.runtime.errors import clip
@@ -48,10 +48,16 @@ def battery(tree: Tree) -> Battery:
     text = tree.get(SERVICE) or ""
     if "Battery Service state" in text:
         return _android(text)
-    for folder in tree.folders(SUPPLIES):
-        kind, scope = tree.get(f"{folder}/type"), tree.get(f"{folder}/scope")
-        if kind == "Battery" and scope != "Device":
-            return _kernel(tree, folder)
+    folders = [
+        folder
+        for folder in tree.folders(SUPPLIES)
+        if tree.get(f"{folder}/type") == "Battery" and tree.get(f"{folder}/scope") != "Device"
+    ]
+    # An empty bay of a laptop is listed, too.
+    if found := [_kernel(tree, folder) for folder in folders if tree.get(f"{folder}/capacity")]:
+        return _together(found)
+    if folders:
+        return _kernel(tree, folders[0])
     if text:
         return Battery.none(SERVICE, f"it says: {clip(text.splitlines()[0], 80)}")
     whys = [tree.why(path) for folder in tree.folders(SUPPLIES) if tree.get(path := f"{folder}/type") is None]
@@ -97,7 +103,8 @@ def _kernel(tree: Tree, folder: str) -> Battery:
     outside = [
         online
         for other in tree.folders(SUPPLIES)
-        if tree.get(f"{other}/type") not in ("Battery", None) and (online := tree.get(f"{other}/online")) in ("0", "1")
+        if tree.get(f"{other}/type") not in ("Battery", None)
+        and (online := tree.get(f"{other}/online")) in ("0", "1", "2")
     ]
     path = f"{folder}/status"
     return Battery(
@@ -105,10 +112,21 @@ def _kernel(tree: Tree, folder: str) -> Battery:
         state=_state(state, path, tree.get(path) or tree.why(path)),
         temperature=_warm(number("temp", "°C", 10, "a temperature")),
         voltage=_volts(number("voltage_now", "V", 1e6, "a voltage")),
-        plugged=Reading("1" in outside, "", f"{SUPPLIES}/online")
+        plugged=Reading(outside != ["0"] * len(outside), "", f"{SUPPLIES}/online")  # 2: of a voltage that is set
         if outside
         else unavailable("", f"{SUPPLIES}/online", "no supply says whether it is online"),
     )
+
+
+def _together(batteries: Sequence[Battery]) -> Battery:
+    """The first, and what is true of all: how much each holds is not known."""
+    first, states = batteries[0], [one.state for one in batteries]
+    levels = list(dict.fromkeys(str(one.level) for one in batteries))
+    level = first.level
+    if len(levels) > 1:
+        level = unavailable("%", level.source, f"several batteries: {', '.join(levels)}")
+    busy = [one for kind in ("discharging", "charging") for one in states if one.value == kind]
+    return replace(first, level=level, state=(busy or states)[0])
 
 
 def _state(state: str | None, source: str, why: str) -> Reading:

@@ -86,7 +86,8 @@ COMMANDS = (
     "dumpsys battery",
     "dumpsys power",
     "settings get global low_power",
-    *(f"getprop ro.{name}" for name in ("product.model", "soc.model", "serialno", "build.version.sdk", "kernel.qemu")),
+    *(f"getprop ro.{name}" for name in ("product.model", "soc.model", "serialno", "build.version.sdk")),
+    *(f"getprop ro.{name}" for name in ("kernel.qemu", "boot.qemu", "hardware")),
 )
 FOLDERS = ":/usr/sbin:/usr/bin:/sbin:/bin:/opt/vc/bin:/system/bin:/vendor/bin"  # behind PATH
 LIMIT = 1 << 18  # characters of one text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from smolship.runtime.bundle import default_threads, open_bundle
-from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.tools.commands import options
 from smolship.tools.console import Screen
 from smolship.tools.devices.recording import Format
@@ -90,10 +90,12 @@ def bench(
 
     if record:
         try_folder(record, "the records")
+    elif record_format != "smolship":
+        raise InputError("--record-format is for --record", got=record_format, expected="--record DIR beside it")
     limit_s = options.limit_of(device, limit, force)
     gates = Gates(min_decode, max_ttft, max_memory)
-    cool_s = options.duration(cool, "--cool") if cool else None
-    sustained_s = options.duration(sustained, "--sustained") if sustained else 0
+    cool_s = None if cool is None else options.duration(cool, "--cool")
+    sustained_s = 0 if sustained is None else options.duration(sustained, "--sustained")
     bundle = open_bundle(folder)
     targets = options.targets_of(bundle, target)
     options.set_units(bundle, targets, units)
@@ -187,5 +189,5 @@ def _by_llama_bench(
     table.add_column("")
     table.add_column(target, justify="right")
     for label, value in found.rows():
-        table.add_row(label, value)
+        table.add_row(Text(clip(label)), Text(clip(value)))
     Screen().print(table)

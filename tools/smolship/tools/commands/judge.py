@@ -32,6 +32,6 @@ def judge(
 
     if junit:
         check_file(junit, "the JUnit file")
-    bundle, found = open_bundle(folder), [Result.load(path) for path in results]
+    bundle, found = open_bundle(folder), [result for _, result in options.load_each(Result.load, results)]
     options.set_kleidiai(bundle, [result.target for result in found], no_kleidiai)
     show([judge_result(bundle, found, max_kl)], junit, as_json)

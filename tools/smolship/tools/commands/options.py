@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
 from smolship.runtime.bundle import Bundle
-from smolship.runtime.errors import InputError
+from smolship.runtime.errors import InputError, clip
 from smolship.runtime.generate import Sampling
+from smolship.runtime.plan import MOST
 from smolship.tools.console import Screen
 
+Loaded = TypeVar("Loaded")
 err = Screen(stderr=True)
+
+LONGEST_NOTE = 4000  # characters
+LONGEST_S = MOST  # of a time that is given
 
 INTERPRETED = 0.9  # billions of parameters, from which on a user is told what interpreting them takes
 
@@ -129,10 +134,11 @@ class Command(TyperCommand):
 def duration(text: str, option: str, bare: bool = False) -> int:
     """Seconds of a time such as "90s", "10m" or "1h"; `bare`: or of a number alone."""
     found = re.fullmatch(r"([0-9]{1,5})([smh]?)", text.strip().lower())
-    if not found or not int(found[1]) or not (found[2] or bare):
+    seconds = int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0
+    if not found or not 0 < seconds <= LONGEST_S or not (found[2] or bare):
         expected = "a time such as 600, 90s, 10m or 1h" if bare else "a time such as 90s, 10m or 1h"
-        raise InputError(f"{option} cannot be used", got=text, expected=expected)
-    return int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+        raise InputError(f"{option} cannot be used", got=text, expected=f"{expected}, of {LONGEST_S // 3600}h at most")
+    return seconds
 
 
 def limit_of(device: str, limit: str | None, force: bool) -> int | None:
@@ -234,9 +240,18 @@ def only(context: typer.Context, option: str, *allowed: str) -> None:
 
 
 def say_notes(notes: Iterable[str]) -> None:
-    """What a user should know, on standard error."""
+    """What a user should know, on standard error; devices and files may have had their say in it."""
     for note in notes:
-        err.print("note:", note, style="yellow", markup=False)
+        err.print("note:", clip(note, LONGEST_NOTE), style="yellow", markup=False)
+
+
+def load_each(load: Callable[[Path], Loaded], paths: Iterable[Path]) -> Iterator[tuple[Path, Loaded]]:
+    """What each of the files holds. Raises InputError that names the file."""
+    for path in paths:
+        try:
+            yield path, load(path)
+        except InputError as error:
+            raise InputError(f"{clip(path)}: {error}") from None
 
 
 def print_json(value: Any) -> None:

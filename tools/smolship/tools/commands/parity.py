@@ -42,6 +42,7 @@ def parity(
     smolship parity smollm2 --target onnx --quick
     smolship parity smollm2 --target onnx --device ssh://pi@raspberrypi.local
     """
+    from smolship.runtime.folders import try_folder
     from smolship.tools.devices.opening import executing
     from smolship.tools.display import Steps
     from smolship.tools.measure import parity_of
@@ -49,6 +50,8 @@ def parity(
 
     if junit:
         check_file(junit, "the JUnit file")
+    if keep:
+        try_folder(keep, "the results")
     limit_s = options.limit_of(device, limit, force)
     bundle = open_bundle(folder)
     targets = options.targets_of(bundle, target)

@@ -43,7 +43,12 @@ def report(
     files = [path for path in paths if path not in bundles]
     if len(bundles) > 1:
         raise InputError("a report is about one bundle", got=", ".join(map(str, bundles)), expected="one, and records")
-    records = [Record.load(path) for path in files]
+    records: list[Record] = []
+    for path, record in options.load_each(Record.load, files):
+        if record in records:
+            options.say_notes([f"{path} is the record of a run that another file has, too: it is shown once"])
+        else:
+            records.append(record)
     if bundles:
         if not full_report(
             open_bundle(bundles[0]), out, quick=quick, threads=threads, console=options.err, devices=records

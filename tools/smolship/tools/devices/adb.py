@@ -100,6 +100,8 @@ def _state(listed: list[Listed], serial: str) -> Listed | None:
 def _check_named(uri: str, serial: str, listed: list[Listed]) -> None:
     """Raise SetupError where adb could not tell which phone is meant."""
     same = [device for device in listed if device.serial == serial]
+    if same and all(device.state.startswith("no permissions") for device in same):  # nor may its number be read
+        raise unusable(uri, same[0])
     if len(same) > 1:
         raise SetupError(
             f"{uri}: connect: several phones have that serial number",

@@ -41,6 +41,10 @@ REMEDIES = {
 }
 
 
+# Makers put spaces into serial numbers: the first word that is a state ends one.
+KNOWN = re.compile(rf"(\S.*?)\s+((?:device|{'|'.join(REMEDIES)})\b.*?)\s*")
+
+
 @dataclass(frozen=True)
 class Listed:
     """A line of `adb devices -l`. `state` is "device" where it can be used; `facts` has usb, product, model, device
@@ -64,7 +68,7 @@ def parse_devices(text: str) -> list[Listed]:
     for line in text.replace("\r", "").split("\n"):
         if not line.strip() or line.startswith(("List of devices", "* ", "adb server", "adb: ", "error:", "WARNING")):
             continue
-        entry = re.fullmatch(r"(\(no serial number\)|\S+(?: \([0-9]+\)\S*)?)\s+(\S.*?)\s*", line)
+        entry = KNOWN.fullmatch(line) or re.fullmatch(r"(\S+(?: \([0-9]+\)\S*)?)\s+(\S.*?)\s*", line)
         if entry:
             first = FACT.search(entry[2])
             state = entry[2][: first.start()] if first else entry[2]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from smolship.runtime.child import Progress
 from smolship.runtime.errors import InputError, SetupError, clip
-from smolship.tools.devices.heard import OURS, Watch
+from smolship.tools.devices.heard import OURS, Watch, count
 from smolship.tools.devices.job import Job, supervision
 from smolship.tools.devices.link import Link, device_path, quote
 from smolship.tools.devices.runners import Runner
@@ -120,7 +120,7 @@ class AppWatch(Watch):
                 self.answer = {"error": ("SetupError", str(error))}
             else:
                 self.stage = clip(said["stage"], 80)
-                self.progress(self.stage, int(said["done"]), max(1, int(said["total"])))
+                self.progress(self.stage, count(said["done"]), max(1, count(said["total"])))
                 self.last = time.monotonic()
         except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
             self.other = [*self.other, clip(raw.decode(errors="replace"), 200)][-5:]

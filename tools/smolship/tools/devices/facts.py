@@ -5,6 +5,7 @@ What cannot be read is None, and `missing` says why; it is never 0.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from smolship.runtime.errors import SetupError, clip
+from smolship.runtime.sensors.snapshot import EMULATORS, IDS, MODELS, SERIALS, emulator, first_told, identified
 from smolship.runtime.sensors.tree import functions, value_of
 from smolship.tools.devices.cores import CPU, Core, cpu_list, parse_cores, threads
 from smolship.tools.devices.elf import Elf, page_size, parse_elf
 from smolship.tools.devices.link import Link, LinkLost, device_path, quote
-from smolship.tools.devices.meminfo import allowance, kilobytes, zram
+from smolship.tools.devices.meminfo import allowance, kilobytes, processors, zram
 from smolship.tools.devices.mounts import Mount, free_bytes, mount_of
 from smolship.tools.devices.pythons import PYTHON, PYTHONS, Python, read_libc, read_pythons
 
@@ -30,9 +32,6 @@ TOOLS = tuple(NAMES.split())
 LIMIT_S = 60.0
 MOST = 16 << 20  # bytes of all texts
 SIZE = re.compile(r"[0-9]{1,15}")
-NO_SERIALS = re.compile(
-    r"0*|none|unknown|n/?a|to be filled.*|default string|not (specified|applicable)|system serial.*|(.)\2*", re.I
-)
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,7 @@ class DeviceFacts:
     pythons      the first is the best: python3, else the newest
     memory_*     bytes; `memory_allowance`: what the session may still take, and which limit says so, where one does
     zram_total   of the swap, that lies in memory
+    quota        of how many processors the session has the time, and which control group says so, where one does
     online, allowed  numbers of cores; threads: how many a run takes where nothing else is said
     identity     the board's serial number, else the machine's id; identity_of: which
     label        the host name: cards are cloned, so it names no device
@@ -81,6 +81,7 @@ class DeviceFacts:
     swap_total: int | None
     memory_allowance: tuple[int, str] | None
     zram_total: int | None
+    quota: tuple[float, str] | None
     cores: tuple[Core, ...]
     online: tuple[int, ...] | None
     allowed: tuple[int, ...] | None
@@ -211,10 +212,14 @@ def parse_facts(texts: Mapping[str, str], reasons: Mapping[str, str], host_time:
         cpu_list(_value(texts, "/proc/self/status", "Cpus_allowed_list")),
     )
     cores = tuple(parse_cores(texts))
+    most, quota = threads(cores, online, allowed), processors(texts)
     libc = read_libc(texts, elf)
-    identity, identity_of = _identity(texts)
-    date, says = texts.get("date", ""), texts.get("$ getprop ro.kernel.qemu")
-    emulated = True if re.search(r"(^|/)qemu-", texts.get("exe", "")) else None if says is None else says == "1"
+    identity, identity_of = identified(texts) or (None, None)
+    model = first_told(texts, MODELS) or (_value(texts, "/proc/cpuinfo", "Model"),)
+    date = texts.get("date", "")
+    emulated = bool(re.search(r"(^|/)qemu-", texts.get("exe", "")) or emulator(texts)) or (
+        False if any(name in texts for name in EMULATORS) else None
+    )
     mounts = texts.get("/proc/mounts", "")
     return DeviceFacts(
         machine=need("machine", elf and elf.machine, "elf"),
@@ -230,18 +235,19 @@ def parse_facts(texts: Mapping[str, str], reasons: Mapping[str, str], host_time:
         swap_total=need("swap_total", kilobytes(texts, "SwapTotal"), "/proc/meminfo"),
         memory_allowance=allowance(texts),
         zram_total=need("zram_total", zram(texts), "/proc/swaps"),
+        quota=quota,
         cores=cores or need("cores", None, "/proc/cpuinfo") or (),
         online=need("online", online, f"{CPU}/online"),
         allowed=need("allowed", allowed, "/proc/self/status"),
-        threads=need("threads", threads(cores, online, allowed), "/proc/cpuinfo"),
-        model=need("model", _first(texts, MODELS) or _value(texts, "/proc/cpuinfo", "Model"), *MODELS),
+        threads=need("threads", most and min(most, math.ceil(quota[0]) if quota else most), "/proc/cpuinfo"),
+        model=need("model", model[0], *MODELS),
         soc=need("soc", _soc(texts), "$ getprop ro.soc.model", *NAMES_OF_TREE),
         system=need("system", _system(texts), "/etc/os-release", "$ getprop ro.build.version.release"),
         identity=need("identity", identity, *SERIALS, *IDS),
         identity_of=identity_of,
         label=need("label", texts.get("/proc/sys/kernel/hostname"), "/proc/sys/kernel/hostname"),
         boot_id=need("boot_id", texts.get("/proc/sys/kernel/random/boot_id"), "/proc/sys/kernel/random/boot_id"),
-        emulated=need("emulated", emulated, "$ getprop ro.kernel.qemu"),
+        emulated=need("emulated", emulated, *EMULATORS),
         clock_s=need("clock_s", int(date) + 0.5 - host_time if re.fullmatch(r"[0-9]{1,12}", date) else None, "date"),
         tools={name: texts.get(f"tool {name}") for name in TOOLS},
         searched=texts.get("PATH", ""),
@@ -250,31 +256,13 @@ def parse_facts(texts: Mapping[str, str], reasons: Mapping[str, str], host_time:
     )
 
 
-MODELS = (
-    "/proc/device-tree/model",
-    "/sys/firmware/devicetree/base/model",
-    "$ getprop ro.product.model",
-    "/sys/class/dmi/id/product_name",
-)
-SERIALS = (
-    "/proc/device-tree/serial-number",
-    "/sys/firmware/devicetree/base/serial-number",
-    "$ getprop ro.serialno",
-    "/sys/class/dmi/id/product_serial",
-    "/sys/class/dmi/id/board_serial",
-)
 NAMES_OF_TREE = ("/proc/device-tree/compatible", "/sys/firmware/devicetree/base/compatible")
-IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 
 
 def _soc(texts: Mapping[str, str]) -> str | None:
     """The last of a device tree's names is that of the chip, such as "brcm,bcm2712"."""
-    words = (_first(texts, NAMES_OF_TREE) or "").split()
+    words = next((texts[name] for name in NAMES_OF_TREE if texts.get(name)), "").split()
     return texts.get("$ getprop ro.soc.model") or (words[-1] if words else _value(texts, "/proc/cpuinfo", "Hardware"))
-
-
-def _first(texts: Mapping[str, str], names: Sequence[str]) -> str | None:
-    return next((texts[name] for name in names if texts.get(name)), None)
 
 
 def _value(texts: Mapping[str, str], name: str, key: str) -> str | None:
@@ -292,18 +280,6 @@ def _page(texts: Mapping[str, str], elf: Elf | None) -> int | None:
     if SIZE.fullmatch(said) and int(said) >= 4096:
         return int(said)
     return page_size(_bytes(texts.get("/proc/self/auxv", "")), elf.bits if elf else 64)
-
-
-def _identity(texts: Mapping[str, str]) -> tuple[str | None, str | None]:
-    serials = [(name, texts.get(name, "")) for name in SERIALS]
-    serials.insert(2, ("/proc/cpuinfo", _value(texts, "/proc/cpuinfo", "Serial") or ""))
-    for name, text in serials:
-        if text and not NO_SERIALS.fullmatch(text.strip()):
-            return text.strip(), name
-    for name in IDS:
-        if re.fullmatch(r"[0-9a-f]{32}", texts.get(name, "")):
-            return texts[name], name
-    return None, None
 
 
 def _system(texts: Mapping[str, str]) -> str | None:

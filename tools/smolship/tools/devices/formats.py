@@ -28,7 +28,7 @@ def to_edge_llm_bench(record: Record) -> dict[str, Any]:
     loads, battery = record.loads, record.before.battery
     load = loads.cold_ms or loads.warm_ms
     prefill = next(rate for rate in record.rates if rate.of == f"ttft_ms[{shortest}]")
-    joules = sum(reading.number or 0.0 for name, reading in record.joules.items() if PACKAGE.match(name))
+    joules = _packages(record.joules)
     return _known(
         {
             "schemaVersion": 1,
@@ -103,6 +103,16 @@ def to_edge_llm_bench(record: Record) -> dict[str, Any]:
     )
 
 
+def _packages(joules: Mapping[str, Reading]) -> float:
+    """J of all packages. Laptops count each by two interfaces, intel-rapl and intel-rapl-mmio."""
+    found: dict[str, float] = {}
+    for name, reading in joules.items():
+        if PACKAGE.match(name):
+            package = name.partition(" ")[2]
+            found[package] = max(found.get(package, 0.0), reading.number or 0.0)
+    return sum(found.values())
+
+
 def _known(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Without the keys that have no value."""
     found = {key: _known(value) if isinstance(value, dict) else value for key, value in facts.items()}
@@ -146,10 +156,16 @@ def _median(values: Sequence[int | None]) -> float | None:
 
 
 def _fed(record: Record) -> int:
-    """Tokens that went through the model in the repeats and the one before each, which is not counted."""
-    prompts = sum(n * (len(row) + 1) for n, row in record.times.ttft_ms.items())
-    depths = sum(depth + (len(rows) + 1) * (len(rows[0]) + 1) for depth, rows in record.times.gaps_ms.items())
-    return prompts + depths
+    """Tokens that went through the model: in the repeats and the one before each, which is not counted, in the
+    repetitions that warm up, and while it decoded on end."""
+    times = record.times
+    shallow, shortest = min(times.gaps_ms), min(times.ttft_ms)
+    decoded = len(times.gaps_ms[shallow][0]) + 1
+    prompts = sum(n * (len(row) + 1) for n, row in times.ttft_ms.items())
+    depths = sum(depth + (len(rows) + 1) * (len(rows[0]) + 1) for depth, rows in times.gaps_ms.items())
+    warmups = len(times.warmups_ms) * (shortest + shallow + decoded)
+    sustained = shallow + len(times.sustained) * decoded if times.sustained else 0
+    return prompts + depths + warmups + sustained
 
 
 def to_llama_bench(record: Record) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 from smolship.runtime.child import Listener, Progress
 from smolship.runtime.errors import clip
 
+MOST = 1 << 53  # of what is counted
 OURS = b"smolship-supervisor "
 WHY = {
     "lost": "no heartbeat came through for half a minute",
@@ -46,7 +47,7 @@ class Watch:
             if "progress" in said:
                 what, done, total = said["progress"]
                 self.stage = clip(what, 80)
-                self.progress(self.stage, int(done), int(total))
+                self.progress(self.stage, count(done), count(total))
             elif "error" in said:
                 kind, text = said["error"]
                 self.answer = {"error": (str(kind), str(text))}
@@ -58,6 +59,14 @@ class Watch:
             self.other = [*self.other, clip(raw.decode(errors="replace"), 200)][-5:]
         if tokens and isinstance(self.progress, Listener):
             self.progress.tokens(tokens)
+
+
+def count(value: Any) -> int:
+    """Of a progress. Raises ValueError or TypeError for what none is, which a bar could not show."""
+    number = int(value)
+    if not 0 <= number <= MOST:
+        raise ValueError
+    return number
 
 
 def status_words(status: int | None) -> str:

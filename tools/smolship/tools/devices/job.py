@@ -76,8 +76,7 @@ class Job:
             self._run(run, files, self.limit_s or limit(plan), progress, forget=plan.answer is not None)
             self.link.pull(f"{files}/result.json", made)
             self._same_boot(self._boot_now(), "after the run")
-            result = Result.load(made)
-        result.answers(plan)
+            result = self._result(made, plan, run)
         if result.artifact != self.digest:
             raise SetupError(
                 f"{self.link.uri}: the artifact on the device is another",
@@ -85,6 +84,21 @@ class Job:
                 expected=self.digest,
                 todo="run again: it is sent anew",
             )
+        return result
+
+    def _result(self, made: Path, plan: Plan, run: str) -> Result:
+        """What the device answered. Raises SetupError where that is no answer to the plan."""
+        try:
+            result = Result.load(made)
+            result.answers(plan)
+        except InputError as error:
+            parts = error.parts()
+            raise SetupError(
+                f"{self.link.uri}: what the device answered is not taken: {parts['what']}",
+                got="; ".join(filter(None, (parts["got"], self._log(run)))) or None,
+                expected=parts["expected"],
+                todo="run it again; if it stays so, look at the device's memory and disk",
+            ) from None
         return result
 
     def samples(self, plan: Plan) -> list[Tree]:

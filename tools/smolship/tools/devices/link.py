@@ -106,18 +106,29 @@ class Frame:
     end: bytes
 
 
+# What a start file exported of the shell's own: options, functions in place of commands, the path of `cd`, a limit on
+# time. A shell that exports functions is bash, which finds `unset` and `set` before them.
+UNDO = """set +efuCvx; unset CDPATH TMOUT
+case ${BASH_VERSION-} in ?*)
+  unset -f compgen
+  for smolship_name in $(compgen -A function); do
+    case $smolship_name in smolship_main) ;; *) unset -f "$smolship_name" ;; esac
+  done ;;
+esac
+"""
+
+
 def framed(script: str) -> Frame:
     """The shell has read all of it before the script runs: what follows on its standard input is the script's. A start
-    file may read some lines before; what it exported of the shell's own (`cd`, its path, a limit on time) is undone."""
+    file may read some lines before."""
     nonce = secrets.token_hex(8)
     begin, end = f"smolship-{nonce}-begin", f"smolship-{nonce}-end"
     text = (
-        "#\n#\n#\n#\nsmolship_main() {\nLC_ALL=C; export LC_ALL; unset CDPATH TMOUT; unset -f cd 2>/dev/null\n"
+        "#\n#\n#\n#\nsmolship_main() {\nLC_ALL=C; export LC_ALL\n"
         f"command -v mkdir >/dev/null 2>&1 || {{ PATH=${{PATH:+$PATH:}}{FOLDERS}; export PATH; }}\n"
         + script.rstrip("\n")
         + "\n}\n"
-        "{ "
-        f"printf '\\n%s\\n' {begin}; ( smolship_main ); printf '\\n%s %d\\n' {end} $?; exit 0; "
+        "{ " + UNDO + f"printf '\\n%s\\n' {begin}; ( smolship_main ); printf '\\n%s %d\\n' {end} $?; exit 0; "
         "}\n"
     )
     return Frame(text, begin.encode(), end.encode())

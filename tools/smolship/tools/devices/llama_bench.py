@@ -83,9 +83,11 @@ class ToolJob(Job):
         with tempfile.TemporaryDirectory(prefix="smolship-device-") as folder:
             self.link.pull(f"{run}/result.json", Path(folder) / "rows")
             self._same_boot(self._boot_now(), "after the run")
-            return checked(
-                read_json(Path(folder) / "rows", f"{TOOL}'s answer", MOST).get("rows"), tests, repeats, threads
-            )
+            try:
+                rows = read_json(Path(folder) / "rows", f"{TOOL}'s answer", MOST).get("rows")
+            except InputError as error:
+                raise SetupError(f"{self.link.uri}: {error}") from None
+            return checked(rows, tests, repeats, threads)
 
     def _watch(self, progress: Progress, files: str) -> Watch:
         return Ended(progress)

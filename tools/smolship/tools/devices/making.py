@@ -7,23 +7,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import numpy as np
-
 from smolship.runtime.errors import GateError, InputError, show
 from smolship.runtime.memory import Memory
 from smolship.runtime.plan import Plan
-from smolship.runtime.result import Result, Times
+from smolship.runtime.result import Result
 from smolship.runtime.sensors import process, supply
 from smolship.runtime.sensors.marks import marks
 from smolship.runtime.sensors.reading import Reading, unavailable
 from smolship.runtime.sensors.snapshot import Snapshot
 from smolship.runtime.timing import agree
-from smolship.tools.devices.record import Answer, Checked, Device, Engine, Loads, Model, Rate, Record, Sample, Used
+from smolship.tools.devices.record import (
+    Answer,
+    Checked,
+    Device,
+    Engine,
+    Loads,
+    Model,
+    Rate,
+    Record,
+    Sample,
+    Used,
+    rates_of,
+)
 
 OFFSET = 60.0  # s that a device's clock may be off before it is said
 SPREAD = 0.10  # of the median
-PREFILL = "prompt tokens / time from the first of them until the first token of the answer is chosen"
-DECODE = "tokens / sum of the times from one token to the next; the first token, which the prompt gives, is not counted"
 PARITY = "run parity of this target on this device: it names the first wrong position"
 AGAIN = "run it again"
 
@@ -66,7 +74,7 @@ def make_record(
     emulated = emulated or True in (before.emulated.value, after.emulated.value)
     everything = [before, *during, after]
     allowed = [one.scheduling.allowed for one in reversed(everything)]
-    rates = list(rates_of(times))
+    rates = rates_of(times)
     return Record(
         date=now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         device_offset=offset,
@@ -151,21 +159,6 @@ def checked(plan: Plan, result: Result, said: Said) -> Checked:
             todo=PARITY,
         )
     return "as planned"
-
-
-def rates_of(times: Times) -> Sequence[Rate]:
-    """Of each prompt's length, shortest first, and of each depth."""
-    found = []
-    for n, row in sorted(times.ttft_ms.items()):
-        found.append(_rate(f"prefill, {n} tokens", f"ttft_ms[{n}]", [1000 * n / ms for ms in row], PREFILL))
-    for depth in sorted(times.gaps_ms):
-        speeds = times.decode_tokens_per_s(depth)
-        found.append(_rate(f"decode after {depth} tokens", f"gaps_ms[{depth}]", speeds, DECODE))
-    return found
-
-
-def _rate(name: str, of: str, values: Sequence[float], formula: str) -> Rate:
-    return Rate(name, of, "tokens/s", float(np.median(values)), min(values), max(values), formula)
 
 
 def _loads(results: Sequence[Result], first_ever: Reading | None) -> Loads:

@@ -1,4 +1,5 @@
-"""Memory of a device, from its texts: what the machine has, and what the session that we get there may take of it."""
+"""Memory of a device and the time of its processors, from its texts: what the machine has, and what the session that
+we get there may take of it."""
 
 from __future__ import annotations
 
@@ -48,6 +49,19 @@ def _allowances(texts: Mapping[str, str]) -> Iterator[tuple[int, str]]:
     found = re.search(r"^Max address space +([0-9]{1,19}) ", texts.get(ADDRESSES, ""), re.M)
     if found:
         yield int(found[1]), "ulimit -v"
+
+
+def processors(texts: Mapping[str, str]) -> tuple[float, str] | None:
+    """Of how many processors the session has the time, and which control group says so; None where none does."""
+    found = []
+    for path, text in texts.items():
+        folder, _, name = path.rpartition("/")
+        words = text.split() if name == "cpu.max" else [text, texts.get(f"{folder}/cpu.cfs_period_us", "")]
+        if name in ("cpu.max", "cpu.cfs_quota_us") and len(words) == 2:
+            quota, period = map(whole, words)
+            if quota and period and quota > 0 and period > 0:
+                found.append((quota / period, path))
+    return min(found, default=None)
 
 
 def _cached(stat: str) -> int:

@@ -18,7 +18,7 @@ from packaging.version import InvalidVersion, Version
 from smolship.runtime.artifact import listed_digest
 from smolship.runtime.bundle import Bundle
 from smolship.runtime.child import Progress
-from smolship.runtime.errors import InputError, SetupError
+from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.runtime.execute import Execute
 from smolship.runtime.plan import Plan
 from smolship.runtime.result import Result
@@ -137,9 +137,9 @@ def executing(
         link = stack.enter_context(link_to(address))
         facts = look(link, address)
         check_threads(link.uri, facts, threads)
-        notes = check_memory(link.uri, facts, bundle, targets, force)
+        notes = [*check_memory(link.uri, facts, bundle, targets, force), *limited(link.uri, facts)]
         for note in notes:  # before anything is sent
-            print("note:", note, file=sys.stderr)
+            print("note:", clip(note), file=sys.stderr)
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smolship-device-")))
         stores = Stores(link, folders(facts, link.uri))
         if via == "app":
@@ -149,6 +149,13 @@ def executing(
         jobs = {name: replace(job, limit_s=limit_s) for name, job in jobs.items()}
         fresh = {name for name, job in jobs.items() if job.fresh}
         yield Place(link.uri, jobs.__getitem__, facts.threads, facts, keep, notes, fresh)
+
+
+def limited(uri: str, facts: DeviceFacts) -> list[str]:
+    """What must be said of the processors that a run gets."""
+    if not facts.quota:
+        return []
+    return [f"{uri}: {facts.quota[1]} leaves the session the time of {facts.quota[0]:g} processors"]
 
 
 def check_threads(uri: str, facts: DeviceFacts, threads: int | None) -> None:
@@ -182,7 +189,7 @@ def _job(
     files, digest = artifact(bundle, name)
     runner = _runner(link, facts, stores.home, name, bundle.entry(name).engine, work)
     for note in older(link.uri, runner.versions, bundle.manifest.tools):
-        print("note:", note, file=sys.stderr)
+        print("note:", clip(note), file=sys.stderr)
     program = stores.put(runner.files, progress)
     there = stores.put(files, progress)
     runs = f"{stores.home}/runs"
@@ -230,7 +237,7 @@ def _runner(link: Link, facts: DeviceFacts, folder: str, target: str, engine: st
                 f"{link.uri}: no runner can be built for it", got=facts.machine, expected=", ".join(MACHINES)
             )
         libc = facts.libc[0] if facts.libc else None
-        if libc == "bionic" and os.environ.get(ANDROID_HOME):
+        if libc == "bionic" and facts.machine == "aarch64" and os.environ.get(ANDROID_HOME):
             runner = native_runner(build("android-aarch64", runners()))
         elif libc == "glibc":
             runner = native_runner(build(facts.machine, runners()))

@@ -35,19 +35,22 @@ bytes() {
   if [ -n "$said" ]; then say "$said"; else say "!$1${tab}no od, hexdump or xxd in $PATH"; fi
 }
 
-# Memory that this session may take, by its control groups and those above them, of both versions.
+# Memory and time of processors that this session may take, by its control groups and those above them, of both
+# versions.
 groups() {
-  unified= legacy=
+  unified= legacy= timed=
   while read -r device point kind options rest; do
     case $kind,$options, in
       cgroup2,*) unified=$point ;;
       cgroup,*,memory,*) legacy=$point ;;
+      cgroup,*,cpu,*) timed=$point ;;
     esac
   done 2>/dev/null </proc/mounts
   while IFS=: read -r number kinds group; do
     case ,$kinds, in
-      ,,) root=$unified names='memory.max memory.high memory.current memory.stat' ;;
+      ,,) root=$unified names='memory.max memory.high memory.current memory.stat cpu.max' ;;
       *,memory,*) root=$legacy names='memory.limit_in_bytes memory.usage_in_bytes memory.stat' ;;
+      *,cpu,*) root=$timed names='cpu.cfs_quota_us cpu.cfs_period_us' ;;
       *) continue ;;
     esac
     group=${group%/}
@@ -137,7 +140,7 @@ smolship_command getconf GNU_LIBC_VERSION
 smolship_command ldd --version
 bytes /proc/self/auxv 512
 for name in ro.product.model ro.product.manufacturer ro.soc.model ro.serialno ro.build.version.release \
-  ro.build.version.sdk ro.kernel.qemu; do
+  ro.build.version.sdk ro.kernel.qemu ro.boot.qemu ro.hardware; do
   smolship_command getprop $name
 done
 for name in $tools; do
@@ -154,7 +157,12 @@ for name in $pythons; do
 done
 for name in $folders; do
   case $name in
-    '~'/*) if [ -n "${HOME-}" ]; then folder "${HOME%/}${name#'~'}"; else say "=tried$tab$name"; say "!folder $name${tab}HOME is not set"; fi ;;
+    '~'/*)
+      case ${HOME-} in
+        /*) folder "${HOME%/}${name#'~'}" ;;
+        *) say "=tried$tab$name"; say "!folder $name${tab}HOME is no path: ${HOME:-not set}" ;;
+      esac
+      ;;
     *) folder "$name" ;;
   esac
 done

@@ -6,7 +6,9 @@ formula. A run that did not say what its plan expects has no record (making.py).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isclose
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +24,8 @@ from smolship.runtime.sensors.snapshot import Snapshot
 from smolship.tools.outputs import write_file
 
 SCHEMA = 1
+PREFILL = "prompt tokens / time from the first of them until the first token of the answer is chosen"
+DECODE = "tokens / sum of the times from one token to the next; the first token, which the prompt gives, is not counted"
 Checked = Literal["as planned", "unavailable"]
 
 
@@ -113,6 +117,26 @@ class Rate:
     def spread(self) -> float:
         return (self.high - self.low) / self.median
 
+    def same(self, other: Rate) -> bool:
+        """Whether it says the same of the same times, but for the last bits."""
+        pairs = ((self.median, other.median), (self.low, other.low), (self.high, other.high))
+        return self.of == other.of and self.unit == other.unit and all(isclose(*pair, rel_tol=1e-6) for pair in pairs)
+
+
+def rates_of(times: Times) -> list[Rate]:
+    """Of each prompt's length, shortest first, and of each depth."""
+    found = []
+    for n, row in sorted(times.ttft_ms.items()):
+        found.append(_rate(f"prefill, {n} tokens", f"ttft_ms[{n}]", [1000 * n / ms for ms in row], PREFILL))
+    for depth in sorted(times.gaps_ms):
+        speeds = times.decode_tokens_per_s(depth)
+        found.append(_rate(f"decode after {depth} tokens", f"gaps_ms[{depth}]", speeds, DECODE))
+    return found
+
+
+def _rate(name: str, of: str, values: Sequence[float], formula: str) -> Rate:
+    return Rate(name, of, "tokens/s", float(np.median(values)), min(values), max(values), formula)
+
 
 @dataclass(frozen=True)
 class Used:
@@ -189,8 +213,11 @@ class Record:
         rows = [*self.times.ttft_ms.values(), *(row for rows in self.times.gaps_ms.values() for row in rows)]
         if not all(row and min(row) > 0 for row in rows) or not all(self.times.gaps_ms.values()):
             raise InputError("a record with times that no clock gives", got=show(rows))
-        if not all(0 < rate.low <= rate.median <= rate.high for rate in self.rates):
-            raise InputError("a record with rates that are none", got=show(self.rates))
+        made = rates_of(self.times)
+        if len(made) != len(self.rates) or not all(a.same(b) for a, b in zip(made, self.rates, strict=True)):
+            raise InputError(
+                "a record with rates that are not those of its times", got=show(self.rates), expected=show(made)
+            )
 
     @property
     def prefill(self) -> Rate:

@@ -107,12 +107,13 @@ class Recorder:
     def _device(self, tree: Tree, result: Result) -> Device:
         facts = self.facts
         label = facts.label if facts else platform.node()
+        known = Reading(clip(facts.identity, 120), "", facts.identity_of or "") if facts and facts.identity else None
         return Device(
             uri=self.uri,
             label=label or "",
             model=snapshot.model(tree),
             soc=snapshot.soc(tree),
-            identity=snapshot.identity(tree),
+            identity=known or snapshot.identity(tree),
             system=(facts.system if facts else None) or result.system,
             cpu=result.cpu,
             cores=[str(core.part or "") for core in facts.cores] if facts else [],

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from smolship.runtime.child import Progress
-from smolship.runtime.errors import SetupError, clip
+from smolship.runtime.errors import InputError, SetupError, clip
 from smolship.runtime.files import sha256
 from smolship.tools.devices.link import Link, device_path, quote
 from smolship.tools.devices.pythons import Python
@@ -34,12 +34,13 @@ def install(
 ) -> str:
     """The folder on the device that PYTHONPATH names, with `wheels` unpacked and the modules of each of `engines`
     imported once. What is there already is not sent again."""
+    unpacked = sum(map(_unpacked, wheels))
     hashes = [sha256(path) for path in wheels]
     name = f"site-{hashlib.sha256(' '.join(sorted(hashes)).encode()).hexdigest()[:16]}"
     site = _complete(link, [device_path(f"{folder}/{name}") for folder in stores.folders])
     if not site:
         named = {f"{hashed}.whl": path for hashed, path in zip(hashes, wheels, strict=True)}
-        there = stores.put(named, progress, beside=sum(map(_unpacked, wheels)))
+        there = stores.put(named, progress, beside=unpacked)
         site = device_path(f"{stores.last.folder}/{name}")
         progress("unpacking", 1, 2)
         words = " ".join(map(quote, [python.path, "-c", UNPACK, site, *(f"{there}/{one}" for one in named)]))
@@ -70,9 +71,12 @@ def _complete(link: Link, sites: Sequence[str]) -> str:
 
 
 def _unpacked(wheel: Path) -> int:
-    """Bytes of a wheel's files."""
-    with zipfile.ZipFile(wheel) as archive:
-        return sum(entry.file_size for entry in archive.infolist())
+    """Bytes of a wheel's files. Raises InputError where it is none, or cut short."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+        raise InputError("a wheel cannot be read", got=f"{wheel}: {error}", todo="fetch it again") from None
 
 
 def versions(link: Link, site: str) -> list[str]:

@@ -19,7 +19,7 @@ from smolship.tools.devices import adb, app, llama
 from smolship.tools.devices.adb_server import remedy
 from smolship.tools.devices.facts import DeviceFacts
 from smolship.tools.devices.job import shell_file
-from smolship.tools.devices.link import quote
+from smolship.tools.devices.link import SAFE, quote
 from smolship.tools.devices.opening import check_programs, folders, link_to, look, runners
 from smolship.tools.devices.pythons import Python
 from smolship.tools.devices.setup import install, installed
@@ -31,16 +31,20 @@ from smolship.tools.tables import plain_table
 from smolship.tools.units import UNAVAILABLE, size
 
 WRONG_S = 60  # of a clock
-# The folders above are ours where nothing else lies in them. Over an old adb a script's standard error goes to a file,
-# which stays where the command was killed.
+# Prints what it removes. The folders above are ours where nothing else lies in them. Over an old adb a script's
+# standard error goes to a file, which stays where the command was killed.
 CLEAN = """
 for folder in $folders; do
   if held "$folder/runs/lock/holder"; then exit 75; fi
 done
-rm -rf $folders || exit 1
+for folder in $folders; do
+  [ -d "$folder" ] && [ -O "$folder" ] || continue
+  rm -rf "$folder" || exit 1
+  echo "$folder"
+  rmdir "${folder%/*}" 2>/dev/null
+done
 rm -f "$scratch"/smolship-*.err 2>/dev/null
 [ -z "$app" ] || [ ! -d "$app" ] || rm -rf "$app" || exit 1
-for folder in $folders; do rmdir "${folder%/*}" 2>/dev/null; done
 exit 0
 """
 
@@ -103,10 +107,10 @@ def table(found: Sequence[dict[str, Any]]) -> Table:
     shown = plain_table(Text("Devices"), "a board is named by its URI, such as ssh://pi@raspberrypi.local")
     shown.add_column("")
     for one in found:
-        shown.add_column(clip(one["uri"]), overflow="fold")
+        shown.add_column(Text(clip(one["uri"])), overflow="fold")
     for name in dict.fromkeys(name for one in found for name in one if name not in ("uri", "missing")):
         label = "to do" if name == "todo" else name.removesuffix("_bytes").replace("_", " ")
-        shown.add_row(label, *(_cell(name, one.get(name)) for one in found))
+        shown.add_row(label, *(Text(_cell(name, one.get(name))) for one in found))
     return shown
 
 
@@ -163,10 +167,10 @@ def _python(uri: str, facts: DeviceFacts) -> Python:
 
 
 def cleaned(address: Address) -> dict[str, Any]:
-    """Remove all that smolship has put on a device."""
+    """Remove all that smolship has put on a device, wherever that was: a disk that is full takes nothing any more."""
     with link_to(address) as link:
-        facts = look(link, address)
-        ours = folders(facts, link.uri)
+        tried = [one.path for one in look(link, address).folders]
+        ours = [f"{path}/device" for path in tried if path.startswith("/") and set(path) <= SAFE]
         there = f"{app.HOME}/{app.OURS_THERE}" if address.scheme == "adb" else ""  # of the demo app's
         given = f"folders={quote(' '.join(ours))} scratch={quote(adb.SCRATCH)} app={quote(there)}"
         done = link.run("\n".join([given, shell_file("lock.sh"), CLEAN]), limit_s=600)
@@ -176,5 +180,6 @@ def cleaned(address: Address) -> dict[str, Any]:
                 got="a run is going on" if done.status == 75 else clip(done.err.decode(errors="replace")),
                 todo="wait for the run, or look at the folder there",
             )
-    said = f"{address.uri}: {', '.join(ours)}: nothing of smolship's is left"
-    return {"uri": address.uri, "folders": ours, "said": said}
+    removed = done.out.decode(errors="replace").split()
+    said = f"{address.uri}: {', '.join(removed) or 'nothing was there'}: nothing of smolship's is left"
+    return {"uri": address.uri, "folders": removed, "said": said}

@@ -25,6 +25,7 @@ from smolship.tools.devices.link import LOST_S, MOST, Done, Link, LinkLost, devi
 from smolship.tools.devices.ssh_master import ASKED_S, SLOWEST_S, Master, options
 from smolship.tools.devices.uri import Address
 
+REFUSED = b"session request failed"  # by a server that allows few, while it has not yet let go of the last one
 AGAIN_S = (1.0, 2.0, 4.0)  # after a connection that was closed before authentication
 SIZE = re.compile(rb"[0-9]{1,15}")
 BLOCK = 1 << 18  # bytes
@@ -164,7 +165,12 @@ class SSHLink(Link):
     ) -> Ended:
         if self._master.gone():
             raise self._lost("the link has ended", b"", b"")
-        ended = talk(self._client, framed(script), hand, by_line=by_line, feed=feed, limit_s=limit_s)
+        start = time.monotonic()
+        while True:
+            ended = talk(self._client, framed(script), hand, by_line=by_line, feed=feed, limit_s=limit_s)
+            if ended.began or REFUSED not in ended.err or time.monotonic() - start > LOST_S:
+                break
+            time.sleep(0.5)
         if ended.status is not None:
             return ended
         if ended.late and ended.began:

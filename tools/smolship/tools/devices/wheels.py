@@ -94,9 +94,12 @@ def download_sources(into: Path, name: str, version: str) -> str:
 
 
 def _said(line: Sequence[str]) -> str:
-    done = subprocess.run(
-        line, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=FETCH_S
-    )
+    try:
+        done = subprocess.run(
+            line, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=FETCH_S
+        )
+    except subprocess.TimeoutExpired:
+        return f"pip did not end within {FETCH_S:,.0f} s"
     return clip((done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]) if done.returncode else ""
 
 

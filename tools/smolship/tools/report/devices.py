@@ -66,7 +66,7 @@ def devices_section(records: Sequence[Record]) -> Markup:
     text = (
         templates()
         .get_template("devices.html.jinja")
-        .render(runs=runs, columns=COLUMNS, plots=_plots(runs), conditions=_conditions(records))
+        .render(runs=runs, columns=COLUMNS, plots=_plots(runs), conditions=_conditions(runs))
     )
     return Markup(text)
 
@@ -87,7 +87,13 @@ def _names(records: Sequence[Record]) -> list[str]:
 
 
 def _run(record: Record, place: int, name: str) -> Run:
-    detail = [record.model.id, record.model.quantization, record.device.cpu or record.device.soc.value, record.date]
+    detail = [
+        record.device.label,
+        record.model.id,
+        record.model.quantization,
+        record.device.cpu or record.device.soc.value,
+        record.date,
+    ]
     quantiles = " /\n".join(units.number(record.between_tokens(q)) for q in (0.5, 0.95, 0.99))
     memory = record.memory
     return Run(
@@ -171,16 +177,17 @@ def _memory(runs: Sequence[Run]) -> list[plots.Bar]:
     return found
 
 
-def _conditions(records: Sequence[Record]) -> list[str]:
+def _conditions(runs: Sequence[Run]) -> list[str]:
     """What the runs share, and what each has to say, each line once."""
+    records = [run.record for run in runs]
     lines = [
         f"{rate.name.partition(' ')[0].rstrip(',')}: {rate.formula}" for record in records for rate in record.rates
     ]
     lines += [f"peak memory: {record.memory.peak.source}" for record in records if record.memory.peak.value is not None]
-    for record in records:
-        lines += [f"{device_name(record)}, {record.engine.target}: {note}" for note in record.notes]
-        if record.loads.why:
-            lines.append(f"{device_name(record)}, {record.engine.target}: no cold load: {record.loads.why}")
-        if record.answer.check != "as planned":
-            lines.append(f"{device_name(record)}, {record.engine.target}: its text was not checked")
+    for run in runs:
+        lines += [f"{run.name}: {note}" for note in run.record.notes]
+        if run.record.loads.why:
+            lines.append(f"{run.name}: no cold load: {run.record.loads.why}")
+        if run.record.answer.check != "as planned":
+            lines.append(f"{run.name}: its text was not checked")
     return list(dict.fromkeys(lines))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 
 from smolship.runtime.bench import BenchReport
 from smolship.runtime.bundle import Bundle, default_threads
@@ -79,7 +80,7 @@ def full_report(
     show(results, bundle, screen)
     write_report(out, results)
     verdict = "[green]every gate passed[/]" if results.passed else "[bold red]a gate failed[/]"
-    screen.print(f"\n{verdict}; report: {out}")
+    screen.print(f"\n{verdict}; report: {escape(str(out))}")
     return results.passed
 
 
@@ -110,5 +111,5 @@ def show(results: Results, bundle: Bundle, screen: Console) -> None:
     if results.bench:
         screen.print(bench_table(results.bench))
     for name, said in results.answers.items():
-        screen.print(f"\n[bold]{name}[/] > {said.prompt}")
+        screen.print(f"\n[bold]{escape(name)}[/] > {said.prompt}")
         screen.print(said.text, markup=False, highlight=False)
