@@ -13,8 +13,8 @@ import numpy as np
 
 from smolship.export.checkpoints import Checkpoint, open_checkpoint
 from smolship.export.checkpoints.gguf import KEYS, names_of
-from smolship.export.rotary import LinearScaling, LongRope
-from smolship.export.targets.gguf.architectures import ARCHITECTURES
+from smolship.export.rotary import LongRope
+from smolship.export.targets.gguf.architectures import ARCHITECTURES, in_keys
 from smolship.export.transforms import theirs
 from smolship.runtime.tensors import GGUF_WOVEN
 
@@ -88,7 +88,7 @@ def make_gguf(
         for length in ("short", "long"):
             if (name := f"rope_factors_{length}.weight") not in drop:
                 writer.add_tensor(name, np.array(getattr(rotary.scaling, length), np.float32))
-    elif rotary.scaling and not isinstance(rotary.scaling, LinearScaling):
+    elif rotary.scaling and not in_keys(rotary.scaling):
         from dataclasses import replace
 
         plain = replace(rotary, scaling=None).frequencies()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import struct
@@ -18,7 +19,7 @@ from smolship.export.checkpoints.gguf_file import read_gguf, row_bytes
 from smolship.export.config import only
 from smolship.export.quantize import quantize
 from smolship.export.reference import Reference, run
-from smolship.export.rotary import Llama3Scaling
+from smolship.export.rotary import LinearScaling, Llama3Scaling, YarnScaling
 from smolship.export.weights import SCHEMES, write_weights
 from smolship.runtime.errors import InputError
 from tests.conftest import TINY, make_tiny
@@ -74,6 +75,53 @@ def test_llama3_rope_scaling_is_found_again(tmp_path):
     hf = make_gguf(folder, tmp_path / "model.gguf")
     assert only(hf.config.rotaries.values()).scaling == Llama3Scaling(8.0, 1.0, 4.0, 8192.0)
     assert open_checkpoint(str(tmp_path / "model.gguf")).config == hf.config
+
+
+YARN = {"rope.scaling.type": "yarn", "rope.scaling.factor": 8.0, "rope.scaling.original_context_length": 64}
+
+
+@pytest.mark.parametrize(
+    ("extra", "scaling"),
+    [
+        ({"rope.scaling.factor": 3.0}, LinearScaling(3.0)),  # llama.cpp's kind where none is named
+        ({"rope.scaling.type": "linear", "rope.scaling.factor": 5.0}, LinearScaling(5.0)),
+        ({"rope.scaling.type": "linear"}, None),
+        ({"rope.scaling.type": "none", "rope.scaling.factor": 5.0}, None),
+        (YARN, YarnScaling(8.0, 64, 1 + 0.1 * math.log(8))),
+        (YARN | {"rope.scaling.attn_factor": 1.5}, YarnScaling(8.0, 64, 1.5 * (1 + 0.1 * math.log(8)))),
+        ({"rope.scaling.type": "yarn", "rope.scaling.finetuned": False}, YarnScaling(1.0, 512, 1.0)),
+    ],
+    ids=str,
+)
+def test_scalings_in_keys_are_read_with_llama_cpp_s_defaults(tiny, tmp_path, extra, scaling):
+    make_gguf(tiny("qwen3"), tmp_path / "model.gguf", **{f"qwen3.{key}": value for key, value in extra.items()})
+    (rotary,) = open_checkpoint(str(tmp_path / "model.gguf")).config.rotaries.values()
+    assert rotary.scaling == scaling
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra", "message"),
+    [
+        ("llama", {"rope.scaling.type": "longrope"}, "rope.scaling.type"),
+        ("llama", {"rope.scaling.type": ["yarn"]}, "rope.scaling.type"),
+        ("llama", {"rope.scaling.factor": [2.0, 2.0]}, "factor"),
+        ("llama", {"rope.scaling.factor": -2.0}, "factor"),
+        ("llama", {"rope.scaling.attn_factor": 1.2}, "attn_factor"),
+        ("llama", YARN | {"rope.scaling.attn_factor": "big"}, "attention_factor"),
+        ("llama", YARN | {"rope.scaling.original_context_length": 0}, "original_max_position"),
+        ("llama", YARN | {"rope.scaling.yarn_beta_fast": 16.0}, "yarn_beta_fast"),
+        ("llama", {"rope.scaling.alpha": 2.0}, "rope.scaling.alpha"),
+        ("llama3", YARN, "scaled twice"),
+        ("granite", {"rope.scaling.finetuned": False}, "rope.scaling.finetuned"),  # its layers have no rotary embedding
+        ("gemma3", {"rope.scaling.type": "yarn"}, "type"),
+    ],
+    ids=str,
+)
+def test_scalings_in_keys_that_are_not_understood_are_refused(tiny, tmp_path, kind, extra, message):
+    arch = {"llama3": "llama"}.get(kind, kind)
+    make_gguf(tiny(kind), tmp_path / "model.gguf", **{f"{arch}.{key}": value for key, value in extra.items()})
+    with pytest.raises(InputError, match=f"(?s){message}"):
+        open_checkpoint(str(tmp_path / "model.gguf"))
 
 
 def test_other_rope_frequencies_are_refused(tiny, tmp_path):
@@ -189,7 +237,7 @@ BROKEN_MODELS = {
         "GGUF architecture.*granite, lfm2, llama, olmo2, openelm, phi3",
     ),
     "one part of several": ({"split.count": 3, "split.no": 0}, "one part of a model.*split.count = 3.*--merge"),
-    "other rope scaling": ({"llama.rope.scaling.type": "yarn"}, "rope.scaling.type = 'yarn'"),
+    "other rope scaling": ({"llama.rope.scaling.type": "su"}, "rope.scaling.type.*'su'"),
     "unknown key": ({"llama.logit_scale": 0.5}, "llama.logit_scale"),
     "experts": ({"llama.expert_count": 8}, "expert_count"),
     "partial rotary": ({"llama.rope.dimension_count": 16}, "rope.dimension_count"),

@@ -255,6 +255,11 @@ def test_genai_opens_the_folder_and_says_the_same(built, kind):
     same_with_genai(built(kind, SCHEMES["none"]))
 
 
+def test_genai_opens_lfm2_without_convolutions(tmp_path):
+    model = make_tiny(tmp_path / "m", "lfm2", num_hidden_layers=2, layer_types=["full_attention"] * 2)
+    same_with_genai(lowered(model, SCHEMES["none"], tmp_path))
+
+
 def same_with_genai(made: Built, info: dict[str, Any] = INFO) -> None:
     import onnxruntime_genai as genai
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from smolship.export.checkpoints.checkpoint import Checkpoint
 from smolship.export.checkpoints.gguf_file import GgufSlot, read_gguf
-from smolship.export.checkpoints.gguf_rotary import AMPLITUDE, ORIGINAL, take_scaling
+from smolship.export.checkpoints.gguf_rotary import AMPLITUDE, ORIGINAL, SCALING_KEYS, said_scaling, take_scaling
 from smolship.export.checkpoints.gguf_tokenizer import end_ids, remarks, token_id, tokenizer_files
 from smolship.export.checkpoints.matching import match
 from smolship.export.config import DecoderConfig
@@ -53,7 +53,10 @@ HARMLESS: dict[str, tuple[object, ...] | None] = {
     "attention.causal": (True,),
     "expert_count": (0,),
     "expert_used_count": (0,),
-    "rope.scaling.type": ("none", "longrope"),  # whose divisors are tensors
+    "rope.scaling.type": ("none", "linear", "longrope"),  # by the factor, and by tensors; more in SCALED
+    "rope.scaling.yarn_beta_fast": (32.0,),
+    "rope.scaling.yarn_beta_slow": (1.0,),
+    "rope.scaling.finetuned": (True,),  # false: llama.cpp's Granite has no rotary embedding then
 }
 
 
@@ -127,7 +130,17 @@ def _config(metadata: dict[str, Any], stored: dict[str, GgufSlot], architecture:
     defaults = {"rope_theta": 10_000.0, "num_key_value_heads": heads}
     if type(heads) is type(hidden) is int and heads > 0:
         defaults["head_dim"] = hidden // heads
+    if architecture in SCALED and (
+        scaling := said_scaling(lambda key: _value(metadata, f"{architecture}.{key}"), path)
+    ):
+        raw["rope_scaling"] = scaling
     return OWN.get(architecture, lambda metadata, raw: raw)(metadata, defaults | raw)
+
+
+def _value(metadata: dict[str, Any], key: str) -> Any:
+    """A key's value, an array as a list; None where it is absent."""
+    value = _plain(metadata.get(key))
+    return shortest(value) if isinstance(value, float) else value
 
 
 def _gemma3(metadata: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
@@ -249,16 +262,17 @@ OWN = {  # architecture -> its config.json
     "openelm": _openelm,
     "phi3": _phi3,
 }
-OWN_KEYS = {  # and which keys that takes
+SCALED = ("granite", "lfm2", "llama", "olmo2", "qwen2", "qwen3", "smollm3")  # whose keys may scale the embedding
+OWN_KEYS: dict[str, tuple[str, ...]] = dict.fromkeys(SCALED, (*SCALING_KEYS, "rope.scaling.finetuned"))
+OWN_KEYS |= {  # and which keys an architecture takes besides
     "gemma3": (
         "attention.sliding_window",
         "attention.sliding_window_pattern",
         "rope.freq_base_swa",
-        "rope.scaling.type",
         "rope.scaling.factor",
     ),
-    "granite": tuple(GRANITE.values()),
-    "lfm2": ("shortconv.l_cache",),
+    "granite": (*GRANITE.values(), *SCALING_KEYS),
+    "lfm2": ("shortconv.l_cache", *SCALING_KEYS, "rope.scaling.finetuned"),
     "phi3": ("attention.sliding_window", AMPLITUDE, ORIGINAL),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,23 @@ import numpy as np
 
 from smolship.export.config import Attention, DecoderConfig, only
 from smolship.export.features import beyond
-from smolship.export.rotary import LinearScaling, LongRope, Rotary
+from smolship.export.rotary import LinearScaling, LongRope, Rotary, Scaling, YarnScaling
 
 NOPE_STEP = 4  # llama.cpp's smollm3: every fourth layer has no rotary embedding
 CONTEXT_UNIT = 256  # to a multiple of which llama.cpp lengthens a context
 GEMMA3_STEP, GEMMA3_THETA, GEMMA3_27B = 6, 10_000.0, 62  # its windows and their theta, where a file says nothing
+
+
+def in_keys(scaling: Scaling) -> bool:
+    """Whether it is one that llama.cpp has keys for, in every architecture: YaRN with its usual ramp."""
+    if isinstance(scaling, YarnScaling):
+        return (scaling.fast, scaling.slow, scaling.whole) == (32, 1, True) and scaling.original.is_integer()
+    return isinstance(scaling, LinearScaling)
+
+
+def yarn_amplitude(factor: float) -> float:
+    """llama.cpp's, where a file says nothing."""
+    return 1 + 0.1 * math.log(max(factor, 1))
 
 
 @dataclass(frozen=True)
@@ -22,6 +35,7 @@ class Architecture:
     """One of llama.cpp's.
 
     holds   of features.py
+    scales  whether it holds such a scaling of a rotary embedding
     lacks   why it cannot express such a decoder, beyond that
     rotary  the embedding that the file's general keys describe
     keys    what the file says besides, by key after the architecture's name
@@ -30,17 +44,29 @@ class Architecture:
     name: str
     holds: frozenset[str] = frozenset()
     lacks: Callable[[DecoderConfig], list[str]] = lambda config: []
+    scales: Callable[[Scaling], bool] = in_keys
     rotary: Callable[[DecoderConfig], Rotary] = lambda config: next(iter(config.rotaries.values()))
     keys: Callable[[DecoderConfig], dict[str, Any]] = lambda config: {}
 
     def problems(self, config: DecoderConfig) -> list[str]:
-        return beyond(config, self.holds) + self.lacks(config)
+        scalings = {rotary.scaling for rotary in config.rotaries.values()} if "scaling" in self.holds else set()
+        other = any(scaling is not None and not self.scales(scaling) for scaling in scalings)
+        kind = [f"a scaling of the rotary embedding, which llama.cpp's {self.name} has no keys for"] * other
+        return beyond(config, self.holds) + kind + self.lacks(config)
 
     def metadata(self, config: DecoderConfig) -> dict[str, Any]:
         """What it says of the rotary embedding's scaling, and its own keys."""
         scaling, said = self.rotary(config).scaling, {}
         if isinstance(scaling, LinearScaling):
             said = {"rope.scaling.type": "linear", "rope.scaling.factor": scaling.factor}
+        elif isinstance(scaling, YarnScaling) and in_keys(scaling):
+            said = {
+                "rope.scaling.type": "yarn",
+                "rope.scaling.factor": scaling.factor,
+                "rope.scaling.original_context_length": int(scaling.original),
+            }
+            if not math.isclose(times := scaling.amount / yarn_amplitude(scaling.factor), 1, rel_tol=1e-7):
+                said["rope.scaling.attn_factor"] = times
         elif scaling is not None and scaling.amplitude != 1:
             said = {"rope.scaling.attn_factor": scaling.amplitude}
         return said | self.keys(config)
@@ -54,9 +80,10 @@ def _smollm3(config: DecoderConfig) -> list[str]:
 
 
 def _qwen2(config: DecoderConfig) -> list[str]:
-    if all(mixer.bias for mixer in config.attentions):
-        return []
-    return ["no biases of q, k and v, which llama.cpp's qwen2 always has"]
+    found = _divided(config, "qwen2")
+    if not all(mixer.bias for mixer in config.attentions):
+        found.append("no biases of q, k and v, which llama.cpp's qwen2 always has")
+    return found
 
 
 def _windows(config: DecoderConfig) -> Rotary | None:
@@ -173,18 +200,29 @@ ARCHITECTURES = {  # config.json's `model_type` -> llama.cpp's
         "gemma3",
         frozenset(("rotaries", "scaling", "window", "scale", "qk_norm.head", "gelu_tanh", "norms.both", "scales")),
         _gemma3,
+        lambda scaling: isinstance(scaling, LinearScaling),  # YaRN would be in the windows, too
         _everywhere,
         _gemma3_keys,
     ),
     "granite": Architecture(
-        "granite", frozenset(("bias", "output_bias", "mlp_bias", "scale", "scales")), keys=_granite_keys
+        "granite", frozenset(("scaling", "bias", "output_bias", "mlp_bias", "scale", "scales")), keys=_granite_keys
     ),
-    "lfm2": Architecture("lfm2", frozenset(("qk_norm.head", "convolution")), _lfm2, keys=_lfm2_keys),
-    "llama": Architecture("llama", frozenset(("scaling", "bias", "output_bias", "mlp_bias"))),
-    "olmo2": Architecture("olmo2", frozenset(("qk_norm.full", "norms.after")), _olmo2),
+    "lfm2": Architecture("lfm2", frozenset(("scaling", "qk_norm.head", "convolution")), _lfm2, keys=_lfm2_keys),
+    "llama": Architecture(
+        "llama",
+        frozenset(("scaling", "bias", "output_bias", "mlp_bias")),
+        scales=lambda scaling: not isinstance(scaling, LongRope),  # any divisors, as a tensor
+    ),
+    "olmo2": Architecture("olmo2", frozenset(("scaling", "qk_norm.full", "norms.after")), _olmo2),
     "openelm": Architecture("openelm", frozenset(("qk_norm.head", "heads", "widths")), _openelm),
-    "phi3": Architecture("phi3", frozenset(("partial", "scaling")), _phi3, keys=_phi3_keys),
-    "qwen2": Architecture("qwen2", frozenset(("bias",)), _qwen2),
-    "qwen3": Architecture("qwen3", frozenset(("qk_norm.head",))),
-    "smollm3": Architecture("smollm3", frozenset(("nope",)), _smollm3),
+    "phi3": Architecture(
+        "phi3",
+        frozenset(("partial", "scaling")),
+        _phi3,
+        scales=lambda scaling: isinstance(scaling, LongRope),
+        keys=_phi3_keys,
+    ),
+    "qwen2": Architecture("qwen2", frozenset(("scaling", "bias")), _qwen2),
+    "qwen3": Architecture("qwen3", frozenset(("scaling", "qk_norm.head"))),
+    "smollm3": Architecture("smollm3", frozenset(("scaling", "nope")), _smollm3),
 }

@@ -16,9 +16,9 @@ import numpy as np
 
 from smolship.export.checkpoints.gguf import names_of
 from smolship.export.config import DecoderConfig
-from smolship.export.rotary import LinearScaling, LongRope
+from smolship.export.rotary import LongRope
 from smolship.export.targets import Job
-from smolship.export.targets.gguf.architectures import ARCHITECTURES
+from smolship.export.targets.gguf.architectures import ARCHITECTURES, in_keys
 from smolship.export.targets.gguf.arithmetic import BLOCK
 from smolship.export.transforms import theirs
 from smolship.export.weights import Weights
@@ -83,10 +83,10 @@ def stacks(config: DecoderConfig, entries: Mapping[str, Entry]) -> dict[str, lis
 
 def rotary_divisors(config: DecoderConfig) -> dict[str, np.ndarray]:
     """A scaled rotary embedding as llama.cpp holds it: what each frequency is divided by, float32 [width / 2]. None
-    where it is not scaled, or by one factor, which the metadata says."""
+    where it is not scaled, or as keys of the metadata say."""
     rotary = ARCHITECTURES[config.architecture].rotary(config)
     scaling = rotary.scaling
-    if scaling is None or isinstance(scaling, LinearScaling):
+    if scaling is None or in_keys(scaling):
         return {}
     if isinstance(scaling, LongRope):  # of which llama.cpp takes one by the length of the context, as we do
         by_length = {"long": scaling.long, "short": scaling.short}

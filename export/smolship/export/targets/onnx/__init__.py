@@ -66,6 +66,9 @@ def lower(job: Job, folder: Path) -> dict[str, Any]:
     return info
 
 
+TOLD = ("lfm2",)  # architectures whose cache in onnxruntime-genai asks for the kind of each layer, convolutions or not
+
+
 def genai_config(config: DecoderConfig, context: int, facts: GenerationFacts) -> dict[str, Any]:
     """onnxruntime-genai's description of the model. It refuses keys that it does not know. Where heads differ by layer
     it goes by the shapes in the model, and its own words are of the first."""
@@ -77,6 +80,7 @@ def genai_config(config: DecoderConfig, context: int, facts: GenerationFacts) ->
     if any(convolves):
         past = {"past_conv_names": "past_key_values.%d.conv_state"}
         present = {"present_conv_names": "present.%d.conv_state"}
+    if any(convolves) or config.architecture in TOLD:
         layers = {"layer_types": ["conv" if one else "full_attention" for one in convolves]}
     return {
         "model": {
