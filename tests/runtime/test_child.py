@@ -141,7 +141,7 @@ from smolship.runtime.child import Child
 from smolship.runtime.process import environment
 with Child(sys.argv[1:], sys.stderr, environment()) as asked:
     print(asked.process.pid, asked.ask("beget", lambda *step: None), flush=True)
-    asked.ask("sleep", lambda *step: None)
+    asked.ask("sleep", lambda *step: print("begun", flush=True))
 """
 
 
@@ -153,6 +153,7 @@ def test_it_ends_after_a_parent_that_was_killed(command):
         assert parent.stdout
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(pids) == 2 and all(map(_alive, pids))
+        assert parent.stdout.readline() == "begun\n"
         parent.kill()
     deadline = time.monotonic() + 30
     while any(map(_alive, pids)):

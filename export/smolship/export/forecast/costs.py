@@ -69,7 +69,7 @@ CALIBRATE_BASE = 400 * MB  # torch, and what it keeps
 READ_AGAIN = 6  # bytes of a weight that is read as float32, and of what it is stored in
 CALIBRATE_SECONDS = 5.0  # of imports, of the template and of opening
 STREAMS, SQUARES = 4, 4  # arrays of hidden states that pass, and of a Hessian and its inverse
-BITS_PASSES = 1.3  # how much slower than large products the passes are that measure sensitivities
+BITS_PASSES = 2.9  # how much slower than large products the passes are that measure sensitivities
 NARROW, WIDE = 14, 5  # arrays of hidden size, and of the MLP's, that a layer keeps of a window for gradients
 
 
